@@ -1,0 +1,179 @@
+"""Erlang/OTP's supervision for Python, and language-model programs that run on it.
+
+The front door: every public name, loaded when it is first used. `otpy.actors` and `otpy.supervisors` stand alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from otpy.actors import (
+        BRUTAL_KILL,
+        INFINITY,
+        KILL,
+        KILLED,
+        NOPROC,
+        NORMAL,
+        SHUTDOWN,
+        Call,
+        Caller,
+        Cast,
+        ChildSpec,
+        Down,
+        Exit,
+        ExitMessage,
+        GenServer,
+        Ignore,
+        Node,
+        NoReply,
+        Ref,
+        Reply,
+        Restart,
+        Shutdown,
+        Stop,
+        Task,
+        Timeout,
+        demonitor,
+        link,
+        monitor,
+        self_ref,
+        send_after,
+        unlink,
+        whereis,
+    )
+    from otpy.adapters import ChatAdapter, JSONAdapter
+    from otpy.application import Application, start
+    from otpy.clients.running import running
+    from otpy.config import Settings
+    from otpy.evaluate import (
+        Evaluate,
+        EvaluationResult,
+        Failed,
+        Scored,
+        exact_match,
+        f1,
+        load_dataset,
+    )
+    from otpy.lm import LMRequest, LMResponse, Message, Usage
+    from otpy.programs import ChainOfThought, Predict, Program, load, save, tracing
+    from otpy.signatures import Example, InputField, OutputField, Prediction, Signature
+    from otpy.supervisors import (
+        ONE_FOR_ALL,
+        ONE_FOR_ONE,
+        REST_FOR_ONE,
+        DynamicSupervisor,
+        Supervisor,
+        TaskSupervisor,
+    )
+    from otpy.teleprompters import BootstrapFewShot, LabeledFewShot
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "otpy.actors": (
+        "BRUTAL_KILL INFINITY KILL KILLED NOPROC NORMAL SHUTDOWN Call Caller Cast ChildSpec Down Exit ExitMessage"
+        " GenServer Ignore Node NoReply Ref Reply Restart Shutdown Stop Task Timeout demonitor link monitor self_ref"
+        " send_after unlink whereis"
+    ),
+    "otpy.adapters": "ChatAdapter JSONAdapter",
+    "otpy.application": "Application start",
+    "otpy.clients.running": "running",
+    "otpy.config": "Settings",
+    "otpy.evaluate": "Evaluate EvaluationResult Failed Scored exact_match f1 load_dataset",
+    "otpy.lm": "LMRequest LMResponse Message Usage",
+    "otpy.programs": "ChainOfThought Predict Program load save tracing",
+    "otpy.signatures": "Example InputField OutputField Prediction Signature",
+    "otpy.supervisors": (
+        "ONE_FOR_ALL ONE_FOR_ONE REST_FOR_ONE DynamicSupervisor Supervisor TaskSupervisor"
+    ),
+    "otpy.teleprompters": "BootstrapFewShot LabeledFewShot",
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
+
+__all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
+    "BRUTAL_KILL",
+    "INFINITY",
+    "KILL",
+    "KILLED",
+    "NOPROC",
+    "NORMAL",
+    "ONE_FOR_ALL",
+    "ONE_FOR_ONE",
+    "REST_FOR_ONE",
+    "SHUTDOWN",
+    "Application",
+    "BootstrapFewShot",
+    "Call",
+    "Caller",
+    "Cast",
+    "ChainOfThought",
+    "ChatAdapter",
+    "ChildSpec",
+    "Down",
+    "DynamicSupervisor",
+    "Evaluate",
+    "EvaluationResult",
+    "Example",
+    "Exit",
+    "ExitMessage",
+    "Failed",
+    "GenServer",
+    "Ignore",
+    "InputField",
+    "JSONAdapter",
+    "LMRequest",
+    "LMResponse",
+    "LabeledFewShot",
+    "Message",
+    "NoReply",
+    "Node",
+    "OutputField",
+    "Predict",
+    "Prediction",
+    "Program",
+    "Ref",
+    "Reply",
+    "Restart",
+    "Scored",
+    "Settings",
+    "Shutdown",
+    "Signature",
+    "Stop",
+    "Supervisor",
+    "Task",
+    "TaskSupervisor",
+    "Timeout",
+    "Usage",
+    "demonitor",
+    "exact_match",
+    "f1",
+    "link",
+    "load",
+    "load_dataset",
+    "monitor",
+    "running",
+    "save",
+    "self_ref",
+    "send_after",
+    "start",
+    "tracing",
+    "unlink",
+    "whereis",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its room at its first use."""
+    room = _ROOM_OF.get(name)
+    if room is None:
+        raise AttributeError(f"module 'otpy' has no attribute {name!r}")
+    value = getattr(importlib.import_module(room), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*__all__, *globals()})

@@ -1,0 +1,77 @@
+"""Processes with the contract of Erlang/OTP, on asyncio and on pykka's protocol.
+
+Stands alone: nothing here knows of language models.
+"""
+
+from otpy.actors.caller import Caller
+from otpy.actors.child_spec import BRUTAL_KILL, INFINITY, ChildSpec, ChildType, Restart
+from otpy.actors.gen_server import GenServer
+from otpy.actors.messages import Call, Cast, Down, ExitMessage, Ignore, MonitorRef, NoReply, Reply, Stop, Timeout
+from otpy.actors.names import Names, current_names, names_context, whereis
+from otpy.actors.node import Node, new_event_loop
+from otpy.actors.process import Process, current_process, self_ref
+from otpy.actors.reasons import (
+    IGNORE,
+    KILL,
+    KILLED,
+    NOPROC,
+    NORMAL,
+    SHUTDOWN,
+    BadReturnValue,
+    Exit,
+    Reason,
+    Shutdown,
+    is_abnormal,
+)
+from otpy.actors.ref import Ref
+from otpy.actors.task import Task, TaskProcess
+from otpy.actors.timers import Timer, demonitor, link, monitor, send_after, unlink
+
+__all__ = [
+    "BRUTAL_KILL",
+    "INFINITY",
+    "ChildSpec",
+    "ChildType",
+    "Restart",
+    "IGNORE",
+    "KILL",
+    "KILLED",
+    "NOPROC",
+    "NORMAL",
+    "SHUTDOWN",
+    "BadReturnValue",
+    "Call",
+    "Caller",
+    "Cast",
+    "Down",
+    "Exit",
+    "ExitMessage",
+    "GenServer",
+    "Ignore",
+    "MonitorRef",
+    "Names",
+    "NoReply",
+    "Node",
+    "Process",
+    "Reason",
+    "Ref",
+    "Reply",
+    "Shutdown",
+    "Stop",
+    "Task",
+    "TaskProcess",
+    "Timeout",
+    "Timer",
+    "current_names",
+    "current_process",
+    "demonitor",
+    "is_abnormal",
+    "link",
+    "monitor",
+    "names_context",
+    "new_event_loop",
+    "self_ref",
+    "send_after",
+    "unlink",
+    "whereis",
+]

@@ -1,0 +1,271 @@
+"""`GenServer`: a process that keeps state, answers calls and is told things, one message at a time.
+
+Source: `gen_server(3)`; the names are Elixir's.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+import pykka
+from typing_extensions import Self
+
+from otpy.actors import pykka_protocol
+from otpy.actors.child_spec import ChildSpec, ChildType, Restart, Shutdown_
+from otpy.actors.names import current_names
+from otpy.actors.process import Process, current_process
+from otpy.actors.reasons import KILLED, Exit, Reason
+from otpy.actors.server import ServerProcess
+from otpy.errors import StartFailed
+
+if TYPE_CHECKING:
+    from otpy.actors.caller import Caller
+    from otpy.actors.ref import Ref
+
+__all__ = ["GenServer"]
+
+
+class GenServer(pykka.Actor):
+    """The behaviour of a server process; subclass it and fill in the callbacks you need.
+
+    The instance's attributes are the process's state, and only its callbacks touch them. Every callback may be a plain
+    method or `async def`. An exception in a callback ends the process: `terminate` is called, links and monitors hear
+    of it, whoever waits for an answer gets `ActorDown`, and the supervisor decides what happens next. To answer a
+    call with an error and live on, use `caller.fail(error)` and return `NoReply()`.
+
+    Example:
+        >>> import asyncio
+        >>> from dataclasses import dataclass
+        >>> from otpy.actors import Call, Cast, GenServer
+        >>> @dataclass(frozen=True)
+        ... class Push(Cast):
+        ...     item: int
+        >>> class Pop(Call[int]):
+        ...     pass
+        >>> class Stack(GenServer):
+        ...     def init(self, *items):
+        ...         self.items = list(items)
+        ...     def handle_cast(self, message):
+        ...         self.items.append(message.item)
+        ...     def handle_call(self, request, caller):
+        ...         return self.items.pop()
+        >>> async def main():
+        ...     stack = await Stack.start(1, 2)
+        ...     stack.cast(Push(3))
+        ...     print(await stack.call(Pop()), await stack.call(Pop()))
+        ...     await stack.stop()
+        >>> asyncio.run(main())
+        3 2
+    """
+
+    trap_exit: bool = False
+    """Whether exit signals arrive as `ExitMessage`s in `handle_info`, and `terminate` runs when the parent says stop."""
+
+    process: ServerProcess
+    init_timeout: ClassVar[float | None] = None
+    """Seconds that `init` may take; `None` means as long as it needs."""
+
+    def __init__(self) -> None:  # pyright: ignore[reportMissingSuperCall] - pykka's fields are lazy here
+        """Make the object; state belongs into `init`, which runs in the process."""
+
+    # -- callbacks -------------------------------------------------------------------------------------------------
+
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        """Prepare the state; `start` returns when this does.
+
+        Returns:
+            `None` or `NoReply(timeout, then)` to go on, `Ignore()` if the process is not needed, `Stop(reason)` to fail.
+        """
+        if args or kwargs:
+            raise TypeError(f"{type(self).__name__} was started with arguments but has no init to take them")
+
+    def handle_call(self, request: Any, caller: Caller) -> Any:
+        """Answer a request.
+
+        Args:
+            request: What `call` sent.
+            caller: Who waits; keep it to answer later.
+
+        Returns:
+            The answer itself, `Reply(value, …)`, `NoReply()` to answer later by `caller.reply`, or `Stop(reason, reply)`.
+        """
+        if pykka_protocol.is_envelope(request):
+            return pykka_protocol.handle_envelope(self, request)
+        return self._unexpected("call", request)
+
+    def handle_cast(self, message: Any) -> Any:
+        """Act on a message; returns `None`, `NoReply(…)` or `Stop(reason)`."""
+        if pykka_protocol.is_envelope(message):
+            pykka_protocol.handle_envelope(self, message)
+            return None
+        return self._unexpected("cast", message)
+
+    def handle_info(self, message: Any) -> Any:
+        """Act on anything else: `Down`, `ExitMessage`, `Timeout`, timers, bare `send`s. The default drops it."""
+
+    def handle_continue(self, argument: Any) -> Any:
+        """Go on with what a callback put into `then=`, before any other message."""
+        return self._unexpected("continue", argument)
+
+    def terminate(self, reason: Reason) -> Any:
+        """Clean up; called when the server stops itself or crashes, and at its parent's word if it traps exits."""
+
+    def _unexpected(self, kind: str, message: object) -> NoReturn:
+        raise NotImplementedError(f"{type(self).__name__} has no handle_{kind} for {message!r}")
+
+    # -- starting --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def start(cls, *args: Any, name: object = None, **kwargs: Any) -> Ref[Self]:  # type: ignore[override]  # pyright: ignore
+        """Start a process that belongs to nobody and return when its `init` has.
+
+        Args:
+            args: For `init`.
+            name: Registered for the length of its life.
+            kwargs: For `init`.
+
+        Raises:
+            StartFailed: If `init` raised, returned `Stop` (the reason is in the error) or `Ignore` (`"ignore"`).
+            AlreadyRegistered: If the name is taken.
+        """
+        return await cls._spawn(None, name, args, kwargs)
+
+    @classmethod
+    async def start_link(cls, *args: Any, name: object = None, **kwargs: Any) -> Ref[Self]:
+        """Like `start`, linked to the running process, which is then the parent."""
+        return await cls._spawn(current_process(), name, args, kwargs)
+
+    child_type: ClassVar[ChildType] = ChildType.WORKER
+
+    @classmethod
+    def child_spec(
+        cls,
+        *args: Any,
+        name: object = None,
+        id: object = None,  # noqa: A002 - OTP's word
+        restart: Restart | str = Restart.PERMANENT,
+        shutdown: Shutdown_ | None = None,
+        significant: bool = False,
+        **kwargs: Any,
+    ) -> ChildSpec:
+        """Describe a child of this class to a supervisor.
+
+        Args:
+            args: For `init`.
+            name: Registered name.
+            id: Names it within its supervisor; by default `name`, else the class's name.
+            restart: `"permanent"`, `"transient"` or `"temporary"`.
+            shutdown: Seconds, `BRUTAL_KILL` or `INFINITY`; by default 5 s, `INFINITY` for supervisors.
+            significant: Whether its end can end the supervisor.
+            kwargs: For `init`.
+
+        Raises:
+            InvalidChildSpec: If a value is not allowed; the message lists those that are.
+        """
+        if id is None:
+            id = cls.__name__ if name is None else name  # noqa: A001 - OTP's word
+        return ChildSpec(
+            id=id,
+            start=functools.partial(cls.start_link, *args, name=name, **kwargs),
+            restart=restart,  # type: ignore[arg-type]  # pyright: ignore
+            shutdown=shutdown,
+            type=cls.child_type,
+            significant=significant,
+        )
+
+    @classmethod
+    def make(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Self, tuple[Any, ...], dict[str, Any]]:
+        """Make the object and say what its `init` gets; behaviours built on this one may keep some for themselves."""
+        return cls(), args, kwargs
+
+    @classmethod
+    async def _spawn(
+        cls, parent: Process | None, name: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Ref[Self]:
+        actor, args, kwargs = cls.make(args, kwargs)
+        return await actor.launch(parent, name, args, kwargs)
+
+    async def launch(
+        self,
+        parent: Process | None,
+        name: object = None,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Ref[Self]:
+        """Start a process for this object; `start` and `start_link` make the object first."""
+        process = ServerProcess(self, name, parent)
+        self.process = process
+        ref = process.ref
+        if name is not None:
+            current_names().register(name, process)
+        if parent is not None:
+            process.link(parent)
+        pykka_protocol.register(ref)
+        process.when_down(_unregister)
+        if not process.begin(args, kwargs or {}):
+            timer = None
+            if self.init_timeout is not None:
+                timer = process.loop.call_later(self.init_timeout, process.exit, KILLED)
+            try:
+                assert process.started is not None
+                await process.started
+            except BaseException:
+                process.exit(KILLED)
+                raise
+            finally:
+                if timer is not None:
+                    timer.cancel()
+        if process.start_error is not None:
+            raise StartFailed(type(self).__name__ if name is None else name, process.start_error)
+        return ref
+
+    @property
+    def ref(self) -> Ref[Self]:
+        """This process's own reference."""
+        return self.process.ref
+
+    def exit(self, reason: Reason) -> NoReturn:
+        """End this process with a reason, from any depth of a callback."""
+        raise Exit(reason)
+
+    # -- pykka -----------------------------------------------------------------------------------------------------
+
+    @property
+    def actor_ref(self) -> Ref[Self]:  # type: ignore[override]  # pyright: ignore
+        """pykka's word for `ref`."""
+        return self.process.ref
+
+    @property
+    def actor_urn(self) -> str:  # type: ignore[override]  # pyright: ignore
+        """pykka's identity."""
+        return self.process.ref.actor_urn
+
+    @property
+    def actor_stopped(self) -> Any:  # type: ignore[override]  # pyright: ignore
+        """pykka's flag."""
+        return self.process.ref.actor_stopped
+
+    @property
+    def actor_inbox(self) -> Any:  # type: ignore[override]  # pyright: ignore
+        """pykka's mailbox."""
+        return self.process.ref.actor_inbox
+
+    def stop(self) -> None:
+        """Ask this process for an orderly end."""
+        self.process.stop_request("normal")
+
+    @staticmethod
+    def _create_actor_inbox() -> Any:
+        raise NotImplementedError("an otpy process has its own mailbox")
+
+    @staticmethod
+    def _create_future() -> Any:
+        return pykka_protocol.PykkaFuture()
+
+    def _start_actor_loop(self) -> None:
+        raise NotImplementedError("an otpy process is started by start() or start_link()")
+
+
+def _unregister(process: Process) -> None:
+    pykka_protocol.unregister(process.ref)

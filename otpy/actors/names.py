@@ -1,0 +1,137 @@
+"""Names for processes: a table from names to live processes, one per application.
+
+A name is taken before a process's `init` runs and given back when it dies, whatever killed it. The table itself is no
+process: it outlives them all, so a name can be waited for while its next owner is on the way up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from otpy.errors import AlreadyRegistered, NotRegistered
+
+if TYPE_CHECKING:
+    from otpy.actors.process import Process
+    from otpy.actors.ref import Ref
+
+__all__ = ["Names", "current_names", "names_context", "whereis"]
+
+
+class Names:
+    """A table of unique names.
+
+    Example:
+        >>> from otpy.actors import Names
+        >>> Names().whereis("nobody") is None
+        True
+    """
+
+    __slots__ = ("_table", "_waiting")
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._table: dict[object, Process] = {}
+        self._waiting: dict[object, list[asyncio.Future[None]]] = {}
+
+    def register(self, name: object, process: Process) -> None:
+        """Give `name` to `process`.
+
+        Raises:
+            AlreadyRegistered: If a live process has it.
+        """
+        owner = self._table.get(name)
+        if owner is not None and owner.alive:
+            raise AlreadyRegistered(name, owner)
+        self._table[name] = process
+        if process.names is None:
+            process.names = []
+        process.names.append((self, name))
+
+    def announce(self, name: object) -> None:
+        """Wake whoever waits for `name`: its owner is ready for messages."""
+        for waiter in self._waiting.pop(name, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def drop(self, name: object, process: Process) -> None:
+        """Take `name` back from `process`, if it still has it."""
+        if self._table.get(name) is process:
+            del self._table[name]
+
+    def unregister(self, name: object) -> bool:
+        """Free a name while its owner lives on; `False` if nobody had it."""
+        process = self._table.pop(name, None)
+        if process is None:
+            return False
+        if process.names is not None:
+            process.names.remove((self, name))
+        return True
+
+    def whereis(self, name: object) -> Ref[Any] | None:
+        """Return the process of this name, or `None`."""
+        process = self._table.get(name)
+        return process.ref if process is not None and process.alive else None
+
+    def get(self, name: object) -> Ref[Any]:
+        """Return the process of this name.
+
+        Raises:
+            NotRegistered: If there is none; the message lists the names there are.
+        """
+        ref = self.whereis(name)
+        if ref is None:
+            raise NotRegistered(name, tuple(self._table))
+        return ref
+
+    async def wait_for(self, name: object, timeout: float | None = None) -> Ref[Any]:  # noqa: ASYNC109 - a deadline
+        """Return the process of this name, waiting until there is one that has finished its `init`.
+
+        Args:
+            name: The name.
+            timeout: Seconds to wait; `None` waits for ever.
+
+        Raises:
+            NotRegistered: If nobody took the name in time.
+        """
+        process = self._table.get(name)
+        if process is not None and process.alive and process.ready:
+            return process.ref
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(name, []).append(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                await waiter
+        except TimeoutError:
+            raise NotRegistered(name, tuple(self._table)) from None
+        finally:
+            waiting = self._waiting.get(name)
+            if waiting is not None and waiter in waiting:
+                waiting.remove(waiter)
+                if not waiting:
+                    del self._waiting[name]
+        return self.get(name)
+
+    def items(self) -> list[tuple[object, Ref[Any]]]:
+        """Return all names and their processes."""
+        return [(name, process.ref) for name, process in self._table.items() if process.alive]
+
+    def __len__(self) -> int:
+        """Count the names."""
+        return len(self._table)
+
+
+_everywhere = Names()
+names_context: ContextVar[Names] = ContextVar("otpy_names", default=_everywhere)
+"""The table that `name=` and `whereis` use; an application sets its own."""
+
+
+def current_names() -> Names:
+    """Return the table that `name=` registers in here."""
+    return names_context.get()
+
+
+def whereis(name: object) -> Ref[Any] | None:
+    """Return the process registered as `name`, or `None`."""
+    return names_context.get().whereis(name)

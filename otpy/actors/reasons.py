@@ -1,0 +1,96 @@
+"""Why a process ended: exit reasons are values, and five of them have names.
+
+A reason is one of the words below, a `Shutdown(detail)`, the exception that ended the process, or any value given to
+`Exit`. Source: Erlang reference manual, "Processes" (exit signals), and `supervisor(3)` (which reasons are abnormal).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+__all__ = [
+    "IGNORE",
+    "KILL",
+    "KILLED",
+    "NOPROC",
+    "NORMAL",
+    "SHUTDOWN",
+    "BadReturnValue",
+    "Exit",
+    "Reason",
+    "Shutdown",
+    "is_abnormal",
+]
+
+Reason: TypeAlias = Any
+
+NORMAL: Final = "normal"
+"""It did what it was there for."""
+SHUTDOWN: Final = "shutdown"
+"""It was told to stop by its supervisor."""
+KILL: Final = "kill"
+"""Sent as an exit signal: cannot be trapped, and becomes `KILLED`."""
+KILLED: Final = "killed"
+"""It was killed."""
+NOPROC: Final = "noproc"
+"""There was no such process."""
+IGNORE: Final = "ignore"
+"""Its `init` decided that it is not needed; supervisors keep the child without a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """A shutdown that says more: `{shutdown, Detail}` in Erlang. Not abnormal.
+
+    Args:
+        detail: Anything.
+    """
+
+    detail: Any
+
+
+class Exit(Exception):  # noqa: N818 - the name is Erlang's
+    """Raise it in a callback to end the process with a reason that is not an exception.
+
+    Args:
+        reason: The exit reason.
+
+    Example:
+        >>> from otpy.actors import Exit
+        >>> Exit("tired").reason
+        'tired'
+    """
+
+    def __init__(self, reason: Reason = NORMAL) -> None:
+        """Keep the reason."""
+        self.reason = reason
+        super().__init__(reason)
+
+
+class BadReturnValue(Exception):  # noqa: N818 - the name is Erlang's
+    """A callback returned something that its contract does not know.
+
+    Args:
+        callback: The callback's name.
+        value: What it returned.
+    """
+
+    def __init__(self, callback: str, value: object) -> None:
+        """Keep the callback and the value."""
+        self.callback, self.value = callback, value
+        super().__init__(f"{callback} returned {value!r}; allowed: None, NoReply, Reply (calls only), Stop")
+
+
+def is_abnormal(reason: Reason) -> bool:
+    """Whether a transient child that ended so is restarted.
+
+    Args:
+        reason: An exit reason.
+
+    Example:
+        >>> from otpy.actors import Shutdown, is_abnormal
+        >>> [is_abnormal(reason) for reason in ("normal", "shutdown", Shutdown("drained"), "killed", KeyError("x"))]
+        [False, False, False, True, True]
+    """
+    return not (isinstance(reason, Shutdown) or (isinstance(reason, str) and reason in {NORMAL, SHUTDOWN}))

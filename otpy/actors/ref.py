@@ -1,0 +1,266 @@
+"""The public face of a process: what everybody else may hold, send to, wait for and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from asyncio.events import _get_running_loop
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import pykka
+
+from otpy.actors import pykka_protocol
+from otpy.actors.caller import Caller
+from otpy.actors.messages import Call, Cast
+from otpy.actors.process import Process, ProcessExit, current_process
+from otpy.actors.reasons import KILL, NORMAL, Reason
+from otpy.actors.server import CastEnvelope
+from otpy.errors import CallTimeout
+
+if TYPE_CHECKING:
+    from asyncio import Future
+
+__all__ = ["Ref"]
+
+A = TypeVar("A", bound=pykka.Actor)
+R = TypeVar("R")
+
+
+class Ref(pykka.ActorRef[A]):
+    """A reference to a process; it stays valid, and harmless, when the process is gone.
+
+    Equal references mean the same process. All methods may be used from any thread and any loop, except those that
+    return an awaitable, which need a running loop.
+    """
+
+    __slots__ = ("process",)
+
+    def __init__(self, process: Process) -> None:  # pyright: ignore[reportMissingSuperCall] - its fields are lazy here
+        """Lead to a process."""
+        self.process = process
+
+    # -- identity --------------------------------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both lead to the same process."""
+        return isinstance(other, Ref) and other.process is self.process
+
+    def __hash__(self) -> int:
+        """By process."""
+        return hash(self.process)
+
+    def __str__(self) -> str:
+        """Print the class and the name or number."""
+        return str(self.process)
+
+    def __repr__(self) -> str:
+        """Print it between angle brackets."""
+        return f"<{self.process}{'' if self.process.alive else ', down: ' + repr(self.process.exit_reason)}>"
+
+    @property
+    def name(self) -> object:
+        """The name it was started with, or `None`."""
+        return self.process.name
+
+    @property
+    def pid(self) -> int:
+        """A number no other process of this interpreter has had."""
+        return self.process.pid
+
+    def is_alive(self) -> bool:
+        """Whether it is alive, as far as is known here and now."""
+        return self.process.alive
+
+    @property
+    def exit_reason(self) -> Reason | None:
+        """Why it ended; `None` while it lives."""
+        return self.process.exit_reason
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    @overload
+    def call(self, request: Call[R], timeout: float | None = 5.0) -> Future[R]: ...
+    @overload
+    def call(self, request: object, timeout: float | None = 5.0) -> Future[Any]: ...
+    def call(self, request: Any, timeout: float | None = 5.0) -> Future[Any]:
+        """Send a request and return an awaitable of the answer; the request is on its way at once.
+
+        Args:
+            request: A `Call[R]`, or anything the server understands.
+            timeout: Seconds to wait; `None` waits for ever.
+
+        Raises:
+            ActorDown: When awaited, if the process is dead or dies first; its reason is in the error.
+            CallTimeout: When awaited, if the time is up; a late answer is dropped.
+            RuntimeError: Outside of a running event loop; `call_sync` is for threads.
+        """
+        loop = _get_running_loop()
+        if loop is None:
+            raise RuntimeError("call() needs a running event loop; in a thread use call_sync()")
+        process = self.process
+        future = loop.create_future()
+        caller = Caller(request, future, loop, process)
+        if timeout is not None:
+            caller.timer = loop.call_later(timeout, caller.expire, timeout)
+        if loop is process.loop:
+            process.deliver(caller)
+        elif process.loop.is_closed():
+            caller.down(process.exit_reason or "noproc")
+        else:
+            process.loop.call_soon_threadsafe(process.deliver, caller)
+        return future
+
+    @overload
+    def call_sync(self, request: Call[R], timeout: float | None = 5.0) -> R: ...
+    @overload
+    def call_sync(self, request: object, timeout: float | None = 5.0) -> Any: ...
+    def call_sync(self, request: Any, timeout: float | None = 5.0) -> Any:
+        """Send a request from a thread and wait for the answer.
+
+        Args:
+            request: As in `call`.
+            timeout: Seconds to wait; `None` waits for ever.
+
+        Raises:
+            ActorDown: If the process is dead or dies first.
+            CallTimeout: If the time is up.
+            RuntimeError: On a thread that runs an event loop, which would be blocked.
+        """
+        if _get_running_loop() is not None:
+            raise RuntimeError("call_sync() would block the event loop that runs in this thread; await call() instead")
+
+        async def ask() -> Any:
+            return await self.call(request, None)
+
+        future = asyncio.run_coroutine_threadsafe(ask(), self.process.loop)
+        try:
+            return future.result(timeout)
+        except concurrent.futures.TimeoutError:
+            if future.done():
+                raise
+            future.cancel()
+            raise CallTimeout(str(self), timeout or 0.0) from None
+
+    def cast(self, message: Cast | object) -> None:
+        """Send a message to `handle_cast`; nobody hears whether it arrived."""
+        process = self.process
+        if _get_running_loop() is process.loop:
+            process.deliver(CastEnvelope(message))
+        else:
+            process.across(type(process).deliver, CastEnvelope(message))
+
+    def send(self, message: object) -> None:
+        """Send a message to `handle_info`; nobody hears whether it arrived."""
+        process = self.process
+        if _get_running_loop() is process.loop:
+            process.deliver(message)
+        else:
+            process.across(type(process).deliver, message)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def exit(self, reason: Reason = KILL) -> None:
+        """Send an exit signal: `exit(Pid, Reason)` in Erlang.
+
+        Args:
+            reason: `"normal"` is ignored by others, `"kill"` cannot be trapped, anything else ends a process that
+                does not trap exits and is a message to one that does.
+        """
+        sender = current_process()
+        self.process.across(Process.signal, sender, reason, False)
+        if sender is self.process and sender.dying is not None:
+            raise ProcessExit
+
+    def stop(self, reason: Reason = NORMAL, *, block: bool | None = None, timeout: float | None = None) -> Any:
+        """Ask for an orderly end through `terminate`, behind what is in the mailbox already.
+
+        Args:
+            reason: The exit reason.
+            block: pykka's flag. Left out: an awaitable on a thread that runs a loop, a wait on any other.
+            timeout: Seconds to wait if blocking.
+
+        Returns:
+            A future of whether it was alive; with `block=True`, or in a thread without a loop, the bare value.
+        """
+        future: pykka_protocol.PykkaFuture[bool] = pykka_protocol.PykkaFuture()
+        process = self.process
+
+        def ask() -> None:
+            if process.alive:
+                process.when_down(lambda _: future.set(True))  # noqa: FBT003 - pykka's signature
+                process.stop_request(reason)
+            else:
+                future.set(False)  # noqa: FBT003 - pykka's signature
+
+        running = _get_running_loop()
+        if running is process.loop:
+            ask()
+        elif process.loop.is_closed():
+            future.set(False)  # noqa: FBT003 - pykka's signature
+        else:
+            process.loop.call_soon_threadsafe(ask)
+        if block or (block is None and running is None):
+            return future.get(timeout=timeout)
+        return future
+
+    async def join(self, timeout: float | None = None) -> Reason:  # noqa: ASYNC109 - a deadline
+        """Wait for the end and return the exit reason.
+
+        Args:
+            timeout: Seconds to wait; `None` waits for ever.
+
+        Raises:
+            CallTimeout: If it lives on past the timeout.
+        """
+        process = self.process
+        if not process.alive:
+            return process.exit_reason
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def wake(_: Process) -> None:
+            loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
+
+        number = 0
+        if loop is process.loop:
+            number = process.when_down(lambda _: ended.done() or ended.set_result(None))
+        else:
+            process.loop.call_soon_threadsafe(process.when_down, wake)
+        try:
+            async with asyncio.timeout(timeout):
+                await ended
+        except TimeoutError:
+            raise CallTimeout(str(self), timeout or 0.0) from None
+        finally:
+            process.forget(number)
+        return process.exit_reason
+
+    # -- pykka -----------------------------------------------------------------------------------------------------
+
+    @property
+    def actor_class(self) -> type[A]:  # type: ignore[override]  # pyright: ignore
+        """The class of the behaviour."""
+        return self.process.kind
+
+    @property
+    def actor_urn(self) -> str:  # type: ignore[override]  # pyright: ignore
+        """pykka's identity."""
+        return f"urn:otpy:{self.process.pid}"
+
+    @property
+    def actor_inbox(self) -> Any:  # type: ignore[override]  # pyright: ignore
+        """pykka's way into the mailbox."""
+        return pykka_protocol.Inbox(self.process)
+
+    @property
+    def actor_stopped(self) -> Any:  # type: ignore[override]  # pyright: ignore
+        """pykka's flag."""
+        return pykka_protocol.StoppedFlag(self.process)
+
+    @property
+    def _actor_weakref(self) -> Any:  # type: ignore[override]  # pyright: ignore
+        process = self.process
+        return lambda: getattr(process, "actor", None)
+
+
+Process.ref_class = Ref

@@ -1,0 +1,168 @@
+"""`Task`: a process that runs one function to its end; its result is its last word.
+
+Lean on purpose: 10,000 of them at once are ordinary. Source: Elixir's `Task`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from otpy.actors.process import Process, ProcessExit, current_process
+from otpy.actors.reasons import KILLED, NORMAL, Exit, Reason
+from otpy.actors.server import CANCELS_BEFORE_ORPHANED, logger
+from otpy.errors import ActorDown, CallTimeout
+from otpy.telemetry import bus as telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    from otpy.actors.ref import Ref
+
+__all__ = ["Task", "TaskProcess"]
+
+T = TypeVar("T")
+
+
+class TaskProcess(Process, Generic[T]):
+    """A coroutine as a process.
+
+    Args:
+        coroutine: What it runs.
+        kind: The class printed in messages.
+        name: As in `Process`.
+        parent: As in `Process`.
+    """
+
+    __slots__ = ("result", "task")
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, T], kind: type[Any], name: object = None, parent: Process | None = None
+    ) -> None:
+        """Start running at the next turn of the loop."""
+        super().__init__(kind, name, parent)
+        self.result: T | None = None
+        self.ready = True
+        self.task = self.loop.create_task(self._run(coroutine), context=self.context)
+
+    async def _run(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        reason: Reason = NORMAL
+        try:
+            self.result = await coroutine
+        except ProcessExit:
+            reason = self.dying
+        except Exit as error:
+            reason = error.reason
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this process and no other
+            reason = KILLED if isinstance(error, asyncio.CancelledError) and self.task.cancelling() else error
+        finally:
+            coroutine.close()
+        self.died(reason if self.dying is None else self.dying)
+
+    def interrupt(self) -> None:
+        """Cancel the coroutine; a kill insists."""
+        self.task.cancel()
+        if self.dying == KILLED:
+            self._insist(CANCELS_BEFORE_ORPHANED)
+        # a task that is cancelled before its first step never runs its body
+        self.task.add_done_callback(self._never_ran)
+
+    def _never_ran(self, _: asyncio.Task[None]) -> None:
+        self.died(self.dying)
+
+    def _insist(self, left: int) -> None:
+        if self.task.done() or not self.alive:
+            return
+        if left == 0:
+            logger.error("%s was killed but swallows its cancellation; it is taken for dead, its code runs on", self)
+            telemetry.emit("otpy.process.orphaned", process=str(self), pid=self.pid, reason=self.dying)
+            self.died(self.dying)
+            return
+        self.task.cancel()
+        self.loop.call_soon(self._insist, left - 1)
+
+
+class Task(Generic[T]):
+    """A handle on a running function: await it for the result.
+
+    Example:
+        >>> import asyncio
+        >>> from otpy.actors import Task
+        >>> async def double(number):
+        ...     return 2 * number
+        >>> async def main():
+        ...     task = Task.async_(double, 21)
+        ...     return await task
+        >>> asyncio.run(main())
+        42
+    """
+
+    __slots__ = ("process",)
+
+    def __init__(self, process: TaskProcess[T]) -> None:
+        """Hold a process; use `async_` or a `TaskSupervisor` to start one."""
+        self.process = process
+
+    @classmethod
+    def async_(cls, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> Task[T]:
+        """Start `function(*args, **kwargs)` in a process linked to the running one: both fall together.
+
+        Args:
+            function: A coroutine function.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+        """
+        parent = current_process()
+        process = TaskProcess(function(*args, **kwargs), cls, getattr(function, "__name__", None), parent)
+        if parent is not None:
+            process.link(parent)
+        return cls(process)
+
+    @property
+    def ref(self) -> Ref[Any]:
+        """The process, for monitors and signals."""
+        return self.process.ref
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return not self.process.alive
+
+    async def result(self, timeout: float | None = None) -> T:  # noqa: ASYNC109 - a deadline
+        """Wait for the result.
+
+        Args:
+            timeout: Seconds to wait; `None` waits for ever. The task itself runs on.
+
+        Raises:
+            Exception: Whatever the function raised.
+            ActorDown: If it was ended by a signal.
+            CallTimeout: If the time is up.
+        """
+        reason = await self.ref.join(timeout)
+        if reason == NORMAL:
+            return self.process.result  # type: ignore[return-value]  # pyright: ignore
+        if isinstance(reason, Exception):
+            raise reason
+        raise ActorDown(str(self.process), reason)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for the result, for as long as it takes."""
+        return self.result().__await__()
+
+    async def yield_(self, timeout: float = 5.0) -> T | None:  # noqa: ASYNC109 - a deadline
+        """Wait for the result at most `timeout` seconds; `None` if it is not there by then, and the task runs on."""
+        try:
+            return await self.result(timeout)
+        except CallTimeout:
+            return None
+
+    async def shutdown(self, timeout: float = 5.0) -> Reason:  # noqa: ASYNC109 - a deadline
+        """End it: a `shutdown` signal, and a kill if it has not gone after `timeout` seconds; returns its reason."""
+        if self.process.links and (me := current_process()) is not None:
+            self.process.unlink(me)
+        self.ref.exit("shutdown")
+        try:
+            return await self.ref.join(timeout)
+        except CallTimeout:
+            self.ref.exit("kill")
+            return await self.ref.join()

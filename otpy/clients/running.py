@@ -1,0 +1,93 @@
+"""Which application a program talks to: found by context, never by accident.
+
+A running application puts itself into a context variable, which tasks, supervised processes and our own worker threads
+inherit. A thread made by somebody else inherits nothing: there, the only application running in this OS process is
+taken, and if there are several the caller must say which. So two applications in one process never mix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from otpy.errors import NoApplication
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from otpy.lm import LMRequest, LMResponse
+    from otpy.supervisors import TaskSupervisorRef
+
+__all__ = ["Running", "entered", "running"]
+
+T = TypeVar("T")
+
+
+class Running(Protocol):
+    """What programs, evaluations and teleprompters need of the application they run in."""
+
+    @property
+    def name(self) -> str:
+        """The application's name, for messages."""
+        ...
+
+    @property
+    def tasks(self) -> TaskSupervisorRef:
+        """The supervisor of one-example tasks."""
+        ...
+
+    async def ask(self, client: str, request: LMRequest) -> LMResponse:
+        """Send a request through the client process of this name, on the application's loop or any other."""
+        ...
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the application's loop and wait for it, from a thread that is not the loop's."""
+        ...
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Run a blocking function in a worker thread of the application, with the caller's context."""
+        ...
+
+    def on_loop(self) -> bool:
+        """Whether the calling thread is the one that runs the application's loop."""
+        ...
+
+
+_current: ContextVar[Running | None] = ContextVar("otpy_application", default=None)
+_all: list[Running] = []
+
+
+def running() -> Running:
+    """Return the application that the calling code runs in.
+
+    Raises:
+        NoApplication: If none is running, or several are and the context does not say which.
+    """
+    if (found := _current.get()) is not None:
+        return found
+    if len(_all) == 1:
+        return _all[0]
+    if not _all:
+        raise NoApplication
+    names = ", ".join(repr(application.name) for application in _all)
+    raise NoApplication(
+        f"{len(_all)} applications are running ({names}) and this thread belongs to none of them;"
+        " call the program inside `with app.activate():`"
+    )
+
+
+@contextlib.contextmanager
+def entered(application: Running) -> Iterator[None]:
+    """Make `application` the one that `running()` finds inside the block.
+
+    Args:
+        application: The application; it is also offered to threads without a context while the block lasts.
+    """
+    token = _current.set(application)
+    _all.append(application)
+    try:
+        yield
+    finally:
+        _all.remove(application)
+        _current.reset(token)

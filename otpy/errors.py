@@ -1,0 +1,449 @@
+"""Every exception otpy raises on purpose, in one family.
+
+```
+OtpyError
+├─ ActorError         ActorDown · CallTimeout · NotRegistered · AlreadyRegistered · MailboxFull
+├─ SupervisionError   InvalidChildSpec · StartFailed · MaxRestartsReached
+├─ ConfigError
+├─ ClientError        Overloaded · RateLimited · CircuitOpen · BudgetExceeded · ModelNotAvailable
+│   └─ LMError        LMAuthError · LMConnectionError · LMTimeout · LMStatusError
+│                     LMContextWindowExceeded · LMResponseInvalid
+├─ SignatureError     AdapterParseError
+├─ ProgramError       NoApplication
+├─ DatasetError
+├─ EvaluationError    EvaluationAborted
+└─ TeleprompterError
+```
+
+Fields are attributes; the message names the offending value and the next step; `retryable` says whether the same
+request may succeed later. All of them survive `pickle`, so they cross process boundaries whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "ActorDown",
+    "ActorError",
+    "AdapterParseError",
+    "AlreadyRegistered",
+    "BudgetExceeded",
+    "CallTimeout",
+    "CircuitOpen",
+    "ClientError",
+    "ConfigError",
+    "DatasetError",
+    "EvaluationAborted",
+    "EvaluationError",
+    "InvalidChildSpec",
+    "LMAuthError",
+    "LMConnectionError",
+    "LMContextWindowExceeded",
+    "LMError",
+    "LMResponseInvalid",
+    "LMStatusError",
+    "LMTimeout",
+    "MailboxFull",
+    "MaxRestartsReached",
+    "ModelNotAvailable",
+    "NoApplication",
+    "NotRegistered",
+    "OtpyError",
+    "Overloaded",
+    "ProgramError",
+    "RateLimited",
+    "SignatureError",
+    "StartFailed",
+    "SupervisionError",
+    "TeleprompterError",
+]
+
+
+def _rebuild(cls: type[OtpyError], message: str, fields: dict[str, Any]) -> OtpyError:
+    """Recreate an unpickled error without running its constructor."""
+    error = cls.__new__(cls, message)
+    error.args = (message,)
+    error.__dict__.update(fields)
+    return error
+
+
+class OtpyError(Exception):
+    """The root of everything otpy raises on purpose.
+
+    Example:
+        >>> import otpy.errors
+        >>> issubclass(otpy.errors.LMTimeout, otpy.errors.OtpyError)
+        True
+    """
+
+    retryable: ClassVar[bool] = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the message and the fields, whatever the constructor takes."""
+        return _rebuild, (type(self), str(self), dict(self.__dict__))
+
+
+# -- actors ---------------------------------------------------------------------------------------------------------
+
+
+class ActorError(OtpyError):
+    """Something about a process: it is gone, late, unknown or full."""
+
+
+class ActorDown(ActorError):
+    """The process died before it could answer, or was never there (`reason == "noproc"`).
+
+    Args:
+        name: The process, as a name or a printable reference.
+        reason: Its exit reason. If the reason is an exception it is also the `__cause__`.
+    """
+
+    retryable = True
+
+    def __init__(self, name: object, reason: object) -> None:
+        """Keep the process and its exit reason."""
+        self.name, self.reason = name, reason
+        super().__init__(f"process {name} is down: {reason!r}")
+        if isinstance(reason, BaseException):
+            self.__cause__ = reason
+
+
+class CallTimeout(ActorError):
+    """The process did not answer in time; its late answer will be dropped.
+
+    Args:
+        name: The process asked.
+        timeout: Seconds waited.
+    """
+
+    retryable = True
+
+    def __init__(self, name: object, timeout: float) -> None:
+        """Keep the process and the time waited."""
+        self.name, self.timeout = name, timeout
+        super().__init__(f"process {name} did not answer within {timeout:g} s")
+
+
+class NotRegistered(ActorError):
+    """No process has this name.
+
+    Args:
+        name: The name looked up.
+        known: Names that exist, for the message.
+    """
+
+    retryable = True
+
+    def __init__(self, name: object, known: tuple[object, ...] = ()) -> None:
+        """Keep the name and the names that do exist."""
+        self.name, self.known = name, known
+        hint = f"; registered: {', '.join(map(str, known))}" if known else ""
+        super().__init__(f"no process is registered as {name!r}{hint}")
+
+
+class AlreadyRegistered(ActorError):
+    """The name is taken by a live process.
+
+    Args:
+        name: The name asked for.
+        owner: The process that holds it.
+    """
+
+    def __init__(self, name: object, owner: object) -> None:
+        """Keep the name and its owner."""
+        self.name, self.owner = name, owner
+        super().__init__(f"the name {name!r} is already registered by {owner}")
+
+
+class MailboxFull(ActorError):
+    """A bounded mailbox refused a message.
+
+    Args:
+        name: The process whose mailbox is full.
+        capacity: The bound, in messages.
+    """
+
+    retryable = True
+
+    def __init__(self, name: object, capacity: int) -> None:
+        """Keep the process and its bound."""
+        self.name, self.capacity = name, capacity
+        super().__init__(f"the mailbox of {name} is full ({capacity} messages)")
+
+
+# -- supervision ----------------------------------------------------------------------------------------------------
+
+
+class SupervisionError(OtpyError):
+    """Something about a supervision tree."""
+
+
+class InvalidChildSpec(SupervisionError, ValueError):
+    """A child spec or a supervisor flag that cannot work, refused before anything starts.
+
+    Args:
+        field: What is wrong (`"restart"`, `"id"`, …).
+        value: The offending value.
+        allowed: The values that would have been accepted, in words.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        """Keep the field, the offending value and the allowed ones."""
+        self.field, self.value, self.allowed = field, value, allowed
+        super().__init__(f"invalid {field}: {value!r}; allowed: {allowed}")
+
+
+class StartFailed(SupervisionError):
+    """A process did not start, and whatever was started before it has been stopped again.
+
+    Args:
+        child: The process or child id.
+        reason: Why: an exit reason, usually the exception raised by `init`, which is then the `__cause__`.
+    """
+
+    def __init__(self, child: object, reason: object) -> None:
+        """Keep the child and the reason."""
+        self.child, self.reason = child, reason
+        super().__init__(f"{child} did not start: {reason!r}")
+        if isinstance(reason, BaseException):
+            self.__cause__ = reason
+
+
+class MaxRestartsReached(SupervisionError):
+    """A supervisor gave up: more restarts than its intensity allows.
+
+    Args:
+        supervisor: The supervisor that stopped.
+        max_restarts: Restarts allowed.
+        max_seconds: Within how many seconds.
+    """
+
+    def __init__(self, supervisor: object, max_restarts: int, max_seconds: float) -> None:
+        """Keep the supervisor and its intensity."""
+        self.supervisor, self.max_restarts, self.max_seconds = supervisor, max_restarts, max_seconds
+        super().__init__(f"{supervisor} gave up after more than {max_restarts} restarts in {max_seconds:g} s")
+
+
+# -- configuration --------------------------------------------------------------------------------------------------
+
+
+class ConfigError(OtpyError, ValueError):
+    """Settings that do not hold together: the message names the setting, its source and the allowed values."""
+
+
+# -- clients --------------------------------------------------------------------------------------------------------
+
+
+class ClientError(OtpyError):
+    """A request to a model that was not answered."""
+
+
+class Overloaded(ClientError):
+    """The client refuses more work now; the request was not sent."""
+
+    retryable = True
+
+
+class RateLimited(ClientError):
+    """The provider, or our own limiter on its behalf, says: later.
+
+    Args:
+        message: What happened.
+        retry_after: Seconds to wait, if known.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        """Keep how long to wait."""
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class CircuitOpen(ClientError):
+    """The breaker is open: the provider failed often enough that asking is pointless for now.
+
+    Args:
+        client: The client and model.
+        until: Seconds until a trial request is let through.
+    """
+
+    retryable = True
+
+    def __init__(self, client: str, until: float) -> None:
+        """Keep the client and the time left."""
+        self.client, self.until = client, until
+        super().__init__(f"{client}: circuit open after repeated failures; a trial is let through in {until:.1f} s")
+
+
+class BudgetExceeded(ClientError):
+    """The request was not sent because a hard cap would have been passed."""
+
+
+class ModelNotAvailable(ClientError):
+    """A local model, or the software that runs it, is not installed; the message holds the command that installs it."""
+
+
+class LMError(ClientError):
+    """A request reached, or tried to reach, a language model and failed.
+
+    Args:
+        message: What happened and what to do next.
+        client: Client name.
+        model: Model name.
+        status: HTTP status, if there was one.
+        retry_after: Seconds the provider asks us to wait, if it does.
+        body: The beginning of the provider's answer, never the request's headers.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        client: str = "",
+        model: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+        body: str = "",
+    ) -> None:
+        """Keep where it failed and what the provider said."""
+        self.client, self.model, self.status = client, model, status
+        self.retry_after, self.body = retry_after, body
+        super().__init__(message)
+
+
+class LMAuthError(LMError):
+    """The provider refuses the key (401, 403), or there is none."""
+
+
+class LMConnectionError(LMError):
+    """No connection, or it broke before the answer was whole."""
+
+    retryable = True
+
+
+class LMTimeout(LMError):
+    """The provider did not answer in time."""
+
+    retryable = True
+
+
+class LMStatusError(LMError):
+    """An HTTP status other than success that no narrower class describes."""
+
+    @property
+    def retryable(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the status is one that passes by itself (408, 409, 429, 5xx)."""
+        return self.status is not None and (self.status in {408, 409, 429} or self.status >= 500)
+
+
+class LMContextWindowExceeded(LMError):
+    """The prompt is longer than the model can read; fewer or shorter demos help."""
+
+
+class LMResponseInvalid(LMError):
+    """The provider answered with something its dialect does not allow (HTML, half a body, no choices)."""
+
+    retryable = True
+
+
+# -- signatures and programs ----------------------------------------------------------------------------------------
+
+
+class SignatureError(OtpyError, ValueError):
+    """A contract that cannot be: raised where the signature is made.
+
+    Args:
+        message: What is wrong, with the offending piece.
+        source: The text of a string signature, if there is one.
+        column: Where in `source` the piece starts, counted from 1.
+    """
+
+    def __init__(self, message: str, source: str | None = None, column: int | None = None) -> None:
+        """Keep the text and the column, and draw a caret under it."""
+        self.source, self.column = source, column
+        if source is not None and column is not None:
+            message = f"{message} (column {column})\n  {source}\n  {' ' * (column - 1)}^"
+        super().__init__(message)
+
+
+class AdapterParseError(SignatureError):
+    """The model's answer does not fulfil the signature.
+
+    Args:
+        signature: The signature's name.
+        text: What the model said.
+        missing: Output fields that are absent or invalid.
+        detail: The validation error, in words a model can act on.
+    """
+
+    retryable = True
+
+    def __init__(self, signature: str, text: str, missing: tuple[str, ...] = (), detail: str = "") -> None:
+        """Keep the answer and what is missing from it."""
+        self.signature, self.text, self.missing, self.detail = signature, text, missing, detail
+        shown = text if len(text) <= 200 else text[:200] + "…"
+        what = detail or f"missing {', '.join(missing)}"
+        super().__init__(f"the answer does not fulfil {signature}: {what}. The model said: {shown!r}")
+
+
+class ProgramError(OtpyError, ValueError):
+    """A program that cannot be built, called, saved or loaded as asked."""
+
+
+class NoApplication(ProgramError):
+    """A program was called with no application running.
+
+    Args:
+        message: Replaces the default text, which shows how to start one.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        """Say how to start one."""
+        super().__init__(
+            message
+            or 'no application is running; start one: `with otpy.start(lm="local/smollm2-135m"): program(...)`'
+            ' (in async code: `async with otpy.start(...): await program.acall(...)`)'
+        )
+
+
+# -- data, evaluation, teleprompters --------------------------------------------------------------------------------
+
+
+class DatasetError(OtpyError, ValueError):
+    """A data file that cannot be used: the message names the file, the row and the column.
+
+    Args:
+        message: What is wrong.
+        path: The file.
+        row: The row, counted from 1, if one row is to blame.
+    """
+
+    def __init__(self, message: str, path: str = "", row: int | None = None) -> None:
+        """Keep the file and the row."""
+        self.path, self.row = path, row
+        where = path + (f", row {row}" if row is not None else "")
+        super().__init__(f"{where}: {message}" if where else message)
+
+
+class EvaluationError(OtpyError, ValueError):
+    """An evaluation that cannot run as asked."""
+
+
+class EvaluationAborted(EvaluationError):
+    """An evaluation stopped early; what was finished is in `result`.
+
+    Args:
+        message: Why it stopped.
+        result: The partial result.
+    """
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        """Keep the partial result."""
+        self.result = result
+        super().__init__(message)
+
+
+class TeleprompterError(OtpyError, ValueError):
+    """An optimization that cannot run as asked, or found nothing it could use."""

@@ -1,0 +1,99 @@
+"""One child of a running supervisor, and how it is started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+from otpy.actors import BRUTAL_KILL, IGNORE, INFINITY, KILL, SHUTDOWN, Process, Ref
+from otpy.actors.reasons import BadReturnValue
+from otpy.errors import StartFailed
+from otpy.telemetry import bus as telemetry
+
+if TYPE_CHECKING:
+    from otpy.actors import ChildSpec, Reason
+
+__all__ = ["Child", "shut_down", "start_child"]
+
+logger = logging.getLogger("otpy.supervisors")
+
+
+class Child:
+    """A spec and the process that runs it now.
+
+    Args:
+        spec: How it is started, restarted and stopped.
+    """
+
+    __slots__ = ("ref", "restarting", "restarts", "spec")
+
+    def __init__(self, spec: ChildSpec) -> None:
+        """Start without a process."""
+        self.spec = spec
+        self.ref: Ref[Any] | None = None
+        self.restarting = False
+        self.restarts = 0
+
+    @property
+    def state(self) -> str:
+        """`"up"`, `"down"` (no process) or `"restarting"` (a restart failed and is tried again)."""
+        if self.restarting:
+            return "restarting"
+        return "up" if self.ref is not None and self.ref.is_alive() else "down"
+
+
+async def start_child(child: Child) -> Reason | None:
+    """Start a child's process, linked to the running supervisor; returns why it failed, or `None`.
+
+    A child whose `init` answers `Ignore` has started, without a process.
+    """
+    child.ref = None
+    try:
+        started = child.spec.start()
+        ref = await started if inspect.isawaitable(started) else started
+    except StartFailed as error:
+        if error.reason != IGNORE:
+            return error.reason
+        ref = None
+    except Exception as error:  # noqa: BLE001 - whatever a start function raises is a failed start
+        return error
+    if ref is not None and not isinstance(ref, Ref):
+        return BadReturnValue("start (it must return the Ref of a started process)", ref)
+    child.ref = ref
+    child.restarting = False
+    return None
+
+
+def report_failed_start(supervisor: Process, child: Child, reason: Reason) -> None:
+    """Log that a child did not start."""
+    cause = reason if isinstance(reason, BaseException) else None
+    logger.error("%s: child %r did not start: %r", supervisor, child.spec.id, reason, exc_info=cause)
+    telemetry.emit("otpy.supervisor.child_failed", supervisor=str(supervisor), child=child.spec.id, reason=reason)
+
+
+async def shut_down(supervisor: Process, child: Child) -> None:
+    """Stop a child as its spec says, and return when it is dead.
+
+    The signal is `shutdown`; past the deadline, or with `BRUTAL_KILL`, it is a kill. Source: `supervisor.erl`.
+    """
+    ref, child.ref, child.restarting = child.ref, None, False
+    if ref is None or not ref.is_alive():
+        return
+    process = ref.process
+    ended: asyncio.Future[None] = supervisor.loop.create_future()
+    number = process.when_down(lambda _: ended.done() or ended.set_result(None))
+    supervisor.unlink(process)
+    try:
+        if child.spec.shutdown != BRUTAL_KILL:
+            process.signal(supervisor, SHUTDOWN)
+            if child.spec.shutdown == INFINITY:
+                await ended
+            else:
+                await asyncio.wait((ended,), timeout=float(child.spec.shutdown or 0.0))
+        if not ended.done():
+            process.signal(supervisor, KILL)
+            await ended
+    finally:
+        process.forget(number)

@@ -1,0 +1,111 @@
+"""The face of a running supervisor: its children, by id, and the tree below it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otpy.actors import Ref
+from otpy.errors import AlreadyRegistered, NotRegistered, StartFailed, SupervisionError
+from otpy.supervisors.render import Branch, branch, draw
+from otpy.supervisors.requests import ChildInfo, CountChildren, Counts, StartChild, WhichChildren, WithChild
+
+if TYPE_CHECKING:
+    from otpy.actors import ChildSpec
+
+__all__ = ["SupervisorRef"]
+
+
+class SupervisorRef(Ref[Any]):
+    """A reference to a supervisor."""
+
+    __slots__ = ()
+
+    def child(self, id: object) -> Ref[Any]:  # noqa: A002 - OTP's word
+        """Return the process that runs a child now; after a restart it is another one.
+
+        Args:
+            id: The child's id.
+
+        Raises:
+            NotRegistered: If there is no such child, or it has no process at the moment.
+        """
+        children = self.process.actor.children  # type: ignore[attr-defined]  # pyright: ignore
+        for child in children:
+            if child.spec.id == id and child.ref is not None:
+                found: Ref[Any] = child.ref
+                return found
+        raise NotRegistered(id, tuple(child.spec.id for child in children))
+
+    async def settled(self) -> None:
+        """Return when the supervisor has dealt with everything that had happened before this call."""
+        await self.call(CountChildren(), None)
+
+    async def start_child(self, spec: ChildSpec) -> Ref[Any] | None:
+        """Start a further child; returns its process, or `None` if its `init` said that it is not needed.
+
+        Raises:
+            StartFailed: If it did not start; the supervisor forgets it.
+            AlreadyRegistered: If a child of this id exists; its spec decides, not the new one.
+            InvalidChildSpec: If the spec is not allowed here.
+        """
+        return self._result(await self.call(StartChild(spec), None), spec.id)
+
+    async def terminate_child(self, id: object) -> None:  # noqa: A002 - OTP's word
+        """Stop a child; its spec stays unless it is temporary.
+
+        Raises:
+            NotRegistered: If there is no such child.
+        """
+        self._result(await self.call(WithChild("terminate", id), None), id)
+
+    async def restart_child(self, id: object) -> Ref[Any] | None:  # noqa: A002 - OTP's word
+        """Start a child again that was terminated.
+
+        Raises:
+            NotRegistered: If there is no such child.
+            SupervisionError: If it runs, or is being restarted.
+            StartFailed: If it did not start.
+        """
+        return self._result(await self.call(WithChild("restart", id), None), id)
+
+    async def delete_child(self, id: object) -> None:  # noqa: A002 - OTP's word
+        """Forget the spec of a child that was terminated.
+
+        Raises:
+            NotRegistered: If there is no such child.
+            SupervisionError: If it runs, or is being restarted.
+        """
+        self._result(await self.call(WithChild("delete", id), None), id)
+
+    async def which_children(self) -> list[ChildInfo]:
+        """List the children in start order."""
+        return await self.call(WhichChildren(), None)
+
+    async def count_children(self) -> Counts:
+        """Count the children."""
+        return await self.call(CountChildren(), None)
+
+    def tree(self) -> Branch:
+        """Return the tree below this supervisor as data, as it is at this moment."""
+        return branch(self)
+
+    def render(self) -> str:
+        """Return the tree below this supervisor as text."""
+        return draw(self.tree())
+
+    def _result(self, answer: Any, id_: object) -> Any:
+        match answer:
+            case ("ok", result):
+                return result
+            case ("failed", reason):
+                raise StartFailed(id_, reason)
+            case ("already_started", ref):
+                raise AlreadyRegistered(id_, ref)
+            case ("invalid", error):
+                raise error
+            case "not_found":
+                raise NotRegistered(id_, tuple(info.id for info in self.tree().children))
+            case "already_present":
+                raise AlreadyRegistered(id_, "a terminated child; restart_child or delete_child it")
+            case _:
+                raise SupervisionError(f"child {id_!r} is {answer}")

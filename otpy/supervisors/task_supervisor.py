@@ -1,0 +1,321 @@
+"""`TaskSupervisor`: many short-lived tasks, none of which can harm another.
+
+Source: Elixir's `Task.Supervisor`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
+
+from otpy.actors import KILL, KILLED, NORMAL, SHUTDOWN, ChildType, GenServer, Reason, Ref, Task, TaskProcess
+from otpy.errors import Overloaded, SupervisionError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+
+    from otpy.actors import Process
+
+__all__ = ["TIMEOUT", "Exited", "Ok", "Outcome", "TaskSupervisor", "TaskSupervisorRef"]
+
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - an item
+
+TIMEOUT: Final = "timeout"
+"""The reason of a stream's task that was killed at its deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ok(Generic[T]):
+    """A task of a stream has returned.
+
+    Args:
+        index: The position of its item in the source, from 0.
+        value: What it returned.
+    """
+
+    index: int
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A task of a stream has ended without a result.
+
+    Args:
+        index: The position of its item in the source, from 0.
+        reason: The exception it raised, `TIMEOUT`, or its exit reason (`"killed"`).
+    """
+
+    index: int
+    reason: Reason
+
+
+Outcome: TypeAlias = Ok[T] | Exited
+
+
+class TaskSupervisorRef(Ref[Any]):
+    """The face of a running task supervisor. All its functions are for its own loop."""
+
+    __slots__ = ()
+
+    def start_child(
+        self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any
+    ) -> Task[Any]:
+        """Start a temporary task that nobody needs to wait for.
+
+        Args:
+            function: A coroutine function.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+
+        Raises:
+            Overloaded: If `max_children` tasks run already.
+            SupervisionError: If the supervisor is not running, or lives on another loop.
+        """
+        return self.async_nolink(function, *args, **kwargs)
+
+    def async_nolink(
+        self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+    ) -> Task[T]:
+        """Start a temporary task whose failure harms only whoever awaits it; arguments and errors as `start_child`."""
+        actor: TaskSupervisor = self._actor()
+        return Task(actor.run(function(*args, **kwargs), getattr(function, "__name__", None)))
+
+    def _actor(self) -> TaskSupervisor:
+        process = self.process
+        if not process.alive:
+            raise SupervisionError(f"{process} is not running: {process.exit_reason!r}")
+        if not process.on_own_loop():
+            raise SupervisionError(f"{process} lives on another event loop; start tasks from there")
+        actor: TaskSupervisor = process.actor  # type: ignore[attr-defined]  # pyright: ignore
+        return actor
+
+    async def async_stream(  # noqa: C901 - one loop, read top to bottom
+        self,
+        function: Callable[[I], Coroutine[Any, Any, T]],
+        items: Iterable[I] | AsyncIterable[I],
+        *,
+        max_concurrency: int,
+        ordered: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109 - a deadline per task
+        on_timeout: Literal["exit", "kill_task"] = "exit",
+    ) -> AsyncIterator[Outcome[T]]:
+        """Run `function(item)` for every item, each in a task of its own, and yield how each ended.
+
+        An item is taken from the source only when there is room for its task, so an endless source is fine. Leaving the
+        iteration early kills what still runs.
+
+        Args:
+            function: A coroutine function.
+            items: The source; an asynchronous one is waited for.
+            max_concurrency: Tasks at the same time, at least 1.
+            ordered: Yield in the order of the source (holding back what overtakes), or as they end.
+            timeout: Seconds for each task, from its start; `None` means as long as it takes.
+            on_timeout: What a task's deadline does: `"exit"` raises `TimeoutError` here and kills the rest,
+                `"kill_task"` kills that task and yields `Exited(index, TIMEOUT)`.
+
+        Raises:
+            ValueError: If an argument is out of range.
+            TimeoutError: See `on_timeout`.
+        """
+        if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
+            raise ValueError(f"max_concurrency={max_concurrency!r}; allowed: an integer >= 1")
+        if on_timeout not in {"exit", "kill_task"}:
+            raise ValueError(f"on_timeout={on_timeout!r}; allowed: 'exit', 'kill_task'")
+        stream: _Stream[T] = _Stream(self._actor(), function, max_concurrency, timeout)
+        feeding = asyncio.ensure_future(stream.feed(items))
+        held: dict[int, Outcome[T]] = {}
+        wanted = 0
+        try:
+            while (outcome := await stream.next()) is not None:
+                if isinstance(outcome, Exited) and outcome.reason == TIMEOUT and on_timeout == "exit":
+                    raise TimeoutError(f"the task of item {outcome.index} took more than {timeout} s")
+                if not ordered:
+                    yield outcome
+                    continue
+                held[outcome.index] = outcome
+                while wanted in held:
+                    yield held.pop(wanted)
+                    wanted += 1
+        finally:
+            feeding.cancel()
+            stream.kill_all()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+
+class _Stream(Generic[T]):
+    """The tasks of one stream: started as there is room, their ends queued for whoever iterates."""
+
+    def __init__(
+        self,
+        supervisor: TaskSupervisor,
+        function: Callable[[Any], Coroutine[Any, Any, T]],
+        max_concurrency: int,
+        timeout: float | None,
+    ) -> None:
+        self.supervisor, self.function = supervisor, function
+        self.room, self.timeout = max_concurrency, timeout
+        self.running: dict[Process, int] = {}
+        self.timers: dict[Process, asyncio.TimerHandle] = {}
+        self.timed_out: set[Process] = set()
+        self.outcomes: deque[Outcome[T]] = deque()
+        self.exhausted = False
+        self.error: BaseException | None = None
+        self.loop = asyncio.get_running_loop()
+        self.news: asyncio.Future[None] | None = None
+        self.space: asyncio.Future[None] | None = None
+
+    async def feed(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
+        """Start a task for every item, as there is room."""
+        index = 0
+        try:
+            if hasattr(items, "__aiter__"):
+                async for item in items:
+                    await self._start(index, item)
+                    index += 1
+            else:
+                for item in items:
+                    await self._start(index, item)
+                    index += 1
+        except Exception as error:  # noqa: BLE001 - a source that raises ends the stream with its error
+            self.error = error
+        finally:
+            self.exhausted = True
+            self._wake()
+
+    async def _start(self, index: int, item: Any) -> None:
+        while len(self.running) >= self.room:
+            self.space = self.loop.create_future()
+            await self.space
+        process = self.supervisor.run(self.function(item), index)
+        self.running[process] = index
+        if self.timeout is not None:
+            self.timers[process] = self.loop.call_later(self.timeout, self._expire, process)
+        process.when_down(self._ended)
+        if index % 256 == 255:
+            await asyncio.sleep(0)  # a long source must not hold the loop
+
+    def _expire(self, process: Process) -> None:
+        self.timed_out.add(process)
+        process.signal(None, KILL)
+
+    def _ended(self, process: Process) -> None:
+        index = self.running.pop(process)
+        timer = self.timers.pop(process, None)
+        if timer is not None:
+            timer.cancel()
+        reason = process.exit_reason
+        if process in self.timed_out:
+            self.timed_out.discard(process)
+            if reason == KILLED:
+                reason = TIMEOUT
+        if reason == NORMAL:
+            self.outcomes.append(Ok(index, process.result))  # type: ignore[attr-defined]  # pyright: ignore
+        else:
+            self.outcomes.append(Exited(index, reason))
+        if self.space is not None and not self.space.done():
+            self.space.set_result(None)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self.news is not None and not self.news.done():
+            self.news.set_result(None)
+
+    async def next(self) -> Outcome[T] | None:
+        """Return the next end, or `None` when there are no more."""
+        while not self.outcomes:
+            if self.exhausted and not self.running:
+                if self.error is not None:
+                    raise self.error
+                return None
+            self.news = self.loop.create_future()
+            await self.news
+        return self.outcomes.popleft()
+
+    def kill_all(self) -> None:
+        """Kill what still runs."""
+        for process in list(self.running):
+            process.signal(None, KILL)
+
+
+class TaskSupervisor(GenServer):
+    """A supervisor of temporary tasks: it knows them all, bounds their number, and takes them down with it.
+
+    Args (of `child_spec` and `start_link`):
+        max_children: Tasks that may run at the same time; `None` for any number.
+        shutdown: Seconds the tasks get to end when the supervisor stops.
+
+    Example:
+        >>> import asyncio
+        >>> from otpy.supervisors import Exited, Ok, TaskSupervisor
+        >>> async def inverse(number):
+        ...     return 1 / number
+        >>> async def main():
+        ...     tasks = await TaskSupervisor.start()
+        ...     async for outcome in tasks.async_stream(inverse, [1, 0, 4], max_concurrency=2):
+        ...         print(outcome)
+        ...     await tasks.stop()
+        >>> asyncio.run(main())
+        Ok(index=0, value=1.0)
+        Exited(index=1, reason=ZeroDivisionError('division by zero'))
+        Ok(index=2, value=0.25)
+    """
+
+    trap_exit = True
+    child_type: ClassVar[ChildType] = ChildType.SUPERVISOR
+    ref_class: ClassVar[type[Ref[Any]]] = TaskSupervisorRef
+
+    def init(self, *, max_children: int | None = None, shutdown: float = 5.0) -> None:
+        """Start with no tasks."""
+        if max_children is not None and (isinstance(max_children, bool) or max_children < 1):
+            raise ValueError(f"max_children={max_children!r}; allowed: None, or an integer >= 1")
+        self.max_children, self.shutdown = max_children, shutdown
+        self.tasks: dict[Process, None] = {}
+        self.started = 0
+        self.process.when_down(self._take_down)
+
+    def _take_down(self, _: Process) -> None:
+        for task in list(self.tasks):  # there are any only if this process was killed, past `terminate`
+            task.signal(self.process, KILL)
+
+    def run(self, coroutine: Coroutine[Any, Any, T], name: object = None) -> TaskProcess[T]:
+        """Start a task; for the face of this supervisor and its streams."""
+        if self.max_children is not None and len(self.tasks) >= self.max_children:
+            coroutine.close()
+            raise Overloaded(f"{self.process}: {self.max_children} tasks run already (max_children)")
+        process: TaskProcess[T] = TaskProcess(coroutine, Task, name, self.process)
+        self.tasks[process] = None
+        self.started += 1
+        process.when_down(self._forget)
+        return process
+
+    def _forget(self, process: Process) -> None:
+        self.tasks.pop(process, None)
+
+    def handle_info(self, message: Any) -> None:
+        """Drop exit signals of others."""
+
+    async def terminate(self, reason: Reason) -> None:  # noqa: ARG002 - the callback's signature
+        """Tell all tasks to end, at the same time, and kill those that have not by the deadline."""
+        for signal, seconds in ((SHUTDOWN, self.shutdown), (KILL, None)):
+            if not self.tasks:
+                return
+            ended = self.process.loop.create_future()
+
+            def one_less(_: Process, ended: asyncio.Future[None] = ended) -> None:
+                if not self.tasks and not ended.done():
+                    ended.set_result(None)
+
+            for task in list(self.tasks):
+                task.when_down(one_less)
+                task.signal(self.process, signal)
+            if self.tasks:
+                await asyncio.wait((ended,), timeout=seconds)
+
+    def status(self) -> str:
+        """Say how many tasks run."""
+        bound = "" if self.max_children is None else f" of {self.max_children}"
+        return f"{len(self.tasks)}{bound} running"

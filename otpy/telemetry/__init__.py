@@ -1,0 +1,5 @@
+"""What happens inside, told to whoever wants to know: an event bus and the listeners that come with otpy."""
+
+from otpy.telemetry.bus import attach, attached, detach, emit, span
+
+__all__ = ["attach", "attached", "detach", "emit", "span"]
