@@ -85,9 +85,7 @@ _ROOMS = {
     "otpy.lm": "LMRequest LMResponse Message Usage",
     "otpy.programs": "ChainOfThought Predict Program load save tracing",
     "otpy.signatures": "Example InputField OutputField Prediction Signature",
-    "otpy.supervisors": (
-        "ONE_FOR_ALL ONE_FOR_ONE REST_FOR_ONE DynamicSupervisor Supervisor TaskSupervisor"
-    ),
+    "otpy.supervisors": ("ONE_FOR_ALL ONE_FOR_ONE REST_FOR_ONE DynamicSupervisor Supervisor TaskSupervisor"),
     "otpy.teleprompters": "BootstrapFewShot LabeledFewShot",
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}

@@ -404,7 +404,7 @@ class NoApplication(ProgramError):
         super().__init__(
             message
             or 'no application is running; start one: `with otpy.start(lm="local/smollm2-135m"): program(...)`'
-            ' (in async code: `async with otpy.start(...): await program.acall(...)`)'
+            " (in async code: `async with otpy.start(...): await program.acall(...)`)"
         )
 
 

@@ -3,12 +3,15 @@
 Stands alone: nothing here knows of language models.
 """
 
+from __future__ import annotations
+
 from otpy.actors.caller import Caller
 from otpy.actors.child_spec import BRUTAL_KILL, INFINITY, ChildSpec, ChildType, Restart
 from otpy.actors.gen_server import GenServer
 from otpy.actors.messages import Call, Cast, Down, ExitMessage, Ignore, MonitorRef, NoReply, Reply, Stop, Timeout
 from otpy.actors.names import Names, current_names, names_context, whereis
 from otpy.actors.node import Node, new_event_loop
+from otpy.actors.port import FirstLine, OsPid, Port, PortExited, PortLine
 from otpy.actors.process import Process, current_process, self_ref
 from otpy.actors.reasons import (
     IGNORE,
@@ -24,16 +27,14 @@ from otpy.actors.reasons import (
     is_abnormal,
 )
 from otpy.actors.ref import Ref
+from otpy.actors.registry import Entry, Registry, RegistryRef
 from otpy.actors.task import Task, TaskProcess
 from otpy.actors.timers import Timer, demonitor, link, monitor, send_after, unlink
 
 __all__ = [
     "BRUTAL_KILL",
-    "INFINITY",
-    "ChildSpec",
-    "ChildType",
-    "Restart",
     "IGNORE",
+    "INFINITY",
     "KILL",
     "KILLED",
     "NOPROC",
@@ -43,19 +44,30 @@ __all__ = [
     "Call",
     "Caller",
     "Cast",
+    "ChildSpec",
+    "ChildType",
     "Down",
+    "Entry",
     "Exit",
     "ExitMessage",
+    "FirstLine",
     "GenServer",
     "Ignore",
     "MonitorRef",
     "Names",
     "NoReply",
     "Node",
+    "OsPid",
+    "Port",
+    "PortExited",
+    "PortLine",
     "Process",
     "Reason",
     "Ref",
+    "Registry",
+    "RegistryRef",
     "Reply",
+    "Restart",
     "Shutdown",
     "Stop",
     "Task",

@@ -6,10 +6,9 @@ Source: `gen_server(3)`; the names are Elixir's.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import pykka
-from typing_extensions import Self
 
 from otpy.actors import pykka_protocol
 from otpy.actors.child_spec import ChildSpec, ChildType, Restart, Shutdown_
@@ -117,7 +116,7 @@ class GenServer(pykka.Actor):
     # -- starting --------------------------------------------------------------------------------------------------
 
     @classmethod
-    async def start(cls, *args: Any, name: object = None, **kwargs: Any) -> Ref[Self]:  # type: ignore[override]  # pyright: ignore
+    async def start(cls, *args: Any, name: object = None, **kwargs: Any) -> Ref[Self]:  # type: ignore[override]
         """Start a process that belongs to nobody and return when its `init` has.
 
         Args:
@@ -168,7 +167,7 @@ class GenServer(pykka.Actor):
         return ChildSpec(
             id=id,
             start=functools.partial(cls.start_link, *args, name=name, **kwargs),
-            restart=restart,  # type: ignore[arg-type]  # pyright: ignore
+            restart=restart,  # type: ignore[arg-type]
             shutdown=shutdown,
             type=cls.child_type,
             significant=significant,
@@ -232,22 +231,22 @@ class GenServer(pykka.Actor):
     # -- pykka -----------------------------------------------------------------------------------------------------
 
     @property
-    def actor_ref(self) -> Ref[Self]:  # type: ignore[override]  # pyright: ignore
+    def actor_ref(self) -> Ref[Self]:  # type: ignore[override]
         """pykka's word for `ref`."""
         return self.process.ref
 
     @property
-    def actor_urn(self) -> str:  # type: ignore[override]  # pyright: ignore
+    def actor_urn(self) -> str:  # type: ignore[override]
         """pykka's identity."""
         return self.process.ref.actor_urn
 
     @property
-    def actor_stopped(self) -> Any:  # type: ignore[override]  # pyright: ignore
+    def actor_stopped(self) -> Any:  # type: ignore[override]
         """pykka's flag."""
         return self.process.ref.actor_stopped
 
     @property
-    def actor_inbox(self) -> Any:  # type: ignore[override]  # pyright: ignore
+    def actor_inbox(self) -> Any:  # type: ignore[override]
         """pykka's mailbox."""
         return self.process.ref.actor_inbox
 

@@ -12,9 +12,9 @@ from asyncio.events import _get_running_loop
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from otpy.telemetry import bus as telemetry
 from otpy.actors.messages import Down, ExitMessage, MonitorRef
 from otpy.actors.reasons import KILL, KILLED, NOPROC, NORMAL, Reason, is_abnormal
+from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     import asyncio

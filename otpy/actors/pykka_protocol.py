@@ -64,7 +64,7 @@ class RefTable:
 
 if not isinstance(pykka.ActorRegistry._actor_refs, RefTable):  # noqa: SLF001 - there is no public way to replace it
     with pykka.ActorRegistry._actor_refs_lock:  # noqa: SLF001
-        pykka.ActorRegistry._actor_refs = RefTable(pykka.ActorRegistry._actor_refs)  # type: ignore[assignment]  # pyright: ignore # noqa: SLF001
+        pykka.ActorRegistry._actor_refs = RefTable(pykka.ActorRegistry._actor_refs)  # type: ignore[assignment]  # noqa: SLF001
 
 
 class PykkaFuture(pykka.Future[T], Generic[T]):
@@ -208,7 +208,7 @@ def put_envelope(process: Process, message: object, reply_to: pykka.Future[Any] 
 
         process.across(type(process).deliver, CastEnvelope(Envelope(message)))
         return
-    caller = Caller(Envelope(message), _ThreadsafeFuture(reply_to), process.loop, process)  # type: ignore[arg-type]  # pyright: ignore
+    caller = Caller(Envelope(message), _ThreadsafeFuture(reply_to), process.loop, process)  # type: ignore[arg-type]
     caller.pykka = True
     process.across(type(process).deliver, caller)
 

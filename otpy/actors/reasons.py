@@ -50,7 +50,7 @@ class Shutdown:
     detail: Any
 
 
-class Exit(Exception):  # noqa: N818 - the name is Erlang's
+class Exit(Exception):
     """Raise it in a callback to end the process with a reason that is not an exception.
 
     Args:
@@ -68,7 +68,7 @@ class Exit(Exception):  # noqa: N818 - the name is Erlang's
         super().__init__(reason)
 
 
-class BadReturnValue(Exception):  # noqa: N818 - the name is Erlang's
+class BadReturnValue(Exception):
     """A callback returned something that its contract does not know.
 
     Args:

@@ -187,16 +187,16 @@ class Ref(pykka.ActorRef[A]):
 
         def ask() -> None:
             if process.alive:
-                process.when_down(lambda _: future.set(True))  # noqa: FBT003 - pykka's signature
+                process.when_down(lambda _: future.set(True))
                 process.stop_request(reason)
             else:
-                future.set(False)  # noqa: FBT003 - pykka's signature
+                future.set(False)
 
         running = _get_running_loop()
         if running is process.loop:
             ask()
         elif process.loop.is_closed():
-            future.set(False)  # noqa: FBT003 - pykka's signature
+            future.set(False)
         else:
             process.loop.call_soon_threadsafe(ask)
         if block or (block is None and running is None):
@@ -238,27 +238,27 @@ class Ref(pykka.ActorRef[A]):
     # -- pykka -----------------------------------------------------------------------------------------------------
 
     @property
-    def actor_class(self) -> type[A]:  # type: ignore[override]  # pyright: ignore
+    def actor_class(self) -> type[A]:  # type: ignore[override]
         """The class of the behaviour."""
         return self.process.kind
 
     @property
-    def actor_urn(self) -> str:  # type: ignore[override]  # pyright: ignore
+    def actor_urn(self) -> str:  # type: ignore[override]
         """pykka's identity."""
         return f"urn:otpy:{self.process.pid}"
 
     @property
-    def actor_inbox(self) -> Any:  # type: ignore[override]  # pyright: ignore
+    def actor_inbox(self) -> Any:  # type: ignore[override]
         """pykka's way into the mailbox."""
         return pykka_protocol.Inbox(self.process)
 
     @property
-    def actor_stopped(self) -> Any:  # type: ignore[override]  # pyright: ignore
+    def actor_stopped(self) -> Any:  # type: ignore[override]
         """pykka's flag."""
         return pykka_protocol.StoppedFlag(self.process)
 
     @property
-    def _actor_weakref(self) -> Any:  # type: ignore[override]  # pyright: ignore
+    def _actor_weakref(self) -> Any:  # type: ignore[override]
         process = self.process
         return lambda: getattr(process, "actor", None)
 

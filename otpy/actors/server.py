@@ -194,9 +194,18 @@ class ServerProcess(Process):
     # -- coroutines ------------------------------------------------------------------------------------------------
 
     def _go_on(self, step: Step) -> None:
-        self._task = self.loop.create_task(self._drive(step), context=self.context)
+        self._task = task = self.loop.create_task(self._drive(step), context=self.context)
+
+        def never_ran(_: asyncio.Task[None]) -> None:
+            """A task that is cancelled before its first step never enters its body."""
+            if self._task is task:
+                self._task = None
+                step[0].close()
+                self.died(self.dying)
+
+        task.add_done_callback(never_ran)
         if self.dying is not None:
-            self._task.cancel()
+            task.cancel()
 
     async def _drive(self, step: Step | None) -> None:
         task = self._task
@@ -261,7 +270,7 @@ class ServerProcess(Process):
         self.handling = item
         if kind is Caller:
             try:
-                result: Any = self.actor.handle_call(item.request, item)  # type: ignore[attr-defined]  # pyright: ignore
+                result: Any = self.actor.handle_call(item.request, item)  # type: ignore[attr-defined]
             except BaseException as error:  # noqa: BLE001 - `_raised` sorts them
                 return self._raised(error)
             if type(result) is CoroutineType:
@@ -269,17 +278,17 @@ class ServerProcess(Process):
             return self._called(result)
         actor = self.actor
         if kind is CastEnvelope:
-            message = item.message  # type: ignore[attr-defined]  # pyright: ignore
+            message = item.message  # type: ignore[attr-defined]
             return self._guarded(lambda: actor.handle_cast(message), self._handled)
         if kind is _Continue:
-            argument = item.argument  # type: ignore[attr-defined]  # pyright: ignore
+            argument = item.argument  # type: ignore[attr-defined]
             return self._guarded(lambda: actor.handle_continue(argument), self._handled)
         if kind is _StopRequest:
-            return self._stop(Stop(item.reason))  # type: ignore[attr-defined]  # pyright: ignore
+            return self._stop(Stop(item.reason))  # type: ignore[attr-defined]
         if kind is ExitMessage and self.parent is not None:
-            process = item.process  # type: ignore[attr-defined]  # pyright: ignore
+            process = item.process  # type: ignore[attr-defined]
             if process is not None and process.process is self.parent:
-                return self._stop(Stop(item.reason))  # type: ignore[attr-defined]  # pyright: ignore
+                return self._stop(Stop(item.reason))  # type: ignore[attr-defined]
         return self._guarded(lambda: actor.handle_info(item), self._handled)
 
     def _guarded(self, callback: Callable[[], Any], then: Callable[[Any], Step | None]) -> Step | None:

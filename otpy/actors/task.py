@@ -34,7 +34,7 @@ class TaskProcess(Process, Generic[T]):
         parent: As in `Process`.
     """
 
-    __slots__ = ("result", "task")
+    __slots__ = ("_coroutine", "result", "task")
 
     def __init__(
         self, coroutine: Coroutine[Any, Any, T], kind: type[Any], name: object = None, parent: Process | None = None
@@ -43,6 +43,7 @@ class TaskProcess(Process, Generic[T]):
         super().__init__(kind, name, parent)
         self.result: T | None = None
         self.ready = True
+        self._coroutine = coroutine
         self.task = self.loop.create_task(self._run(coroutine), context=self.context)
 
     async def _run(self, coroutine: Coroutine[Any, Any, T]) -> None:
@@ -55,8 +56,6 @@ class TaskProcess(Process, Generic[T]):
             reason = error.reason
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this process and no other
             reason = KILLED if isinstance(error, asyncio.CancelledError) and self.task.cancelling() else error
-        finally:
-            coroutine.close()
         self.died(reason if self.dying is None else self.dying)
 
     def interrupt(self) -> None:
@@ -68,6 +67,7 @@ class TaskProcess(Process, Generic[T]):
         self.task.add_done_callback(self._never_ran)
 
     def _never_ran(self, _: asyncio.Task[None]) -> None:
+        self._coroutine.close()
         self.died(self.dying)
 
     def _insist(self, left: int) -> None:
@@ -140,7 +140,7 @@ class Task(Generic[T]):
         """
         reason = await self.ref.join(timeout)
         if reason == NORMAL:
-            return self.process.result  # type: ignore[return-value]  # pyright: ignore
+            return self.process.result  # type: ignore[return-value]
         if isinstance(reason, Exception):
             raise reason
         raise ActorDown(str(self.process), reason)

@@ -3,6 +3,8 @@
 Stands alone, together with `otpy.actors`: nothing here knows of language models.
 """
 
+from __future__ import annotations
+
 from otpy.actors import BRUTAL_KILL, INFINITY, ChildSpec, ChildType, Restart
 from otpy.supervisors.dynamic import DynamicSupervisor, DynamicSupervisorRef
 from otpy.supervisors.ref import SupervisorRef

@@ -29,7 +29,7 @@ class SupervisorRef(Ref[Any]):
         Raises:
             NotRegistered: If there is no such child, or it has no process at the moment.
         """
-        children = self.process.actor.children  # type: ignore[attr-defined]  # pyright: ignore
+        children = self.process.actor.children  # type: ignore[attr-defined]
         for child in children:
             if child.spec.id == id and child.ref is not None:
                 found: Ref[Any] = child.ref

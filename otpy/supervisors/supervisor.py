@@ -6,9 +6,7 @@ Source: `supervisor(3)` and `supervisor.erl` (OTP 25); the words are Elixir's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from otpy.actors import (
     SHUTDOWN,
@@ -127,7 +125,7 @@ class Supervisor(GenServer):
         """Start the tree on the running loop; it lives as long as the block."""
         if hasattr(self, "process"):
             raise SupervisionError(f"{self.process} is running or has run already; make a new one")
-        self._entered: SupervisorRef = await self.launch(current_process())  # type: ignore[assignment]  # pyright: ignore
+        self._entered: SupervisorRef = await self.launch(current_process())  # type: ignore[assignment]
         return self._entered
 
     async def __aexit__(

@@ -61,9 +61,7 @@ class TaskSupervisorRef(Ref[Any]):
 
     __slots__ = ()
 
-    def start_child(
-        self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any
-    ) -> Task[Any]:
+    def start_child(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Task[Any]:
         """Start a temporary task that nobody needs to wait for.
 
         Args:
@@ -77,9 +75,7 @@ class TaskSupervisorRef(Ref[Any]):
         """
         return self.async_nolink(function, *args, **kwargs)
 
-    def async_nolink(
-        self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
-    ) -> Task[T]:
+    def async_nolink(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> Task[T]:
         """Start a temporary task whose failure harms only whoever awaits it; arguments and errors as `start_child`."""
         actor: TaskSupervisor = self._actor()
         return Task(actor.run(function(*args, **kwargs), getattr(function, "__name__", None)))
@@ -90,10 +86,10 @@ class TaskSupervisorRef(Ref[Any]):
             raise SupervisionError(f"{process} is not running: {process.exit_reason!r}")
         if not process.on_own_loop():
             raise SupervisionError(f"{process} lives on another event loop; start tasks from there")
-        actor: TaskSupervisor = process.actor  # type: ignore[attr-defined]  # pyright: ignore
+        actor: TaskSupervisor = process.actor  # type: ignore[attr-defined]
         return actor
 
-    async def async_stream(  # noqa: C901 - one loop, read top to bottom
+    async def async_stream(
         self,
         function: Callable[[I], Coroutine[Any, Any, T]],
         items: Iterable[I] | AsyncIterable[I],
@@ -213,7 +209,7 @@ class _Stream(Generic[T]):
             if reason == KILLED:
                 reason = TIMEOUT
         if reason == NORMAL:
-            self.outcomes.append(Ok(index, process.result))  # type: ignore[attr-defined]  # pyright: ignore
+            self.outcomes.append(Ok(index, process.result))  # type: ignore[attr-defined]
         else:
             self.outcomes.append(Exited(index, reason))
         if self.space is not None and not self.space.done():

@@ -1,0 +1,5 @@
+"""What tests of supervised programs need: time that is held, and models that answer by script."""
+
+from otpy.testing.virtual_time import VirtualTimeLoop, run_in_virtual_time
+
+__all__ = ["VirtualTimeLoop", "run_in_virtual_time"]
