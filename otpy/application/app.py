@@ -1,0 +1,305 @@
+"""`Application`: the root of the tree, and what programs find when they look for somebody to ask.
+
+```
+Application        rest_for_one: children in order of need
+├─ config          the one frozen Settings, and who wants to hear of changes
+├─ cache           memory and SQLite
+├─ clients         one subtree a client
+├─ tasks           one temporary task per example
+└─ teleprompters   one process per optimization
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from otpy.actors import SHUTDOWN, Names, Node, names_context
+from otpy.clients import asking
+from otpy.clients.cache import Cache, CacheStats
+from otpy.clients.cache_store import CacheStore
+from otpy.clients.client import ClientStatus
+from otpy.clients.running import entered
+from otpy.clients.tree import clients_tree
+from otpy.config.manager import Change, ConfigManager, SettingsBox
+from otpy.errors import ActorDown, NoApplication, ProgramError, StartFailed
+from otpy.supervisors import (
+    REST_FOR_ONE,
+    DynamicSupervisor,
+    DynamicSupervisorRef,
+    Supervisor,
+    SupervisorRef,
+    TaskSupervisor,
+    TaskSupervisorRef,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from otpy.config.settings import Settings
+    from otpy.lm import LMRequest, LMResponse
+    from otpy.supervisors import Branch
+
+__all__ = ["Application"]
+
+T = TypeVar("T")
+
+WORKER_THREADS: Final = 256
+"""Threads for programs whose `forward` is synchronous; each waits for a model most of its time."""
+
+
+class Application:
+    """A running supervision tree: made by `otpy.start`, entered by `with` or `async with`.
+
+    Under `with`, the tree runs on an event loop in a thread of its own, so that programs can be called from synchronous
+    code. Under `async with` it runs on the caller's loop.
+
+    Args:
+        settings: Everything that can be set.
+        name: For messages and the printed tree.
+    """
+
+    def __init__(self, settings: Settings, name: str = "otpy") -> None:
+        """Prepare; entering starts it."""
+        self.name = name
+        self._box = SettingsBox(settings)
+        self._names = Names()
+        self._root: SupervisorRef | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._node: Node | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._entered: AbstractContextManager[None] | None = None
+
+    # -- start and stop --------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Start the tree on a loop of its own; from here on, programs find it."""
+        self._refuse_twice()
+        self._node = Node(self.name).start()
+        try:
+            self._node.run(self._start())
+        except BaseException:
+            self._node.stop()
+            self._close_threads()
+            raise
+        self._enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop the tree in reverse order, within its children's deadlines."""
+        self._leave()
+        assert self._node is not None
+        try:
+            self._node.run(self._stop())
+        finally:
+            self._node.stop()
+            self._close_threads()
+
+    async def __aenter__(self) -> Self:
+        """Start the tree on the running loop; from here on, programs find it."""
+        self._refuse_twice()
+        try:
+            await self._start()
+        except BaseException:
+            self._close_threads()
+            raise
+        self._enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop the tree in reverse order, within its children's deadlines."""
+        self._leave()
+        await self._stop()
+        self._close_threads()
+
+    def _refuse_twice(self) -> None:
+        if self._root is not None:
+            raise ProgramError(f"application {self.name!r} has been started already; make a new one")
+
+    def _enter(self) -> None:
+        self._entered = entered(self)
+        self._entered.__enter__()
+
+    def _leave(self) -> None:
+        if self._entered is not None:
+            self._entered.__exit__(None, None, None)
+            self._entered = None
+
+    def _close_threads(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix=f"{self.name}-program")
+        settings = self._box.current
+        children = [ConfigManager.child_spec(self._box, id="config", name="config")]
+        store = None
+        if settings.cache.enabled:
+            store = CacheStore(settings.cache.resolved_path(), max_memory_entries=settings.cache.max_memory_entries)
+            children.append(Cache.child_spec(store, id="cache", name="cache"))
+        children += [
+            clients_tree(self._box, store),
+            TaskSupervisor.child_spec(id="tasks", name="tasks"),
+            DynamicSupervisor.child_spec(id="teleprompters", name="teleprompters"),
+        ]
+        token = names_context.set(self._names)
+        try:
+            with entered(self):
+                self._root = await Supervisor.start(children, strategy=REST_FOR_ONE, name=self.name)  # type: ignore[assignment]
+        except StartFailed as failed:
+            raise _innermost(failed) from failed
+        finally:
+            names_context.reset(token)
+
+    async def _stop(self) -> None:
+        if self._root is not None and self._root.is_alive():
+            await self._root.stop(SHUTDOWN)
+
+    def activate(self) -> AbstractContextManager[None]:
+        """Make programs called in the block use this application, in a thread that belongs to none."""
+        return entered(self)
+
+    # -- what programs need of it ----------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now."""
+        return self._box.current
+
+    @property
+    def tasks(self) -> TaskSupervisorRef:
+        """The supervisor of one-example tasks."""
+        return self._child("tasks")  # type: ignore[no-any-return]
+
+    @property
+    def teleprompters(self) -> DynamicSupervisorRef:
+        """The supervisor of optimizations."""
+        return self._child("teleprompters")  # type: ignore[no-any-return]
+
+    def _child(self, name: str) -> Any:
+        if self._root is None or not self._root.is_alive():
+            raise NoApplication(f"application {self.name!r} is not running")
+        return self._names.get(name)
+
+    async def ask(self, client: str, request: LMRequest) -> LMResponse:
+        """Send a request through the client process of this name; errors as in `otpy.clients.asking.ask`."""
+        if self._root is None or not self._root.is_alive():
+            reason = None if self._root is None else self._root.exit_reason
+            raise ActorDown(f"application {self.name!r}", reason)
+        question = asking.ask(self._names, self._box, client, request)
+        if asyncio.get_running_loop() is self._loop:
+            return await question
+        assert self._loop is not None
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(question, self._loop))
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the application's loop and wait for it, from another thread.
+
+        Raises:
+            ProgramError: On the loop's own thread; `await` there.
+        """
+        if self.on_loop():
+            coroutine.close()
+            raise ProgramError("this would wait for itself: here, `await program.acall(...)` instead of `program(...)`")
+        if self._node is not None:
+            return self._node.run(coroutine)
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Run a blocking function in a worker thread, with the caller's context."""
+        context = copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, functools.partial(context.run, function))
+
+    def on_loop(self) -> bool:
+        """Whether the calling thread runs the application's loop."""
+        with contextlib.suppress(RuntimeError):
+            return asyncio.get_running_loop() is self._loop
+        return False
+
+    # -- looking in ------------------------------------------------------------------------------------------------
+
+    def tree(self) -> Branch:
+        """Return the supervision tree as data."""
+        if self._root is None:
+            raise NoApplication(f"application {self.name!r} has not been started")
+        return self._root.tree()
+
+    def render(self) -> str:
+        """Return the supervision tree as text."""
+        if self._root is None:
+            return f"{self.name}  not started"
+        return self._root.render()
+
+    def _call(self, name: object, request: Any) -> Any:
+        async def ask() -> Any:
+            return await self._names.get(name).call(request, None)
+
+        return ask()
+
+    async def achange(self, **changes: Any) -> Settings:
+        """Change settings while running, as `change` does, in async code."""
+        nested = {path.replace("__", "."): value for path, value in changes.items()}
+        return await self._call("config", Change(nested))  # type: ignore[no-any-return]
+
+    def change(self, **changes: Any) -> Settings:
+        """Change settings while running: validated whole, then swapped, and subscribers are told.
+
+        Args:
+            changes: Paths and values; in keyword form `__` stands for the dot, as in
+                `app.change(clients__default__temperature=0.7)`.
+
+        Raises:
+            ConfigError: If the result would not hold together; nothing has changed then.
+        """
+        return self.run(self.achange(**changes))
+
+    def client_status(self, client: str = "default") -> dict[str, Any]:
+        """Return a client's counters: requests, in flight, waiting, retries, breaker state."""
+        return self.run(self._call(("client", client), ClientStatus()))
+
+    def cache_stats(self) -> dict[str, Any]:
+        """Return the cache's counts and sizes."""
+        return self.run(self._call("cache", CacheStats()))
+
+    def __repr__(self) -> str:
+        """Name it and say whether it runs."""
+        state = "running" if self._root is not None and self._root.is_alive() else "not running"
+        return f"<Application {self.name!r}, {state}>"
+
+    def _repr_html_(self) -> str:
+        """Show the tree in a notebook."""
+        import html  # noqa: PLC0415 - only notebooks need it
+
+        return f"<pre>{html.escape(self.render())}</pre>"
+
+
+def _innermost(failed: StartFailed) -> BaseException:
+    """The error that made the tree fail, out of the layers of supervisors that report it."""
+    causes: Iterator[Any] = _causes(failed)
+    last: BaseException = failed
+    for reason in causes:
+        if isinstance(reason, BaseException):
+            last = reason
+    return last
+
+
+def _causes(reason: Any) -> Iterator[Any]:
+    while reason is not None:
+        yield reason
+        reason = getattr(reason, "detail", None) or getattr(reason, "reason", None)

@@ -1,0 +1,1 @@
+"""The command line: `otpy demo`, `otpy eval`, `otpy optimize`, `otpy models`."""

@@ -1,0 +1,228 @@
+"""The commands and their options; each is a few lines that hand over to the room that does the work."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,  # the same plain help in a terminal, a pipe and a document
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+models_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+
+
+def examples(*commands: str) -> str:
+    """Lay out examples below a command's options, one a line whatever the terminal's width."""
+    return "\n".join(["\b", "Examples:" if len(commands) > 1 else "Example:", *(f"  {line}" for line in commands)])
+
+
+class Optimizer(enum.StrEnum):
+    """What `--optimizer` may say."""
+
+    bootstrap = "bootstrap"
+    labeled = "labeled"
+
+
+ProgramOption = Annotated[
+    str,
+    typer.Option("--program", help="module:attribute, a saved program.json, or a signature: 'question -> answer'."),
+]
+DataOption = Annotated[str, typer.Option("--data", help="Rows, as .jsonl or .csv, one column per field.")]
+MetricOption = Annotated[str, typer.Option("--metric", help="exact_match:FIELD, f1:FIELD, or module:function.")]
+LMOption = Annotated[
+    str | None,
+    typer.Option("--lm", help="provider/model, such as local/smollm2-135m; default: what otpy.toml or OTPY_… say."),
+]
+BaseURLOption = Annotated[str | None, typer.Option("--base-url", help="Where an OpenAI-compatible server listens.")]
+ConcurrencyOption = Annotated[int | None, typer.Option("--max-concurrency", help="Rows in flight at once.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take this many rows from the top.")]
+InputsOption = Annotated[
+    str | None, typer.Option("--inputs", help="Input columns, comma between, if the program does not say.")
+]
+JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.callback(invoke_without_command=True)
+def otpy(
+    context: typer.Context,
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Language-model programs on a supervision tree: evaluate them, optimize them."""
+    if version:
+        print(f"otpy {sys.modules['otpy'].__version__}")
+        raise typer.Exit
+    _help(context)
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context) -> None:
+    """Models that run on this machine."""
+    _help(context)
+
+
+@app.command(
+    epilog=examples(
+        "otpy demo",
+        "otpy demo --seed 3 --out triage.json",
+    ),
+)
+def demo(
+    *,
+    seed: Annotated[int, typer.Option("--seed", help="Decides which examples become demos.")] = 0,
+    lm: Annotated[str, typer.Option("--lm", help="Which model.")] = "local/smollm2-135m",
+    base_url: BaseURLOption = None,
+    train: Annotated[int | None, typer.Option("--train", min=1, help="Rows to learn from; default: all.")] = None,
+    dev: Annotated[int | None, typer.Option("--dev", min=1, help="Rows to measure on; default: all.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Where the better program goes.")] = Path("demo-program.json"),
+    as_json: JSONOption = False,
+) -> None:
+    """Evaluate, learn from examples, evaluate again.
+
+    All of it on this machine, with a small model that `otpy models pull` fetched, or this command fetches now.
+    """
+    from otpy.cli.demo import run_demo
+    from otpy.cli.screen import Screen
+
+    run_demo(Screen(as_json=as_json), seed=seed, lm=lm, base_url=base_url, train=train, dev=dev, out=out)
+
+
+@app.command(
+    "eval",
+    epilog=examples(
+        "otpy eval --program triage:program --data dev.jsonl --metric exact_match:intent --lm local/smollm2-135m",
+        'otpy eval --program "question -> answer" --data qa.csv --metric f1:answer --lm openai/gpt-4.1-mini --json',
+    ),
+)
+def evaluate(
+    *,
+    program: ProgramOption,
+    data: DataOption,
+    metric: MetricOption,
+    lm: LMOption = None,
+    base_url: BaseURLOption = None,
+    max_concurrency: ConcurrencyOption = None,
+    limit: LimitOption = None,
+    inputs: InputsOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write every row's outcome here, as .jsonl.")] = None,
+    as_json: JSONOption = False,
+) -> None:
+    """Run a program over rows and score it.
+
+    A row that fails counts as 0 and is shown; no other row is lost. Ctrl-C keeps what was done.
+    """
+    from otpy.cli.measuring import Job, run_eval
+    from otpy.cli.screen import Screen
+
+    job = Job(program, data, metric, lm, base_url, max_concurrency, limit, inputs)
+    run_eval(Screen(as_json=as_json), job, out)
+
+
+@app.command(
+    epilog=examples(
+        "otpy optimize --program triage:program --data train.jsonl --metric exact_match:intent --out better.json",
+        "otpy optimize --program triage:program --data train.jsonl --dev dev.jsonl --metric exact_match:intent"
+        " --optimizer labeled --max-demos 8 --lm local/smollm2-135m",
+    ),
+)
+def optimize(
+    *,
+    program: ProgramOption,
+    data: DataOption,
+    metric: MetricOption,
+    lm: LMOption = None,
+    base_url: BaseURLOption = None,
+    max_concurrency: ConcurrencyOption = None,
+    limit: LimitOption = None,
+    inputs: InputsOption = None,
+    optimizer: Annotated[Optimizer, typer.Option("--optimizer", help="How demos are found.")] = Optimizer.bootstrap,
+    max_demos: Annotated[int, typer.Option("--max-demos", min=1, help="At most so many demos.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same program.")] = 0,
+    dev: Annotated[str | None, typer.Option("--dev", help="Rows to measure on, before and after.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Where the better program goes.")] = Path("program.json"),
+    as_json: JSONOption = False,
+) -> None:
+    """Find demos for a program and save it.
+
+    `bootstrap` keeps what the program itself answers well on the rows of --data; `labeled` draws from the rows.
+    """
+    from otpy.cli.measuring import Job, run_optimize
+    from otpy.cli.screen import Screen
+
+    job = Job(program, data, metric, lm, base_url, max_concurrency, limit, inputs)
+    run_optimize(
+        Screen(as_json=as_json), job, optimizer=optimizer.value, max_demos=max_demos, seed=seed, dev=dev, out=out
+    )
+
+
+@models_app.command(
+    "list",
+    epilog=examples(
+        "otpy models list",
+    ),
+)
+def models_list(*, as_json: JSONOption = False) -> None:
+    """List the models and which are here."""
+    from otpy.cli.local_models import show_list
+    from otpy.cli.screen import Screen
+
+    show_list(Screen(as_json=as_json))
+
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name from `otpy models list`.")]
+
+
+@models_app.command(
+    "pull",
+    epilog=examples(
+        "otpy models pull smollm2-135m",
+    ),
+)
+def models_pull(name: NameArgument) -> None:
+    """Fetch a model's weights and check them."""
+    from otpy.cli.local_models import pull
+    from otpy.cli.screen import Screen
+
+    pull(Screen(), name)
+
+
+@models_app.command(
+    "path",
+    epilog=examples(
+        "otpy models path smollm2-135m",
+    ),
+)
+def models_path(name: NameArgument) -> None:
+    """Print where a model's weights are."""
+    from otpy.cli.local_models import show_path
+    from otpy.cli.screen import Screen
+
+    show_path(Screen(), name)
+
+
+@models_app.command(
+    "remove",
+    epilog=examples(
+        "otpy models remove smollm2-135m",
+    ),
+)
+def models_remove(name: NameArgument) -> None:
+    """Delete a model's weights."""
+    from otpy.cli.local_models import remove
+    from otpy.cli.screen import Screen
+
+    remove(Screen(), name)

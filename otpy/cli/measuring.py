@@ -1,0 +1,198 @@
+"""`otpy eval` and `otpy optimize`: everything is checked first, then the tree starts, then the work is shown."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from otpy.application import start
+from otpy.cli.failures import FAILED, INTERRUPTED
+from otpy.cli.targets import found_metric, found_program, found_rows, writable
+from otpy.errors import EvaluationAborted
+from otpy.evaluate import Evaluate, EvaluationResult
+from otpy.programs import save
+from otpy.teleprompters import BootstrapFewShot, LabeledFewShot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from otpy.application import Application
+    from otpy.cli.screen import Screen
+    from otpy.evaluate import Metric
+    from otpy.programs import Program
+    from otpy.signatures import Example
+
+__all__ = ["Job", "measured", "run_eval", "run_optimize", "summary"]
+
+SHOWN = 5
+"""How many failures are shown; all of them are in `--out`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """What `eval` and `optimize` are both told, as it was typed.
+
+    Args:
+        program: Names the program.
+        data: Names the file of rows.
+        metric: Names the metric.
+        lm: `provider/model`, or `None` for what the settings say.
+        base_url: The server's address, or `None`.
+        max_concurrency: Rows in flight, or `None`.
+        limit: Rows to take, or `None` for all.
+        inputs: Input columns, or `None` for the signature's.
+    """
+
+    program: str
+    data: str
+    metric: str
+    lm: str | None
+    base_url: str | None
+    max_concurrency: int | None
+    limit: int | None
+    inputs: str | None
+
+    def program_and_metric(self) -> tuple[Program, Metric, tuple[str, ...]]:
+        """Return the program, the metric and the columns that the metric reads."""
+        program = found_program(self.program)
+        return program, *found_metric(self.metric, program)
+
+    def rows(self, path: str, program: Program, columns: tuple[str, ...]) -> list[Example]:
+        """Return the rows of a file."""
+        return found_rows(path, program, columns, self.inputs, self.limit)
+
+    def evaluation(self, rows: list[Example], metric: Metric, screen: Screen) -> Evaluate:
+        """Return the evaluation of these rows."""
+        return Evaluate(
+            rows, metric=metric, max_concurrency=self.max_concurrency, display_progress=screen.shows_progress
+        )
+
+    def application(self) -> Application:
+        """Return the tree that the work runs in, not started yet."""
+        return start(lm=self.lm, base_url=self.base_url)
+
+
+def run_eval(screen: Screen, job: Job, out: Path | None) -> None:
+    """Evaluate a program and show the result.
+
+    Args:
+        screen: Where the result goes.
+        job: What to do.
+        out: Where every row's outcome goes.
+
+    Raises:
+        typer.Exit: With status 1 if no row could be scored, 130 after Ctrl-C.
+    """
+    writable(out, "--out")
+    program, metric, columns = job.program_and_metric()
+    evaluation = job.evaluation(job.rows(job.data, program, columns), metric, screen)
+    with job.application():
+        result, stopped = measured(evaluation, program)
+    if out is not None:
+        result.to_jsonl(out)
+    show(screen, result, out)
+    screen.result({"command": "eval", **summary(result), "out": str(out) if out else None, "stopped": stopped})
+    if stopped:
+        kept = f"kept in {out}" if out else "shown above; --out FILE would have kept them"
+        typer.echo(f"otpy: interrupted after {len(result.rows)} of {len(evaluation.devset)} rows, {kept}", err=True)
+        raise typer.Exit(INTERRUPTED)
+    if not result.scored:
+        reason = result.failed[0].reason
+        typer.echo(f"otpy: no row was scored; the first failed with {type(reason).__name__}: {reason}", err=True)
+        raise typer.Exit(FAILED)
+
+
+def run_optimize(
+    screen: Screen, job: Job, *, optimizer: str, max_demos: int, seed: int, dev: str | None, out: Path
+) -> None:
+    """Give a program demos, save it, and show what that changed.
+
+    Args:
+        screen: Where the result goes.
+        job: What to do; its data are the rows to learn from.
+        optimizer: `"bootstrap"` or `"labeled"`.
+        max_demos: At most so many demos for each predictor.
+        seed: Decides every choice.
+        dev: Rows to measure on, before and after.
+        out: Where the program goes.
+    """
+    writable(out, "--out")
+    program, metric, columns = job.program_and_metric()
+    trainset = job.rows(job.data, program, columns)
+    evaluation = job.evaluation(job.rows(dev, program, columns), metric, screen) if dev is not None else None
+    teleprompter: LabeledFewShot | BootstrapFewShot
+    if optimizer == "labeled":
+        teleprompter = LabeledFewShot(k=max_demos, seed=seed)
+    else:
+        teleprompter = BootstrapFewShot(
+            metric=metric, max_bootstrapped_demos=max_demos, max_labeled_demos=max_demos, seed=seed
+        )
+    with job.application():
+        before = evaluation(program) if evaluation is not None else None
+        better = teleprompter.compile(program, trainset=trainset)
+        save(better, out)
+        after = evaluation(better) if evaluation is not None else None
+    demos = {path: len(predictor.demos) for path, predictor in better.named_predictors()}
+    screen.table(["predictor", "demos"], demos.items())
+    if before is not None and after is not None:
+        screen.table(["", "score"], [["before", before], ["after", after]])
+    screen.line(f"saved {out}; measure it: otpy eval --program {out} --data {dev or 'ROWS'} --metric {job.metric}")
+    screen.result(
+        {
+            "command": "optimize",
+            "out": str(out),
+            "optimizer": optimizer,
+            "seed": seed,
+            "demos": demos,
+            "before": summary(before) if before is not None else None,
+            "after": summary(after) if after is not None else None,
+        }
+    )
+
+
+def measured(evaluation: Evaluate, program: Program) -> tuple[EvaluationResult, bool]:
+    """Return the result of an evaluation, and whether Ctrl-C cut it short."""
+    try:
+        return evaluation(program), False
+    except EvaluationAborted as aborted:
+        if isinstance(aborted.result, EvaluationResult) and isinstance(aborted.__cause__, KeyboardInterrupt):
+            return aborted.result, True
+        raise
+
+
+def show(screen: Screen, result: EvaluationResult, out: Path | None) -> None:
+    """Print a result for people, with the first failures."""
+    screen.line(str(result), "bold")
+    if not result.failed:
+        return
+    screen.table(
+        ["row", "failed in", "reason"],
+        [
+            [failed.index + 1, failed.where, f"{type(failed.reason).__name__}: {failed.reason}"]
+            for failed in result.failed[:SHOWN]
+        ],
+    )
+    if (more := len(result.failed) - SHOWN) > 0:
+        screen.line(f"and {more} more" + (f"; all of them are in {out}" if out else "; --out FILE keeps them all"))
+
+
+def summary(result: EvaluationResult) -> dict[str, Any]:
+    """Return what a program wants to know about a result, as JSON."""
+    return {
+        "score": result.score,
+        "rows": len(result.rows),
+        "scored": len(result.scored),
+        "failed": len(result.failed),
+        "seconds": round(result.seconds, 3),
+        "usage": dataclasses.asdict(result.usage),
+        "failures": [
+            {
+                "row": failed.index + 1,
+                "where": failed.where,
+                "error": f"{type(failed.reason).__name__}: {failed.reason}",
+            }
+            for failed in result.failed
+        ],
+    }

@@ -1,0 +1,65 @@
+"""Where the command line writes: results to stdout, progress to stderr, rich on a terminal and plain in a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["Screen"]
+
+
+class Screen:
+    """Writes results for people, or one JSON object for programs, never both.
+
+    Args:
+        as_json: Keep silent until `result` prints its object.
+
+    Example:
+        >>> from otpy.cli.screen import Screen
+        >>> screen = Screen(as_json=True)
+        >>> screen.line("for people")
+        >>> screen.result({"score": 0.5})
+        {"score": 0.5}
+    """
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        """Find out whether there is a terminal."""
+        self.as_json = as_json
+        terminal = sys.stdout.isatty()
+        self._box = box.SIMPLE_HEAD if terminal else None
+        # A pipe has no width: lines are for grep, not for 80 columns.
+        self._console = Console(file=sys.stdout, width=None if terminal else 160, highlight=False)
+        self.shows_progress = sys.stderr.isatty() and not as_json
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Print a line; on a terminal in a style."""
+        if not self.as_json:
+            self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def heading(self, text: str) -> None:
+        """Print a line that begins a part."""
+        self.line()
+        self.line(text, "bold")
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Print rows under column titles."""
+        if self.as_json:
+            return
+        table = Table(*columns, box=self._box, pad_edge=False)
+        for row in rows:
+            table.add_row(*(Text(str(cell)) for cell in row))
+        self._console.print(table)
+
+    def result(self, result: dict[str, Any]) -> None:
+        """Print the one JSON object, if that is what was asked for."""
+        if self.as_json:
+            print(json.dumps(result, ensure_ascii=False), flush=True)

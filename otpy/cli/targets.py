@@ -1,0 +1,174 @@
+"""What the command line's words mean: which program, which metric, which rows, which file to write."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from otpy.errors import OtpyError
+from otpy.evaluate import check_labels, exact_match, f1, load_dataset
+from otpy.programs import Predict, Program, load_file
+from otpy.signatures import Signature
+
+if TYPE_CHECKING:
+    from otpy.evaluate import Metric
+    from otpy.signatures import Example
+
+__all__ = ["found_metric", "found_program", "found_rows", "signature_of", "writable"]
+
+METRICS = {"exact_match": exact_match, "f1": f1}
+_PATH = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
+
+
+def found_program(text: str) -> Program:
+    """Return the program that `--program` names.
+
+    Args:
+        text: `module:attribute` (a program or a signature; the current directory counts), a saved `program.json`, or
+            a signature such as `"question -> answer"`.
+
+    Raises:
+        typer.BadParameter: If it is none of these, or the module or attribute does not exist.
+        SignatureError: If the signature is no signature.
+        ProgramError: If the saved program can't be loaded.
+    """
+    if "->" in text:
+        return Predict(text)
+    if text.endswith(".json") or Path(text).is_file():
+        if not Path(text).is_file():
+            raise _refused("--program", f"no such file: {text}")
+        return load_file(text)
+    if not (match := _PATH.fullmatch(text)):
+        raise _refused(
+            "--program",
+            f'{text!r} is no module:attribute, no saved program.json and no signature like "question -> answer"',
+        )
+    found = _imported("--program", **match.groupdict())
+    if isinstance(found, Program):
+        return found
+    if inspect.isclass(found) and issubclass(found, Signature):
+        return Predict(found)
+    if inspect.isclass(found) and issubclass(found, Program):
+        raise _refused("--program", f"{text} is the class {found.__name__}; name a program made from it")
+    raise _refused("--program", f"{text} is {_kind(found)}; name a program or a signature")
+
+
+def signature_of(program: Program) -> type[Signature] | None:
+    """Return the signature of a program that has one, such as `Predict`; `None` for a composition."""
+    signature = getattr(program, "signature", None)
+    return signature if inspect.isclass(signature) and issubclass(signature, Signature) else None
+
+
+def found_metric(text: str, program: Program) -> tuple[Metric, tuple[str, ...]]:
+    """Return the metric that `--metric` names, and the columns it reads.
+
+    Args:
+        text: `exact_match:FIELD`, `f1:FIELD`, or `module:function`.
+        program: What will be measured; its outputs are the fields there are.
+
+    Raises:
+        typer.BadParameter: If there is no such metric or field.
+    """
+    name, _, field = text.partition(":")
+    if name in METRICS:
+        signature = signature_of(program)
+        outputs = tuple(signature.output_fields) if signature is not None else ()
+        if not field:
+            example = outputs[0] if outputs else "FIELD"
+            raise _refused("--metric", f"{text!r} needs a field: {name}:{example}")
+        if outputs and field not in outputs:
+            raise _refused("--metric", f"the program has no output {field!r}; it has: {', '.join(outputs)}")
+        return METRICS[name](field), (field,)
+    if not (match := _PATH.fullmatch(text)):
+        known = ", ".join(f"{known}:FIELD" for known in METRICS)
+        raise _refused("--metric", f"unknown metric {text!r}; known: {known}, or your own as module:function")
+    found = _imported("--metric", **match.groupdict())
+    if not callable(found):
+        raise _refused("--metric", f"{text} is {_kind(found)}; name a function (example, prediction, trace=None)")
+    return found, ()
+
+
+def found_rows(
+    path: str, program: Program, columns: tuple[str, ...], inputs: str | None, limit: int | None
+) -> list[Example]:
+    """Return the rows of a data file, checked against the program.
+
+    Args:
+        path: A `.jsonl` or `.csv` file.
+        program: Its signature says which columns are inputs and which labels exist.
+        columns: Further columns every row must have.
+        inputs: The input columns, separated by commas, of a program without a signature of its own.
+        limit: Take this many rows from the top; `None` takes all.
+
+    Raises:
+        DatasetError: If the file, a row or a column is not as it must be.
+        typer.BadParameter: If it can't be known which columns are inputs.
+    """
+    signature = signature_of(program)
+    if inputs is not None:
+        names = tuple(name.strip() for name in inputs.split(",") if name.strip())
+    elif signature is not None:
+        names = tuple(signature.input_fields)
+    else:
+        kind = type(program).__name__
+        raise _refused("--inputs", f"a {kind} does not say which columns are its inputs: --inputs column,column")
+    examples = load_dataset(path, inputs=names, required=(*names, *columns))
+    if signature is not None:
+        check_labels(examples, signature)
+    return examples[:limit]
+
+
+def writable(path: Path | None, option: str) -> None:
+    """Refuse a file that could not be written at the end of the work, before the work begins.
+
+    Raises:
+        typer.BadParameter: If it can't be written, and why.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise _refused(option, f"{path} is a directory; name a file")
+    if not path.parent.is_dir():
+        raise _refused(option, f"no such directory: {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise _refused(option, f"no permission to write {path}")
+
+
+def _imported(option: str, module: str, attribute: str) -> Any:
+    """Import a module, from the current directory too, and walk to the attribute."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
+            raise _refused(option, f"no module {module!r} here ({here}) or among the installed ones") from error
+        raise _refused(option, f"importing {module!r} failed: {error}") from error
+    except OtpyError as error:
+        raise _refused(option, f"importing {module!r} failed: {error}") from error
+    except Exception as error:
+        raise _refused(option, f"importing {module!r} failed: {type(error).__name__}: {error}") from error
+    for step in attribute.split("."):
+        try:
+            found = getattr(found, step)
+        except AttributeError as error:
+            names = ", ".join(sorted(name for name in vars(found) if not name.startswith("_"))[:12])
+            raise _refused(option, f"{module!r} has no {attribute!r}; it has: {names}") from error
+    return found
+
+
+def _kind(value: object) -> str:
+    name = getattr(value, "__name__", None)
+    return f"{type(value).__name__} {name}" if name else f"of type {type(value).__name__}"
+
+
+def _refused(option: str, why: str) -> typer.BadParameter:
+    return typer.BadParameter(why, param_hint=option)

@@ -1,0 +1,87 @@
+"""How code outside the tree asks a client: by name, through the cache, and again if a process died on the way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from otpy.actors import NORMAL
+from otpy.clients.cache import CacheGet, CachePut
+from otpy.clients.client import Ask
+from otpy.errors import ActorDown, ConfigError, NotRegistered
+from otpy.telemetry import bus as telemetry
+
+if TYPE_CHECKING:
+    from otpy.actors import Names
+    from otpy.config.manager import SettingsBox
+    from otpy.config.settings import Settings
+    from otpy.lm import LMRequest, LMResponse
+
+__all__ = ["ask"]
+
+RESENDS: Final = 4
+"""How often a request is sent again because the process that had it died; answers and errors of the model don't count."""
+RESTART_SECONDS: Final = 60.0
+"""How long to wait for a client that is being restarted; a local model's server loads its weights in that time."""
+
+
+async def ask(names: Names, box: SettingsBox, client: str, request: LMRequest) -> LMResponse:
+    """Ask the client of this name and return the model's answer.
+
+    Args:
+        names: Where the client is registered.
+        box: The current settings.
+        client: The client's name in the settings.
+        request: What to ask.
+
+    Raises:
+        ConfigError: If no such client is configured.
+        ClientError: If the request was refused, or the model failed in one of the ways of `LMError`.
+        ActorDown: If the process that had the request died, repeatedly.
+    """
+    settings: Settings = box.current
+    configured = settings.clients.get(client)
+    if configured is None:
+        known = ", ".join(map(repr, settings.clients)) or "none"
+        raise ConfigError(f"no client is called {client!r}; configured: {known}")
+    key = None
+    if settings.cache.enabled and configured.cache:
+        key = request.key(*configured.cache_context)
+        found = await _cached(names, key)
+        if telemetry.listening:
+            telemetry.emit("otpy.client.cache", client=client, hit=found is not None)
+        if found is not None:
+            return found
+    response = await _resend(names, client, Ask(request, key))
+    if key is not None and not response.cached:
+        cache = names.whereis("cache")
+        if cache is not None:
+            cache.cast(CachePut(key, response))
+    return response
+
+
+async def _cached(names: Names, key: str) -> LMResponse | None:
+    cache = names.whereis("cache")
+    if cache is None:
+        return None
+    try:
+        return await cache.call(CacheGet(key), None)
+    except ActorDown:
+        return None  # it is being restarted; asking the model costs less than waiting for it
+
+
+async def _resend(names: Names, client: str, message: Ask) -> LMResponse:
+    for attempt in range(RESENDS + 1):
+        try:
+            process = await names.wait_for(("client", client), RESTART_SECONDS)
+        except NotRegistered as error:
+            raise ActorDown(f"client {client!r}", "it was not restarted in time") from error
+        try:
+            response: Any = await process.call(message, None)
+        except ActorDown as down:
+            if attempt == RESENDS or down.reason == NORMAL:
+                raise
+            if telemetry.listening:
+                telemetry.emit("otpy.client.resend", client=client, attempt=attempt + 1, reason=down.reason)
+        else:
+            return response  # type: ignore[no-any-return]
+    raise AssertionError("unreachable")

@@ -1,0 +1,144 @@
+"""`Cache`: the process that remembers answers, in memory and on disk.
+
+Memory is read without asking (`peek`). The disk is touched only in a thread: look-ups that arrive together are one
+query, writes are gathered for a moment. A disk that fails costs the disk, never an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from otpy.actors import Call, Caller, Cast, GenServer, NoReply
+from otpy.clients.cache_store import CacheStore
+from otpy.telemetry import bus as telemetry
+
+if TYPE_CHECKING:
+    from otpy.actors import Reason
+    from otpy.lm import LMResponse
+
+__all__ = ["Cache", "CacheGet", "CachePut", "CacheStats", "ClearCache"]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheGet(Call["LMResponse | None"]):
+    """Look an answer up, in memory and on disk."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CachePut(Cast):
+    """Remember an answer."""
+
+    key: str
+    response: LMResponse
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats(Call[dict[str, Any]]):
+    """Ask for counts and sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearCache(Call[int]):
+    """Forget everything; the answer is how many answers were forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Flush(Cast):
+    """It is time to do what has gathered."""
+
+
+class Cache(GenServer):
+    """The cache's process.
+
+    Args (of `child_spec`):
+        store: The memory and the file; it outlives this process, so a crash forgets nothing.
+    """
+
+    trap_exit = True
+
+    def init(self, store: CacheStore) -> None:
+        """Take over the store."""
+        self.store = store
+        self.wanted: dict[str, list[Caller]] = {}
+        self.unwritten: dict[str, LMResponse] = {}
+        self.flushing = False
+
+    def handle_call(self, request: Any, caller: Caller) -> Any:
+        """Answer `CacheGet`, `CacheStats` and `ClearCache`."""
+        match request:
+            case CacheGet(key):
+                found = self.store.memory_get(key)
+                if found is not None or not self.store.has_disk:
+                    return found
+                self.wanted.setdefault(key, []).append(caller)
+                self._flush_soon()
+                return NoReply()
+            case CacheStats():
+                return self._in_thread(self.store.stats)
+            case ClearCache():
+                self.unwritten.clear()
+                return self._in_thread(self.store.clear)
+            case _:
+                return super().handle_call(request, caller)
+
+    async def _in_thread(self, function: Any) -> Any:
+        await self._flush()
+        return await asyncio.to_thread(function)
+
+    def handle_cast(self, message: Any) -> Any:
+        """Remember answers, and do what has gathered."""
+        match message:
+            case CachePut(key, response):
+                self.store.memory_put(key, response)
+                if self.store.has_disk:
+                    self.unwritten[key] = response
+                    self._flush_soon()
+                return None
+            case _Flush():
+                return self._flush()
+            case _:
+                return super().handle_cast(message)
+
+    def _flush_soon(self) -> None:
+        if not self.flushing:
+            self.flushing = True
+            self.ref.cast(_Flush())
+
+    async def _flush(self) -> None:
+        """Look up and write what has gathered, in one trip to the thread."""
+        self.flushing = False
+        wanted, self.wanted = self.wanted, {}
+        unwritten, self.unwritten = self.unwritten, {}
+        if not wanted and not unwritten:
+            return
+        warned = self.store.warning
+        try:
+            found = await asyncio.to_thread(self._on_disk, list(wanted), unwritten)
+        except BaseException:
+            for callers in wanted.values():
+                for caller in callers:
+                    caller.reply(None)
+            raise
+        for key, callers in wanted.items():
+            for caller in callers:
+                caller.reply(found.get(key))
+        if self.store.warning is not None and self.store.warning != warned:
+            telemetry.emit("otpy.cache.degraded", path=str(self.store.path), error=self.store.warning)
+
+    def _on_disk(self, keys: list[str], answers: dict[str, LMResponse]) -> dict[str, LMResponse]:
+        if answers:
+            self.store.disk_put_many(answers)
+        return self.store.disk_get_many(keys) if keys else {}
+
+    async def terminate(self, reason: Reason) -> None:  # noqa: ARG002 - the callback's signature
+        """Write what has not been written."""
+        await self._flush()
+        await asyncio.to_thread(self.store.close)
+
+    def status(self) -> str:
+        """Say how much is remembered in memory."""
+        return f"{len(self.store)} in memory"

@@ -1,0 +1,275 @@
+"""`Client`: the process through which every request to one model provider passes. It decides, and never waits.
+
+A request is answered from memory, joins an identical one under way, or is queued. From the queue it goes to a worker as
+soon as concurrency, limiter and breaker allow; the worker alone does I/O, answers the callers itself, and is the one
+responsible to them meanwhile. So a crash of the client costs no answer that is on its way, and a crash of a worker
+costs one request.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from otpy.actors import Call, Caller, Cast, Down, FirstLine, GenServer, NoReply, monitor, whereis
+from otpy.clients.breaker import Breaker
+from otpy.clients.flights import Flight, Flights
+from otpy.clients.limiter import Limiter
+from otpy.clients.retry import RetryPolicy
+from otpy.clients.transport import open_transport
+from otpy.clients.worker import Deployment, Job, send
+from otpy.config.manager import SettingsBox, SettingsChanged, Subscribe
+from otpy.errors import CircuitOpen, ClientError, ConfigError, LMError
+from otpy.telemetry import bus as telemetry
+
+if TYPE_CHECKING:
+    from otpy.actors import MonitorRef, Reason
+    from otpy.config.settings import ClientSettings
+    from otpy.lm import LMRequest, LMResponse
+
+__all__ = ["Ask", "Client", "ClientStatus"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask(Call["LMResponse"]):
+    """Ask the model.
+
+    Args:
+        request: What to ask.
+        key: The request's content hash if its answer may be shared with identical requests, else `None`.
+    """
+
+    request: LMRequest
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatus(Call[dict[str, Any]]):
+    """Ask a client how it is: breaker state, requests in flight and waiting, totals."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pump(Cast):
+    """Look at the queue again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Again(Cast):
+    """A request that failed is due for its next attempt."""
+
+    flight: Flight
+
+
+@dataclass(frozen=True, slots=True)
+class _Gone(Cast):
+    """A caller has given up."""
+
+    flight: Flight
+
+
+class Client(GenServer):
+    """One provider's client.
+
+    Args (of `child_spec`):
+        client: Its name in the settings.
+        box: Where the settings are.
+        cache: Where answers are remembered, if they are.
+    """
+
+    trap_exit = True
+
+    async def init(self, client: str, box: SettingsBox, memory: Any = None) -> None:
+        """Open the transport; a local model's server is up already, since it comes first in this client's subtree."""
+        self.client, self.box, self.memory = client, box, memory
+        self.settings: ClientSettings = box.current.clients[client]
+        self.rng = random.Random()  # noqa: S311 - jitter is no secret
+        self.flights = Flights()
+        self.waiting: deque[Flight] = deque()
+        self.flying: dict[MonitorRef, Flight] = {}
+        self.totals = {"requests": 0, "answered": 0, "failed": 0, "retries": 0}
+        self.pump_at: float | None = None
+        await self._deploy()
+        manager = whereis("config")
+        if manager is not None:
+            await manager.call(Subscribe(self.ref))
+
+    async def _deploy(self) -> None:
+        settings, now = self.settings, self.process.loop.time
+        base_url = settings.base_url
+        if settings.is_local:
+            server = whereis(("server", self.client))
+            if server is None:
+                raise ConfigError(f"client {self.client!r}: the server of {settings.model} is not running")
+            base_url = json.loads(await server.call(FirstLine()))["url"]
+        self.deployment = Deployment.of(self.client, settings, base_url)
+        self.transport = open_transport(base_url, max_connections=settings.max_concurrency)
+        self.breaker = Breaker(
+            self.client,
+            fail_max=settings.breaker.fail_max,
+            reset_timeout=settings.breaker.reset_timeout,
+            clock=now,
+        )
+        self.limiter = Limiter(settings.requests_per_minute, clock=now)
+        self.retry = RetryPolicy(**settings.retry.model_dump())
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def handle_call(self, request: Any, caller: Caller) -> Any:
+        """Take a request in."""
+        match request:
+            case Ask(asked, key):
+                return self._ask(asked, key, caller)
+            case ClientStatus():
+                return {
+                    **self.totals,
+                    "in_flight": len(self.flying),
+                    "waiting": len(self.waiting),
+                    "breaker": self.breaker.state,
+                }
+            case _:
+                return super().handle_call(request, caller)
+
+    def _ask(self, asked: LMRequest, key: str | None, caller: Caller) -> Any:
+        if key is not None:
+            known = None if self.memory is None else self.memory.memory_get(key)
+            if known is not None:
+                return known
+        flight, leads = self.flights.join(key, asked, caller)
+        caller.when_gone(lambda: self.ref.cast(_Gone(flight)))
+        if leads:
+            self.totals["requests"] += 1
+            self.waiting.append(flight)
+            self._pump()
+        elif flight.worker is not None:
+            caller.delegate(flight.worker)
+        return NoReply()
+
+    def _pump(self) -> None:
+        limit = self.settings.max_concurrency
+        while self.waiting and (limit is None or len(self.flying) < limit):
+            if not self.waiting[0].wanted:
+                self.flights.land(self.waiting.popleft())
+                continue
+            wait = self.limiter.reserve()
+            if wait > 0:
+                self._pump_in(wait)
+                return
+            self._launch(self.waiting.popleft())
+
+    def _pump_in(self, seconds: float) -> None:
+        now = self.process.loop.time()
+        if self.pump_at is None or self.pump_at <= now:
+            self.pump_at = now + seconds
+            self.process.loop.call_later(seconds, self.ref.cast, _Pump())
+
+    def _launch(self, flight: Flight) -> None:
+        try:
+            permit = self.breaker.admit()
+        except CircuitOpen as error:
+            self._failed(flight, error)
+            return
+        flight.attempt += 1
+        flight.outcome = None
+        flight.permit = permit
+        job = Job(self.ref, self.deployment, self.transport, flight)
+        flight.worker = self._workers().async_nolink(send, job).ref
+        self.flying[monitor(flight.worker)] = flight
+        for caller in flight.callers:
+            caller.delegate(flight.worker)
+
+    def _workers(self) -> Any:
+        workers = whereis(("workers", self.client))
+        if workers is None:
+            raise ConfigError(f"client {self.client!r} has no workers")  # a crash: rest_for_one puts it right
+        return workers
+
+    # -- outcomes --------------------------------------------------------------------------------------------------
+
+    def handle_info(self, message: Any) -> None:
+        """A worker has ended: see what came of its request."""
+        if not isinstance(message, Down) or (flight := self.flying.pop(message.monitor, None)) is None:
+            return
+        permit, flight.worker = flight.permit, None
+        outcome = flight.outcome
+        if outcome is None:  # it was killed, or crashed: its callers have been told so already
+            permit.neutral()
+            self.flights.land(flight)
+        elif isinstance(outcome, LMError):
+            if outcome.retryable:
+                permit.failure()
+            else:
+                permit.neutral()
+            self._failed(flight, outcome)
+        else:
+            permit.success()
+            self.totals["answered"] += 1
+            self.flights.land(flight)
+        self._pump()
+
+    def _failed(self, flight: Flight, error: ClientError) -> None:
+        delay = self.retry.delay(max(flight.attempt, 1), error, self.rng) if flight.wanted else None
+        if isinstance(error, CircuitOpen):
+            flight.attempt += 1
+        if error.retryable and getattr(error, "retry_after", None):
+            self.limiter.pause_until(self.process.loop.time() + error.retry_after)  # type: ignore[attr-defined]
+        if delay is None:
+            self.totals["failed"] += 1
+            for caller in self.flights.land(flight):
+                caller.fail(error)
+            return
+        self.totals["retries"] += 1
+        if telemetry.listening:
+            telemetry.emit(
+                "otpy.client.retry",
+                client=self.client,
+                model=self.deployment.model,
+                attempt=flight.attempt,
+                delay=delay,
+                error=error,
+            )
+        self.process.loop.call_later(delay, self.ref.cast, _Again(flight))
+
+    def handle_cast(self, message: Any) -> Any:
+        """Timers, callers that gave up, and changed settings."""
+        match message:
+            case _Pump():
+                self.pump_at = None
+                self._pump()
+            case _Again(flight):
+                self.waiting.append(flight)
+                self._pump()
+            case _Gone(flight):
+                if not flight.wanted:
+                    self.flights.land(flight)
+                    if flight.worker is not None:
+                        flight.worker.exit("kill")
+            case SettingsChanged(settings):
+                return self._changed(settings.clients.get(self.client))
+            case _:
+                return super().handle_cast(message)
+        return None
+
+    async def _changed(self, settings: ClientSettings | None) -> None:
+        """Take over new settings; requests under way end under the old ones."""
+        if settings is None or settings == self.settings:
+            return
+        old, self.settings = self.settings, settings
+        before = self.transport
+        await self._deploy()
+        if old.requests_per_minute == settings.requests_per_minute:
+            pass
+        if not self.flying:
+            await before.aclose()
+        self._pump()
+
+    async def terminate(self, reason: Reason) -> None:  # noqa: ARG002 - the callback's signature
+        """Close the connections."""
+        await self.transport.aclose()
+
+    def status(self) -> str:
+        """Say what is going on, for the printed tree."""
+        breaker = "" if self.breaker.state == "closed" else f", circuit {self.breaker.state}"
+        return f"{len(self.flying)} in flight, {len(self.waiting)} waiting{breaker}"

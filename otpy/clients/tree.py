@@ -1,0 +1,43 @@
+"""The clients' part of the supervision tree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otpy.actors import ChildSpec, Port
+from otpy.clients import models
+from otpy.clients.client import Client
+from otpy.supervisors import REST_FOR_ONE, Supervisor, TaskSupervisor
+
+if TYPE_CHECKING:
+    from otpy.config.manager import SettingsBox
+
+__all__ = ["client_tree", "clients_tree"]
+
+
+def clients_tree(box: SettingsBox, memory: Any = None) -> ChildSpec:
+    """Describe the supervisor of all configured clients."""
+    children = [client_tree(name, box, memory) for name in box.current.clients]
+    return Supervisor.child_spec(children, id="clients", max_restarts=10, max_seconds=60.0)
+
+
+def client_tree(name: str, box: SettingsBox, memory: Any = None) -> ChildSpec:
+    """Describe one client: the server of a local model if it has one, its workers, and the client itself.
+
+    In this order, `rest_for_one`: without its server a client has nobody to ask, without workers nobody to send.
+    """
+    settings = box.current.clients[name]
+    children = []
+    if settings.is_local:
+        children.append(
+            Port.child_spec(
+                models.server_command(settings.model_name, parallel=settings.parallel),
+                first_line=True,
+                id="server",
+                name=("server", name),
+                start_timeout=120.0,
+            )
+        )
+    children.append(TaskSupervisor.child_spec(id="workers", name=("workers", name)))
+    children.append(Client.child_spec(name, box, memory, id="client", name=("client", name)))
+    return Supervisor.child_spec(children, id=name, strategy=REST_FOR_ONE, max_restarts=5, max_seconds=10.0)

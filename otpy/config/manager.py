@@ -1,0 +1,112 @@
+"""`ConfigManager`: the process that holds the one frozen `Settings`, and tells subscribers when it is replaced.
+
+A change is validated as a whole; an invalid one changes nothing. Whoever wants the current settings reads the
+manager's snapshot, which needs no message; whoever must act on a change subscribes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from otpy.actors import Call, Cast, Down, GenServer, NoReply, Ref, monitor
+from otpy.errors import ConfigError
+from otpy.telemetry import bus as telemetry
+
+if TYPE_CHECKING:
+    from otpy.actors import Caller
+    from otpy.config.settings import Settings
+
+__all__ = ["Change", "ConfigManager", "CurrentSettings", "SettingsBox", "SettingsChanged", "Subscribe"]
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentSettings(Call[Any]):
+    """Ask for the settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Call[Any]):
+    """Ask for a change; the answer is the new settings, or a `ConfigError` and nothing has changed.
+
+    Args:
+        changes: Dotted paths and their new values, as in `{"clients.default.temperature": 0.7}`.
+    """
+
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe(Call[Any]):
+    """Ask to be told of changes, by a `SettingsChanged` cast; the answer is the settings as they are now.
+
+    Args:
+        process: Who wants to know.
+    """
+
+    process: Ref[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged(Cast):
+    """The settings have been replaced.
+
+    Args:
+        settings: The new ones.
+        fields: The dotted paths that were changed.
+    """
+
+    settings: Settings
+    fields: tuple[str, ...]
+
+
+class SettingsBox:
+    """Where the current settings can be read without asking; it outlives the manager, whose crash loses no change.
+
+    Args:
+        settings: The settings to begin with.
+    """
+
+    __slots__ = ("current",)
+
+    def __init__(self, settings: Settings) -> None:
+        """Hold the first settings."""
+        self.current = settings
+
+
+class ConfigManager(GenServer):
+    """Holds the settings; the only one that replaces them."""
+
+    def init(self, box: SettingsBox) -> None:
+        """Take over the settings in the box."""
+        self.box = box
+        self.subscribers: dict[Ref[Any], None] = {}
+
+    def handle_call(self, request: Any, caller: Caller) -> Any:
+        """Answer `CurrentSettings`, `Change` and `Subscribe`."""
+        match request:
+            case CurrentSettings():
+                return self.box.current
+            case Change(changes):
+                try:
+                    self.box.current = self.box.current.changed(**changes)
+                except ConfigError as error:
+                    caller.fail(error)
+                    return NoReply()
+                fields = tuple(changes)
+                telemetry.emit("otpy.config.change", fields=fields)
+                for subscriber in self.subscribers:
+                    subscriber.cast(SettingsChanged(self.box.current, fields))
+                return self.box.current
+            case Subscribe(process):
+                if process not in self.subscribers:
+                    self.subscribers[process] = None
+                    monitor(process)
+                return self.box.current
+            case _:
+                return super().handle_call(request, caller)
+
+    def handle_info(self, message: Any) -> None:
+        """Forget a subscriber that is gone."""
+        if isinstance(message, Down):
+            self.subscribers.pop(message.process, None)

@@ -1,0 +1,199 @@
+"""`Example` and `Prediction`: rows of data, immutable, by attribute or by key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from otpy.lm import Usage
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Example", "Prediction"]
+
+
+class Example(Mapping[str, Any]):
+    """One row: named values, some of which are a program's inputs.
+
+    Args:
+        base: A mapping to start from.
+        fields: Further values; they win.
+
+    Example:
+        >>> from otpy.signatures import Example
+        >>> row = Example(question="2 + 2?", answer="4").with_inputs("question")
+        >>> row.answer, dict(row.inputs())
+        ('4', {'question': '2 + 2?'})
+    """
+
+    __slots__ = ("_fields", "_inputs")
+
+    def __init__(self, base: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
+        """Keep the values."""
+        inputs = base._inputs if isinstance(base, Example) else None
+        object.__setattr__(self, "_fields", {**(base or {}), **fields})
+        object.__setattr__(self, "_inputs", inputs)
+
+    def with_inputs(self, *names: str) -> Self:
+        """Return a copy in which these fields are the inputs.
+
+        Raises:
+            AttributeError: If a field does not exist.
+        """
+        for name in names:
+            if name not in self._fields:
+                raise AttributeError(f"no field {name!r} to be an input; this example has {', '.join(self._fields)}")
+        copy = self.copy()
+        object.__setattr__(copy, "_inputs", tuple(names))
+        return copy
+
+    @property
+    def input_names(self) -> tuple[str, ...] | None:
+        """The names given to `with_inputs`, or `None`."""
+        return self._inputs
+
+    def inputs(self) -> Example:
+        """Return the inputs.
+
+        Raises:
+            ValueError: If `with_inputs` was never called.
+        """
+        if self._inputs is None:
+            raise ValueError("this example's inputs are not known; call .with_inputs('…') on it")
+        return Example({name: self._fields[name] for name in self._inputs})
+
+    def labels(self) -> Example:
+        """Return everything but the inputs.
+
+        Raises:
+            ValueError: If `with_inputs` was never called.
+        """
+        inputs = self.inputs()
+        return Example({name: value for name, value in self._fields.items() if name not in inputs})
+
+    def without(self, *names: str) -> Example:
+        """Return a copy without these fields."""
+        kept = Example({name: value for name, value in self._fields.items() if name not in names})
+        if self._inputs is not None:
+            object.__setattr__(kept, "_inputs", tuple(name for name in self._inputs if name not in names))
+        return kept
+
+    def copy(self, **changes: Any) -> Self:
+        """Return a copy, with some values changed or added."""
+        copy = object.__new__(type(self))
+        for cls in type(self).__mro__:
+            for slot in getattr(cls, "__slots__", ()):
+                if hasattr(self, slot):
+                    object.__setattr__(copy, slot, getattr(self, slot))
+        object.__setattr__(copy, "_fields", {**self._fields, **changes})
+        return copy
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as a new dictionary."""
+        return dict(self._fields)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a value by name."""
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        """Count the values."""
+        return len(self._fields)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a value by attribute."""
+        if not name.startswith("_"):
+            try:
+                return self._fields[name]
+            except KeyError:
+                pass
+            known = ", ".join(self._fields) or "no fields"
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}; it has {known}")
+        raise AttributeError(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse: examples do not change."""
+        raise AttributeError(f"examples do not change; .copy({name}={value!r}) returns a changed one")
+
+    def __delattr__(self, name: str) -> None:
+        """Refuse: examples do not change."""
+        raise AttributeError(f"examples do not change; .without({name!r}) returns one without it")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the values are the same."""
+        if isinstance(other, Example):
+            return self._fields == other._fields
+        return self._fields == other if isinstance(other, Mapping) else NotImplemented
+
+    def __hash__(self) -> int:
+        """By content, if the values can be hashed; else by names."""
+        try:
+            return hash(frozenset(self._fields.items()))
+        except TypeError:
+            return hash(frozenset(self._fields))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the values and which of them are inputs."""
+        return _restore, (type(self), {slot: getattr(self, slot) for slot in _slots(type(self))})
+
+    def __repr__(self) -> str:
+        """Print the values."""
+        values = ", ".join(f"{name}={value!r}" for name, value in self._fields.items())
+        return f"{type(self).__name__}({values})"
+
+
+class Prediction(Example):
+    """What a program returned: the outputs, what they cost, and how they came about.
+
+    Args:
+        base: A mapping of outputs.
+        usage: Tokens and requests of the call, all attempts together.
+        attempts: Every answer of the model, verbatim; more than one if it had to be asked again.
+        fields: Further outputs.
+    """
+
+    __slots__ = ("attempts", "usage")
+
+    usage: Usage
+    attempts: tuple[str, ...]
+
+    def __init__(
+        self,
+        base: Mapping[str, Any] | None = None,
+        /,
+        *,
+        usage: Usage | None = None,
+        attempts: tuple[str, ...] = (),
+        **fields: Any,
+    ) -> None:
+        """Keep the outputs."""
+        super().__init__(base, **fields)
+        object.__setattr__(self, "usage", Usage() if usage is None else usage)
+        object.__setattr__(self, "attempts", attempts)
+
+    def _repr_html_(self) -> str:
+        """Show the outputs as a table in a notebook."""
+        import html  # noqa: PLC0415 - only notebooks need it
+
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+            for name, value in self.items()
+        )
+        return f"<table>{rows}</table>"
+
+
+def _slots(cls: type) -> list[str]:
+    return [slot for base in cls.__mro__ for slot in getattr(base, "__slots__", ())]
+
+
+def _restore(cls: type[Example], slots: dict[str, Any]) -> Example:
+    example = object.__new__(cls)
+    for slot, value in slots.items():
+        object.__setattr__(example, slot, value)
+    return example
