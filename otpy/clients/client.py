@@ -27,6 +27,7 @@ from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     from otpy.actors import MonitorRef, Reason
+    from otpy.clients.transport import Transport
     from otpy.config.settings import ClientSettings
     from otpy.lm import LMRequest, LMResponse
 
@@ -91,6 +92,7 @@ class Client(GenServer):
         self.flying: dict[MonitorRef, Flight] = {}
         self.totals = {"requests": 0, "answered": 0, "failed": 0, "retries": 0}
         self.pump_at: float | None = None
+        self.retired: list[Transport] = []
         await self._deploy()
         manager = whereis("config")
         if manager is not None:
@@ -98,12 +100,13 @@ class Client(GenServer):
 
     async def _deploy(self) -> None:
         settings, now = self.settings, self.process.loop.time
-        base_url = settings.base_url
+        base_url = settings.url
         if settings.is_local:
             server = whereis(("server", self.client))
             if server is None:
                 raise ConfigError(f"client {self.client!r}: the server of {settings.model} is not running")
             base_url = json.loads(await server.call(FirstLine()))["url"]
+        assert base_url is not None, "settings without an address are refused when they are made"
         self.deployment = Deployment.of(self.client, settings, base_url)
         self.transport = open_transport(base_url, max_connections=settings.max_concurrency)
         self.breaker = Breaker(
@@ -256,18 +259,15 @@ class Client(GenServer):
         """Take over new settings; requests under way end under the old ones."""
         if settings is None or settings == self.settings:
             return
-        old, self.settings = self.settings, settings
-        before = self.transport
+        self.settings = settings
+        self.retired.append(self.transport)
         await self._deploy()
-        if old.requests_per_minute == settings.requests_per_minute:
-            pass
-        if not self.flying:
-            await before.aclose()
         self._pump()
 
     async def terminate(self, reason: Reason) -> None:  # noqa: ARG002 - the callback's signature
         """Close the connections."""
-        await self.transport.aclose()
+        for transport in (*self.retired, self.transport):
+            await transport.aclose()
 
     def status(self) -> str:
         """Say what is going on, for the printed tree."""

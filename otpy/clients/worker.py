@@ -67,7 +67,7 @@ class Deployment:
             settings.timeout,
             settings.temperature,
             settings.max_tokens,
-            openai_chat.PROFILES[settings.profile],
+            openai_chat.PROFILES[settings.effective_profile],
         )
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from otpy.errors import SignatureError
 from otpy.lm import Usage
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["Example", "Prediction"]
+
+E = TypeVar("E", bound="Example")
 
 
 class Example(Mapping[str, Any]):
@@ -29,9 +32,12 @@ class Example(Mapping[str, Any]):
 
     __slots__ = ("_fields", "_inputs")
 
+    _fields: dict[str, Any]
+    _inputs: tuple[str, ...] | None
+
     def __init__(self, base: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
         """Keep the values."""
-        inputs = base._inputs if isinstance(base, Example) else None
+        inputs = base.input_names if isinstance(base, Example) else None
         object.__setattr__(self, "_fields", {**(base or {}), **fields})
         object.__setattr__(self, "_inputs", inputs)
 
@@ -39,11 +45,11 @@ class Example(Mapping[str, Any]):
         """Return a copy in which these fields are the inputs.
 
         Raises:
-            AttributeError: If a field does not exist.
+            SignatureError: If a field does not exist.
         """
         for name in names:
             if name not in self._fields:
-                raise AttributeError(f"no field {name!r} to be an input; this example has {', '.join(self._fields)}")
+                raise SignatureError(f"no field {name!r} to be an input; this example has {', '.join(self._fields)}")
         copy = self.copy()
         object.__setattr__(copy, "_inputs", tuple(names))
         return copy
@@ -57,17 +63,17 @@ class Example(Mapping[str, Any]):
         """Return the inputs.
 
         Raises:
-            ValueError: If `with_inputs` was never called.
+            SignatureError: If `with_inputs` was never called.
         """
         if self._inputs is None:
-            raise ValueError("this example's inputs are not known; call .with_inputs('…') on it")
+            raise SignatureError(f"{self!r:.200}: its inputs are not known; call .with_inputs('…') on it")
         return Example({name: self._fields[name] for name in self._inputs})
 
     def labels(self) -> Example:
         """Return everything but the inputs.
 
         Raises:
-            ValueError: If `with_inputs` was never called.
+            SignatureError: If `with_inputs` was never called.
         """
         inputs = self.inputs()
         return Example({name: value for name, value in self._fields.items() if name not in inputs})
@@ -81,13 +87,8 @@ class Example(Mapping[str, Any]):
 
     def copy(self, **changes: Any) -> Self:
         """Return a copy, with some values changed or added."""
-        copy = object.__new__(type(self))
-        for cls in type(self).__mro__:
-            for slot in getattr(cls, "__slots__", ()):
-                if hasattr(self, slot):
-                    object.__setattr__(copy, slot, getattr(self, slot))
-        object.__setattr__(copy, "_fields", {**self._fields, **changes})
-        return copy
+        slots = {slot: getattr(self, slot) for slot in _slots(type(self))}
+        return _restore(type(self), {**slots, "_fields": {**self._fields, **changes}})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as a new dictionary."""
@@ -137,6 +138,17 @@ class Example(Mapping[str, Any]):
         except TypeError:
             return hash(frozenset(self._fields))
 
+    def _repr_html_(self) -> str:
+        """Show the values as a table in a notebook."""
+        import html  # noqa: PLC0415 - only notebooks need it
+
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+            for name, value in self.items()
+        )
+        return f"<table>{rows}</table>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the values and which of them are inputs."""
         return _restore, (type(self), {slot: getattr(self, slot) for slot in _slots(type(self))})
@@ -155,6 +167,12 @@ class Prediction(Example):
         usage: Tokens and requests of the call, all attempts together.
         attempts: Every answer of the model, verbatim; more than one if it had to be asked again.
         fields: Further outputs.
+
+    Example:
+        >>> from otpy.signatures import Prediction
+        >>> prediction = Prediction(answer="4")
+        >>> prediction.answer, prediction["answer"], prediction.usage.total_tokens
+        ('4', '4', 0)
     """
 
     __slots__ = ("attempts", "usage")
@@ -176,23 +194,12 @@ class Prediction(Example):
         object.__setattr__(self, "usage", Usage() if usage is None else usage)
         object.__setattr__(self, "attempts", attempts)
 
-    def _repr_html_(self) -> str:
-        """Show the outputs as a table in a notebook."""
-        import html  # noqa: PLC0415 - only notebooks need it
-
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
-            for name, value in self.items()
-        )
-        return f"<table>{rows}</table>"
-
 
 def _slots(cls: type) -> list[str]:
     return [slot for base in cls.__mro__ for slot in getattr(base, "__slots__", ())]
 
 
-def _restore(cls: type[Example], slots: dict[str, Any]) -> Example:
+def _restore(cls: type[E], slots: dict[str, Any]) -> E:
     example = object.__new__(cls)
     for slot, value in slots.items():
         object.__setattr__(example, slot, value)

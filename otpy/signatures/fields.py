@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 import types
 import typing
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, TypeAlias, get_args, get_origin
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin
 
 from otpy.errors import SignatureError
 
-__all__ = ["FieldSpec", "InputField", "OutputField", "Side", "allowed_values", "type_text"]
+__all__ = ["Declared", "FieldSpec", "InputField", "OutputField", "Side", "allowed_values", "type_text"]
 
 Side: TypeAlias = Literal["input", "output"]
 
@@ -35,18 +36,25 @@ class FieldSpec:
         annotation: Its type, anything pydantic understands.
         desc: What it means, for the model.
         constraints: pydantic's constraints by name, such as `("ge", 0)`.
+
+    Example:
+        >>> from otpy.signatures import FieldSpec
+        >>> stars = FieldSpec("stars", "output", int, constraints=(("ge", 1), ("le", 5)))
+        >>> stars.type, stars.constraint_text
+        ('int', 'at least 1, at most 5')
     """
 
     name: str
     side: Side
-    annotation: Any = str
+    annotation: Any = field(default=str, hash=False)
     desc: str = ""
     constraints: tuple[tuple[str, Any], ...] = ()
+    type: str = field(init=False, repr=False)
+    """The type as text, as it would stand in a string signature."""
 
-    @property
-    def type(self) -> str:
-        """The type as text, as it would stand in a string signature."""
-        return type_text(self.annotation)
+    def __post_init__(self) -> None:
+        """Put the type into words: `Literal["a", "b"] == Literal["b", "a"]`, but a model reads them in order."""
+        object.__setattr__(self, "type", type_text(self.annotation))
 
     @property
     def constraint_text(self) -> str:
@@ -72,7 +80,7 @@ class Declared:
     constraints: tuple[tuple[str, Any], ...]
 
 
-def _declare(side: Side, desc: str, constraints: dict[str, Any]) -> Any:
+def _declare(side: Side, desc: object, constraints: dict[str, Any]) -> Any:
     if not isinstance(desc, str):
         raise SignatureError(f"desc={desc!r}: a description is a text")
     for name in constraints:
@@ -91,6 +99,14 @@ def InputField(desc: str = "", **constraints: Any) -> Any:  # noqa: N802 - DSPy'
 
     Raises:
         SignatureError: If a constraint is unknown.
+
+    Example:
+        >>> from otpy.signatures import InputField, OutputField, Signature
+        >>> class Shorten(Signature):
+        ...     text: str = InputField(desc="a paragraph")
+        ...     title: str = OutputField(max_length=40)
+        >>> Shorten.input_fields["text"].desc
+        'a paragraph'
     """
     return _declare("input", desc, constraints)
 
@@ -100,6 +116,13 @@ def OutputField(desc: str = "", **constraints: Any) -> Any:  # noqa: N802 - DSPy
 
     Raises:
         SignatureError: If a constraint is unknown.
+
+    Example:
+        >>> from otpy.signatures import OutputField
+        >>> OutputField(maximum=5)
+        Traceback (most recent call last):
+        otpy.errors.SignatureError: OutputField(maximum=…): unknown; allowed: desc, gt, ge, lt, le, multiple_of, \
+min_length, max_length, pattern
     """
     return _declare("output", desc, constraints)
 
@@ -113,40 +136,38 @@ def type_text(annotation: Any) -> str:
         >>> type_text(dict[str, list[int]]), type_text(Literal["yes", "no"]), type_text(int | None)
         ('dict[str, list[int]]', "Literal['yes', 'no']", 'int | None')
     """
-    if annotation is None or annotation is type(None):
-        return "None"
-    if annotation is Any:
-        return "Any"
-    if annotation is ...:
-        return "..."
     origin, args = get_origin(annotation), get_args(annotation)
-    if origin is None:
-        return getattr(annotation, "__name__", None) or str(annotation)
     if origin is Literal:
-        return f"Literal[{', '.join(repr(getattr(value, 'value', value)) for value in args)}]"
+        return f"Literal[{', '.join(repr(value) for value in allowed_values(annotation))}]"
     if origin in {typing.Union, types.UnionType}:
         return " | ".join(type_text(arg) for arg in args)
-    if origin is typing.Annotated:
+    if origin is Annotated:
         return type_text(args[0])
-    name = getattr(origin, "__name__", str(origin))
-    return f"{name}[{', '.join(type_text(arg) for arg in args)}]" if args else name
+    if origin is not None:
+        name = getattr(origin, "__name__", str(origin))
+        return f"{name}[{', '.join(type_text(arg) for arg in args)}]" if args else name
+    plain = {None: "None", type(None): "None", ...: "...", Any: "Any"}
+    known = plain.get(annotation) if annotation.__hash__ else None
+    return known or getattr(annotation, "__name__", None) or str(annotation)
 
 
 def allowed_values(annotation: Any) -> tuple[Any, ...]:
-    """Return the values a type lists, or nothing.
+    """Return the values a type lists, as JSON data, or nothing if it does not list them.
 
     Example:
         >>> from typing import Literal
         >>> from otpy.signatures.fields import allowed_values
-        >>> allowed_values(Literal["a", "b"]), allowed_values(str)
-        (('a', 'b'), ())
+        >>> allowed_values(Literal["a", "b"]), allowed_values(Literal["a"] | None), allowed_values(str)
+        (('a', 'b'), ('a', None), ())
     """
-    import enum  # noqa: PLC0415 - rarely needed
-
-    if get_origin(annotation) is Literal:
-        return tuple(getattr(value, "value", value) for value in get_args(annotation))
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return tuple(value.value if isinstance(value, enum.Enum) else value for value in args)
+    if origin in {typing.Union, types.UnionType}:
+        parts = [(None,) if arg is type(None) else allowed_values(arg) for arg in args]
+        return tuple(value for part in parts for value in part) if all(parts) else ()
+    if origin is Annotated:
+        return allowed_values(args[0])
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return tuple(member.value for member in annotation)
-    if annotation is bool:
-        return (True, False)
-    return ()
+    return (True, False) if annotation is bool else ()

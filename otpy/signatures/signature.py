@@ -9,26 +9,25 @@ from __future__ import annotations
 import inspect
 import keyword
 import sys
-import typing
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from otpy.errors import SignatureError
-from otpy.lm import FrozenJSON, OutputSchema
+from otpy.errors import AdapterParseError, SignatureError
+from otpy.lm import OutputSchema
+from otpy.signatures.annotations import annotations_in, resolved
+from otpy.signatures.example import Prediction
 from otpy.signatures.fields import Declared, FieldSpec
+from otpy.signatures.record import Record, Unfit
 from otpy.signatures.string_form import parse_string
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pydantic import BaseModel
+    from otpy.signatures.fields import Side
 
-__all__ = ["Signature", "SignatureMeta"]
+__all__ = ["RESERVED", "Signature", "SignatureMeta"]
 
-RESERVED: Final = frozenset(
-    {"attempts", "copy", "demos", "get", "inputs", "items", "keys", "labels", "to_dict", "usage", "values"}
-    | {"with_inputs", "without", "self"}
-)
+RESERVED: Final = frozenset({"self", *(name for name in dir(Prediction) if not name.startswith("_"))})
 """Names a field cannot have, because examples and predictions use them."""
 
 
@@ -36,7 +35,9 @@ class SignatureMeta(type):
     """Makes signature classes, and checks them while it does."""
 
     _fields: tuple[FieldSpec, ...]
-    _instructions: str
+    _written: str
+    _records: dict[Side, Record]
+    _by_side: dict[Side | None, Mapping[str, FieldSpec]]
 
     def __new__(
         mcs,
@@ -48,26 +49,41 @@ class SignatureMeta(type):
         instructions: str | None = None,
     ) -> Any:
         """Read the class body, or take ready-made fields."""
-        if not bases:
-            return super().__new__(mcs, name, bases, namespace)
-        if fields is None:
-            fields, namespace = _read_body(name, bases, namespace)
-        fields = tuple(fields)
-        _check(name, fields)
-        cls = super().__new__(mcs, name, bases, {**namespace, "__slots__": ()})
-        cls._fields = fields
-        text = instructions if instructions is not None else inspect.cleandoc(namespace.get("__doc__") or "")
-        cls._instructions = text.strip() or _default_instructions(fields)
-        cls._models = {side: _model(name, side, fields) for side in ("input", "output")}  # type: ignore[attr-defined]
-        return cls
+        module = namespace.get("__module__", __name__)
+        written = inspect.cleandoc(namespace.get("__doc__") or "") if instructions is None else instructions.strip()
+        content: dict[str, Any] = {"_fields": (), "_written": written, "_records": {}}
+        if bases:
+            if fields is None:
+                scope = sys._getframe(1).f_locals  # noqa: SLF001 - where the class statement stands, as pydantic does it
+                fields, namespace = _read_body(name, bases, namespace, scope)
+                content["_written"] = written or _inherited(bases)
+            content["_fields"] = fields = tuple(fields)
+            _check(name, fields)
+            content["_records"] = {
+                side: Record(name, module, (field for field in fields if field.side == side))
+                for side in ("input", "output")
+            }
+        content["_by_side"] = by_side = {
+            side: MappingProxyType({f.name: f for f in content["_fields"] if side in {None, f.side}})
+            for side in ("input", "output", None)
+        }
+        if content["_written"] == _default_instructions(by_side):
+            content["_written"] = ""  # so that it follows the fields when they change
+        return super().__new__(mcs, name, bases, {**namespace, **content, "__module__": module, "__slots__": ()})
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **_: Any) -> None:
         """Take the keyword arguments of `__new__`."""
         super().__init__(name, bases, namespace)
 
     def __call__(
-        cls, source: str = "", instructions: str = "", *, types: Mapping[str, Any] | None = None, name: str = ""
-    ) -> Any:
+        cls,
+        source: str = "",
+        instructions: str = "",
+        *,
+        types: Mapping[str, Any] | None = None,
+        name: str = "Signature",
+        **inputs: Any,
+    ) -> type[Signature]:
         """Make a signature from the string form.
 
         Args:
@@ -75,36 +91,42 @@ class SignatureMeta(type):
             instructions: What to do; a plain sentence is made from the names if there is none.
             types: Further type names and what they mean.
             name: Its name, for messages.
+            inputs: None: a signature is not called; `Predict` calls a model.
 
         Raises:
             SignatureError: If it cannot be read; the message shows the piece and its column.
         """
         if cls is not Signature:
             raise SignatureError(f"{cls.__name__} is a contract, not a program; otpy.Predict({cls.__name__}) runs it")
-        return SignatureMeta(name or "Signature", (Signature,), {}, fields=parse_string(source, types),
-                             instructions=instructions)  # fmt: skip
+        if inputs:
+            raise SignatureError(f"Signature({next(iter(inputs))}=…): allowed: source, instructions, types, name")
+        if not isinstance(instructions, str):
+            raise SignatureError(f"instructions={instructions!r}: a text")
+        fields = parse_string(source, types)
+        made: type[Signature] = SignatureMeta(name, (Signature,), {}, fields=fields, instructions=instructions)
+        return made
 
     # -- what it says ----------------------------------------------------------------------------------------------
 
     @property
     def instructions(cls) -> str:
-        """What to do: the docstring."""
-        return cls._instructions
+        """What to do: the docstring, or a sentence made from the names of the fields."""
+        return cls._written or _default_instructions(cls._by_side)
 
     @property
     def fields(cls) -> Mapping[str, FieldSpec]:
         """All fields by name, inputs and outputs in the order in which they were written."""
-        return MappingProxyType({field.name: field for field in cls._fields})
+        return cls._by_side[None]
 
     @property
     def input_fields(cls) -> Mapping[str, FieldSpec]:
         """The fields that are given."""
-        return MappingProxyType({field.name: field for field in cls._fields if field.side == "input"})
+        return cls._by_side["input"]
 
     @property
     def output_fields(cls) -> Mapping[str, FieldSpec]:
         """The fields that are asked for."""
-        return MappingProxyType({field.name: field for field in cls._fields if field.side == "output"})
+        return cls._by_side["output"]
 
     @property
     def signature(cls) -> str:
@@ -113,53 +135,55 @@ class SignatureMeta(type):
         return " -> ".join(", ".join(f"{field.name}: {field.type}" for field in side.values()) for side in sides)
 
     def __eq__(cls, other: object) -> bool:
-        """Whether the content is the same."""
+        """Whether instructions and fields are the same."""
         if cls is other:
             return True
-        if not isinstance(other, SignatureMeta) or not hasattr(cls, "_fields") or not hasattr(other, "_fields"):
-            return False
-        return cls._instructions == other._instructions and cls._fields == other._fields
+        if not isinstance(other, SignatureMeta):
+            return NotImplemented
+        return cls._fields == other._fields and cls.instructions == other.instructions
 
     def __hash__(cls) -> int:
         """By content."""
-        if not hasattr(cls, "_fields"):
-            return id(cls)
-        return hash((cls._instructions, tuple((field.name, field.side, field.desc) for field in cls._fields)))
+        return hash((cls._fields, cls.instructions))
 
     def __repr__(cls) -> str:
         """Print the name and the string form."""
-        return f"{cls.__name__}({cls.signature!r})" if hasattr(cls, "_fields") else cls.__name__
+        return f"{cls.__name__}({cls.signature!r})" if cls._fields else cls.__name__
 
     # -- changed copies --------------------------------------------------------------------------------------------
 
-    def _with(cls, fields: Iterable[FieldSpec] | None = None, instructions: str | None = None) -> Any:
-        return SignatureMeta(
+    def _with(cls, fields: Iterable[FieldSpec] | None = None, instructions: str | None = None) -> type[Signature]:
+        made: type[Signature] = SignatureMeta(
             cls.__name__,
             (Signature,),
             {"__module__": cls.__module__, "__qualname__": cls.__qualname__},
             fields=cls._fields if fields is None else fields,
-            instructions=cls._instructions if instructions is None else instructions,
+            instructions=cls._written if instructions is None else instructions,
         )
+        return made
 
-    def with_instructions(cls, instructions: str) -> Any:
-        """Return a signature with other instructions."""
+    def with_instructions(cls, instructions: str) -> type[Signature]:
+        """Return a signature with other instructions.
+
+        Raises:
+            SignatureError: If they are no text, or empty.
+        """
         if not isinstance(instructions, str) or not instructions.strip():
             raise SignatureError(f"instructions={instructions!r}: a text that is not empty")
         return cls._with(instructions=instructions)
 
-    def with_updated_field(cls, name: str, *, desc: str | None = None, type_: Any = None) -> Any:
+    def with_updated_field(cls, name: str, *, desc: str | None = None, type_: Any = None) -> type[Signature]:
         """Return a signature in which one field has another description or type.
 
         Raises:
             SignatureError: If there is no such field.
         """
-        if name not in cls.fields:
-            raise SignatureError(f"{cls.__name__} has no field {name!r}; it has {', '.join(cls.fields)}")
+        cls._refuse_unknown(name)
         changes = {"desc": desc, "annotation": type_}
         given = {key: value for key, value in changes.items() if value is not None}
         return cls._with(field.but(**given) if field.name == name else field for field in cls._fields)
 
-    def insert(cls, index: int, name: str, field: Any, type_: Any = str) -> Any:
+    def insert(cls, index: int, name: str, field: Any, type_: Any = str) -> type[Signature]:
         """Return a signature with one more field, at a position among those of its side.
 
         Args:
@@ -167,6 +191,9 @@ class SignatureMeta(type):
             name: The new field's name.
             field: `InputField(...)` or `OutputField(...)`.
             type_: Its type.
+
+        Raises:
+            SignatureError: If the name is taken or impossible, or the type cannot be used.
         """
         if not isinstance(field, Declared):
             raise SignatureError(f"field {name!r}: use InputField(...) or OutputField(...), not {field!r}")
@@ -176,23 +203,26 @@ class SignatureMeta(type):
         own.insert(len(own) + 1 + index if index < 0 else index, new)
         return cls._with([*sides["input"], *sides["output"]])
 
-    def prepend(cls, name: str, field: Any, type_: Any = str) -> Any:
+    def prepend(cls, name: str, field: Any, type_: Any = str) -> type[Signature]:
         """Return a signature with one more field, first of its side."""
         return cls.insert(0, name, field, type_)
 
-    def append(cls, name: str, field: Any, type_: Any = str) -> Any:
+    def append(cls, name: str, field: Any, type_: Any = str) -> type[Signature]:
         """Return a signature with one more field, last of its side."""
         return cls.insert(-1, name, field, type_)
 
-    def delete(cls, name: str) -> Any:
+    def delete(cls, name: str) -> type[Signature]:
         """Return a signature without a field.
 
         Raises:
             SignatureError: If there is no such field, or it is the last of its side.
         """
+        cls._refuse_unknown(name)
+        return cls._with(field for field in cls._fields if field.name != name)
+
+    def _refuse_unknown(cls, name: str) -> None:
         if name not in cls.fields:
             raise SignatureError(f"{cls.__name__} has no field {name!r}; it has {', '.join(cls.fields)}")
-        return cls._with(field for field in cls._fields if field.name != name)
 
     # -- values ----------------------------------------------------------------------------------------------------
 
@@ -202,7 +232,7 @@ class SignatureMeta(type):
         Raises:
             SignatureError: If any is missing, unexpected or of the wrong type; the message names them all.
         """
-        return _validated(cls, "input", values)
+        return cls._validated("input", values)
 
     def validate_outputs(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs, validated and converted to their types.
@@ -210,25 +240,68 @@ class SignatureMeta(type):
         Raises:
             SignatureError: If any is missing, unexpected or invalid; the message names them all.
         """
-        return _validated(cls, "output", values)
+        return cls._validated("output", values)
+
+    def _validated(cls, side: Side, values: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return cls._records[side].validated(values)
+        except Unfit as unfit:
+            raise cls._error(side, unfit) from None
+
+    def _error(cls, side: Side, unfit: Unfit) -> SignatureError:
+        fields = ", ".join(f"{field.name}: {field.type}" for field in cls._by_side[side].values())
+        return SignatureError(f"{cls.__name__}: {unfit.detail}. The {side}s are {fields}")
+
+    def read_outputs(cls, json_object: str, *, answer: str | None = None) -> dict[str, Any]:
+        """Return the outputs written in a JSON object; further keys in it are left out.
+
+        Args:
+            json_object: The object, as text.
+            answer: All that the model said, for the error.
+
+        Raises:
+            AdapterParseError: If it is no JSON object, or an output in it is missing or invalid.
+        """
+        try:
+            return cls._records["output"].read(json_object)
+        except Unfit as unfit:
+            said = json_object if answer is None else answer
+            raise AdapterParseError(cls.__name__, said, unfit.names, unfit.detail) from None
 
     def output_schema(cls) -> OutputSchema:
-        """Return the JSON schema that an answer is held to: an object of all outputs, in order, and nothing else."""
-        return OutputSchema(_schema_name(cls.__name__), _schema(cls._models["output"]))  # type: ignore[attr-defined]
+        """Return the JSON schema that an answer is held to: an object of all outputs, in order, and nothing else.
+
+        Its name is the same for every signature, so that signatures of equal content make equal requests.
+        """
+        return OutputSchema("outputs", cls._records["output"].schema)
 
     def dump_outputs(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return outputs as plain JSON data, in field order."""
-        return _dumped(cls, "output", values)
+        """Return outputs as plain JSON data, in field order.
+
+        Raises:
+            SignatureError: If one is missing, or can't be written as JSON.
+        """
+        return cls._dumped("output", values)
 
     def dump_inputs(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return inputs as plain JSON data, in field order."""
-        return _dumped(cls, "input", values)
+        """Return inputs as plain JSON data, in field order.
+
+        Raises:
+            SignatureError: If one is missing, or can't be written as JSON.
+        """
+        return cls._dumped("input", values)
+
+    def _dumped(cls, side: Side, values: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return cls._records[side].dumped(values)
+        except Unfit as unfit:
+            raise cls._error(side, unfit) from None
 
     def dump_state(cls) -> dict[str, Any]:
         """Return the contract as JSON data: instructions, and fields by name with side, type and description."""
         return {
             "name": cls.__name__,
-            "instructions": cls._instructions,
+            "instructions": cls.instructions,
             "fields": [
                 {
                     "name": field.name,
@@ -261,36 +334,40 @@ class Signature(metaclass=SignatureMeta):
         {'answer': 42}
     """
 
+    if TYPE_CHECKING:
+
+        def __new__(  # type: ignore[misc]  # noqa: D102 - what the metaclass does, for the checkers
+            cls, source: str, instructions: str = "", *, types: Mapping[str, Any] | None = None, name: str = ...
+        ) -> type[Signature]: ...
+
 
 def _read_body(
-    name: str, bases: tuple[type, ...], namespace: dict[str, Any]
+    name: str, bases: tuple[type, ...], namespace: dict[str, Any], scope: Mapping[str, Any]
 ) -> tuple[list[FieldSpec], dict[str, Any]]:
-    annotations: dict[str, Any] = namespace.get("__annotations__", {})
-    fields = {field.name: field for base in bases for field in getattr(base, "_fields", ())}
-    rest = {key: value for key, value in namespace.items() if key != "__annotations__"}
-    for key, value in namespace.items():
-        if isinstance(value, Declared) and key not in annotations:
-            annotations = {**annotations, key: str}
-    for key, annotation in annotations.items():
-        declared = rest.pop(key, None)
+    """Return the fields, inherited ones first, and what else the class body holds."""
+    annotations = annotations_in(namespace)
+    fields: dict[str, FieldSpec] = {field.name: field for base in bases for field in getattr(base, "_fields", ())}
+    rest = {key: value for key, value in namespace.items() if not isinstance(value, Declared)}
+    for key in dict.fromkeys([*(key for key, value in namespace.items() if isinstance(value, Declared)), *annotations]):
+        declared, annotation = namespace.get(key), annotations.get(key, str)
         if not isinstance(declared, Declared):
-            how = "is neither input nor output" if declared is None else f"has the default {declared!r}"
+            how = f"has the default {declared!r}" if key in namespace else "is neither input nor output"
             raise SignatureError(f"{name}.{key} {how}; write `{key}: … = InputField()` or `= OutputField()`")
+        if isinstance(annotation, Declared):
+            raise SignatureError(
+                f"{name}.{key} has the same name as its type, which is hidden by it; import the type by another name"
+            )
         if isinstance(annotation, str):
-            annotation = _resolve(name, key, annotation, namespace)  # noqa: PLW2901 - the resolved one replaces it
+            annotation = resolved(f"{name}.{key}", annotation, namespace.get("__module__", ""), scope)
         fields[key] = FieldSpec(key, declared.side, annotation, declared.desc, declared.constraints)
-    order = [*(key for key in fields if key not in annotations), *annotations]
-    return [fields[key] for key in order], rest
+    for key, value in rest.items():
+        if not (key.startswith("__") and key.endswith("__")) and not isinstance(value, type):
+            raise SignatureError(f"{name}.{key} is no field; write `{key}: … = InputField()` or `= OutputField()`")
+    return list(fields.values()), rest
 
 
-def _resolve(name: str, key: str, annotation: str, namespace: dict[str, Any]) -> Any:
-    """Evaluate an annotation that is text (`from __future__ import annotations`) where the class is defined."""
-    module = sys.modules.get(namespace.get("__module__", ""))
-    frame = sys._getframe(3)  # noqa: SLF001 - the scope of the class statement, as pydantic does it
-    try:
-        return eval(annotation, {**vars(typing), **getattr(module, "__dict__", {})}, dict(frame.f_locals))  # noqa: S307 - the user's own source
-    except Exception as error:
-        raise SignatureError(f"{name}.{key}: the type {annotation!r} cannot be resolved: {error}") from None
+def _inherited(bases: tuple[type, ...]) -> str:
+    return next((base._written for base in bases if isinstance(base, SignatureMeta) and base._fields), "")
 
 
 def _check(name: str, fields: tuple[FieldSpec, ...]) -> None:
@@ -299,94 +376,20 @@ def _check(name: str, fields: tuple[FieldSpec, ...]) -> None:
             raise SignatureError(f"signature {name} has no {side} fields; add one, as in `{example}`")
     seen: set[str] = set()
     for field in fields:
+        if not field.name.isidentifier() or keyword.iskeyword(field.name):
+            raise SignatureError(f"{name}: {field.name!r} cannot be the name of a field: it is no Python name")
         if field.name in RESERVED or field.name.startswith("_"):
             raise SignatureError(f"{name}.{field.name}: this name is taken by examples and predictions; choose another")
-        if not field.name.isidentifier() or keyword.iskeyword(field.name):
-            raise SignatureError(f"{name}: {field.name!r} cannot be the name of a field")
         if field.name in seen:
             raise SignatureError(f"{name}: field {field.name!r} appears twice")
+        if field.type.startswith("Literal["):
+            bad = [value for value in field.allowed if not isinstance(value, (str, int, bool, type(None)))]
+            if bad or not field.allowed:
+                what = f"not {bad[0]!r}" if bad else "at least one"
+                raise SignatureError(f"{name}.{field.name}: Literal takes texts, integers, booleans and None, {what}")
         seen.add(field.name)
 
 
-def _model(name: str, side: str, fields: tuple[FieldSpec, ...]) -> type[BaseModel]:
-    from pydantic import ConfigDict, Field, create_model  # noqa: PLC0415 - pydantic takes a while to import
-
-    definitions: dict[str, Any] = {}
-    for field in fields:
-        if field.side == side:
-            extra = {} if not field.desc else {"description": field.desc}
-            definitions[field.name] = (field.annotation, Field(..., **extra, **dict(field.constraints)))
-    try:
-        model = create_model(name, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **definitions)
-        if side == "output":
-            _schema(model)
-    except Exception as error:
-        for key, definition in definitions.items():
-            try:
-                _schema(create_model(name, **{key: definition}))
-            except Exception as why:
-                text = str(why).splitlines()[0]
-                raise SignatureError(f"{name}.{key}: the type {definition[0]!r} cannot be used: {text}") from None
-        raise SignatureError(f"signature {name} cannot be used: {error}") from None
-    return model
-
-
-def _schema(model: type[BaseModel]) -> FrozenJSON:
-    def tidy(node: Any) -> Any:
-        if isinstance(node, list):
-            return [tidy(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        if "properties" in node:
-            names = {key: tidy(value) for key, value in node["properties"].items()}
-            rest = {key: tidy(value) for key, value in node.items() if key not in {"properties", "title", "required"}}
-            return {**rest, "properties": names, "required": list(names), "additionalProperties": False}
-        if "const" in node:
-            node = {**{key: value for key, value in node.items() if key != "const"}, "enum": [node["const"]]}
-        return {key: tidy(value) for key, value in node.items() if key not in {"title", "default"}}
-
-    return FrozenJSON.of(tidy(model.model_json_schema()), sort_keys=False)
-
-
-def _validated(cls: Any, side: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    from pydantic import ValidationError  # noqa: PLC0415 - loaded by the class already
-
-    model = cls._models[side]
-    try:
-        validated = model.model_validate(dict(values))
-    except ValidationError as error:
-        problems = "; ".join(problem(item) for item in error.errors(include_url=False))
-        fields = ", ".join(f"{name}: {model_field.type}" for name, model_field in getattr(cls, f"{side}_fields").items())
-        raise SignatureError(f"{cls.__name__}: {problems}. The {side}s are {fields}") from error
-    return {name: getattr(validated, name) for name in model.model_fields}
-
-
-def problem(item: Any) -> str:
-    """Put one of pydantic's errors into words."""
-    where = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "missing":
-        return f"{where!r} is missing"
-    if item["type"] == "extra_forbidden":
-        return f"{where!r} is unexpected"
-    shown = repr(item["input"])
-    return f"{where!r}: {item['msg'][0].lower()}{item['msg'][1:]}, not {shown if len(shown) <= 80 else shown[:80] + '…'}"
-
-
-def _dumped(cls: Any, side: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    model = cls._models[side]
-    known = {name: values[name] for name in model.model_fields if name in values}
-    dumped: dict[str, Any] = model.model_construct(**known).model_dump(mode="json", warnings=False)
-    return {name: dumped[name] for name in known}
-
-
-def _default_instructions(fields: tuple[FieldSpec, ...]) -> str:
-    def listed(side: str) -> str:
-        return ", ".join(f"`{field.name}`" for field in fields if field.side == side)
-
-    return f"Given the fields {listed('input')}, produce the fields {listed('output')}."
-
-
-def _schema_name(name: str) -> str:
-    return "".join(character if character.isalnum() and character.isascii() else "_" for character in name)[:60] or "S"
-
-
+def _default_instructions(by_side: Mapping[Side | None, Mapping[str, FieldSpec]]) -> str:
+    inputs, outputs = (", ".join(f"`{name}`" for name in by_side[side]) for side in ("input", "output"))
+    return f"Given the fields {inputs}, produce the fields {outputs}."

@@ -7,11 +7,13 @@ evaluated: only the names listed here, and those given by the caller, mean anyth
 from __future__ import annotations
 
 import ast
-import datetime
+import datetime as dt
 import decimal
 import keyword
 import typing
-from typing import TYPE_CHECKING, Any, Final
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from otpy.errors import SignatureError
 from otpy.signatures.fields import FieldSpec
@@ -21,18 +23,20 @@ if TYPE_CHECKING:
 
     from otpy.signatures.fields import Side
 
-__all__ = ["TYPES", "parse_string"]
+__all__ = ["TYPES", "parse_string", "parse_type"]
 
 TYPES: Final[Mapping[str, Any]] = {
     **{kind.__name__: kind for kind in (str, int, float, bool, bytes, list, dict, tuple, set, frozenset)},
-    **{kind.__name__: kind for kind in (datetime.date, datetime.datetime, datetime.time, datetime.timedelta)},
+    **{kind.__name__: kind for kind in (dt.date, dt.datetime, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID)},
     **{name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union", "List", "Dict", "Tuple", "Set")},
-    "Decimal": decimal.Decimal,
     "None": None,
 }
 """The names a string signature may use for types."""
 
-_OPEN, _CLOSE = "([{", ")]}"
+_MODULES: Final = ("typing", "datetime", "decimal", "uuid")
+"""A type may stand behind its module, as in `datetime.date`."""
+
+_CLOSES: Final = {"(": ")", "[": "]", "{": "}"}
 
 
 def parse_string(source: str, types: Mapping[str, Any] | None = None) -> tuple[FieldSpec, ...]:
@@ -54,118 +58,156 @@ def parse_string(source: str, types: Mapping[str, Any] | None = None) -> tuple[F
         raise SignatureError(f"a signature is a text or a class, not {source!r}")
     if not source.strip():
         raise SignatureError("an empty signature; write inputs, an arrow and outputs: 'question -> answer'")
-    arrows = _top_level(source, "->")
-    if not arrows:
-        raise SignatureError("no '->' between inputs and outputs", source, len(source.rstrip()) + 1)
-    if len(arrows) > 1:
-        raise SignatureError("a second '->'; a signature has exactly one", source, arrows[1] + 1)
-    known = {**TYPES, **(types or {})}
-    sides: tuple[tuple[Side, int, int], ...] = (("input", 0, arrows[0]), ("output", arrows[0] + 2, len(source)))
-    fields: list[FieldSpec] = []
-    for side, begin, end in sides:
-        if not source[begin:end].strip():
-            raise SignatureError(f"no {side} fields", source, begin + 1)
-        commas = [at for at in _top_level(source, ",") if begin <= at < end]
-        for start, stop in zip([begin, *(at + 1 for at in commas)], [*commas, end], strict=True):
-            field = _field(source, start, stop, side, known)
-            if any(field.name == other.name for other in fields):
-                column = start + len(source[start:stop]) - len(source[start:stop].lstrip()) + 1
-                raise SignatureError(f"field {field.name!r} appears twice", source, column)
-            fields.append(field)
-    return tuple(fields)
+    return _Reader(source, {**TYPES, **(types or {})}).fields()
 
 
-def _top_level(source: str, what: str) -> list[int]:
-    """Where a piece of text stands outside of brackets and quotes."""
-    found: list[int] = []
-    stack: list[int] = []
-    quote, quoted_at = "", 0
-    for at, character in enumerate(source):
-        if quote:
-            if character == quote and source[at - 1] != "\\":
-                quote = ""
-        elif character in "'\"":
-            quote, quoted_at = character, at
-        elif character in _OPEN:
-            stack.append(at)
-        elif character in _CLOSE:
-            if not stack or _OPEN.index(source[stack[-1]]) != _CLOSE.index(character):
-                raise SignatureError(f"{character!r} closes nothing", source, at + 1)
-            stack.pop()
-        elif not stack and source.startswith(what, at):
-            found.append(at)
-    if quote:
-        raise SignatureError(f"{quote} is not closed", source, quoted_at + 1)
-    if stack:
-        raise SignatureError(f"{source[stack[-1]]!r} is not closed", source, stack[-1] + 1)
-    return found
+def parse_type(text: str) -> Any:
+    """Read the text of a type, as `type_text` writes it.
+
+    Args:
+        text: Such as `"list[str]"`.
+
+    Raises:
+        SignatureError: If it is no type, or uses a name that is not in `TYPES`.
+
+    Example:
+        >>> from otpy.signatures.string_form import parse_type
+        >>> parse_type("dict[str, int | None]")
+        dict[str, typing.Optional[int]]
+    """
+    return _Reader(text, TYPES).type_at(0, len(text))
 
 
-def _field(source: str, start: int, stop: int, side: Side, known: Mapping[str, Any]) -> FieldSpec:
-    text = source[start:stop]
-    column = start + len(text) - len(text.lstrip()) + 1
-    if not text.strip():
-        raise SignatureError("a field without a name", source, min(column, len(source) + 1))
-    name, colon, annotation = text.partition(":")
-    name = name.strip()
-    if not name.isidentifier() or keyword.iskeyword(name):
-        raise SignatureError(f"{name!r} cannot be the name of a field", source, column)
-    if not colon:
-        return FieldSpec(name, side)
-    at = start + len(text) - len(annotation)
-    if not annotation.strip():
-        raise SignatureError(f"field {name!r} has a ':' but no type", source, at + 1)
-    at += len(annotation) - len(annotation.lstrip())
-    try:
-        tree = ast.parse(annotation.strip(), mode="eval").body
-    except SyntaxError as error:
-        raise SignatureError(
-            f"{annotation.strip()!r} is no type", source, at + max(error.offset or 1, 1)
-        ) from None
-    return FieldSpec(name, side, _type(tree, source, at, known))
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """One reading of one text; positions count characters from 0."""
 
+    source: str
+    known: Mapping[str, Any]
 
-def _type(node: ast.expr, source: str, at: int, known: Mapping[str, Any]) -> Any:
-    column = at + node.col_offset + 1
-    match node:
-        case ast.Constant(value=None):
-            return None
-        case ast.Name(id=name):
-            if name not in known:
-                names = ", ".join(sorted(known, key=str.lower))
-                raise SignatureError(
-                    f"unknown type {name!r}; known: {names}; others: Signature(..., types={{{name!r}: {name}}})",
-                    source,
-                    column,
-                )
-            return known[name]
-        case ast.BinOp(op=ast.BitOr()):
-            return typing.Union[_type(node.left, source, at, known), _type(node.right, source, at, known)]  # noqa: UP007
-        case ast.Subscript():
-            origin = _type(node.value, source, at, known)
-            items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-            if origin is typing.Literal:
-                return typing.Literal[tuple(_literal(item, source, at) for item in items)]  # type: ignore[valid-type]
-            args = tuple(
-                ... if isinstance(item, ast.Constant) and item.value is ... else _type(item, source, at, known)
-                for item in items
-            )
-            try:
-                return origin[args if len(args) > 1 else args[0]]
-            except TypeError as error:
-                raise SignatureError(f"{ast.unparse(node)} is no type: {error}", source, column) from None
-        case _:
-            raise SignatureError(f"{ast.unparse(node)!r} is no type", source, column)
+    def refuse(self, message: str, at: int) -> NoReturn:
+        line = self.source.translate(dict.fromkeys(map(ord, "\n\r\t\f\v"), " "))  # so that the caret stands right
+        raise SignatureError(message, line, at + 1) from None
 
+    def fields(self) -> tuple[FieldSpec, ...]:
+        arrows = self.outside(0, len(self.source), "->")
+        if not arrows:
+            self.refuse("no '->' between inputs and outputs", len(self.source.rstrip()))
+        if len(arrows) > 1:
+            self.refuse("a second '->'; a signature has exactly one", arrows[1])
+        fields = [*self.side("input", 0, arrows[0]), *self.side("output", arrows[0] + 2, len(self.source))]
+        seen: dict[str, Side] = {}
+        for field, at in fields:
+            if field.name in seen:
+                both = "an input and an output" if seen[field.name] != field.side else f"{field.side} twice"
+                self.refuse(f"field {field.name!r} is {both}", at)
+            seen[field.name] = field.side
+        return tuple(field for field, _ in fields)
 
-def _literal(node: ast.expr, source: str, at: int) -> Any:
-    try:
-        value = ast.literal_eval(node)
-    except ValueError:
-        value = node
-    if isinstance(value, (str, int, bool, bytes, type(None))):
-        return value
-    hint = f"; write {node.id!r} in quotes" if isinstance(node, ast.Name) else ""
-    raise SignatureError(
-        f"Literal takes texts, integers and booleans, not {ast.unparse(node)}{hint}", source, at + node.col_offset + 1
-    )
+    def side(self, side: Side, begin: int, end: int) -> list[tuple[FieldSpec, int]]:
+        if not self.source[begin:end].strip():
+            self.refuse(f"no {side} fields", begin)
+        commas = self.outside(begin, end, ",")
+        pieces = zip([begin, *(at + 1 for at in commas)], [*commas, end], strict=True)
+        return [self.field(side, start, stop) for start, stop in pieces]
+
+    def field(self, side: Side, start: int, stop: int) -> tuple[FieldSpec, int]:
+        text = self.source[start:stop]
+        if not text.strip():
+            self.refuse("a comma with no field beside it", start)
+        at = start + len(text) - len(text.lstrip())
+        name, colon, annotation = text.partition(":")
+        name = name.strip()
+        if not name.isidentifier() or keyword.iskeyword(name):
+            self.refuse(f"{name!r} cannot be the name of a field", at)
+        if not colon:
+            return FieldSpec(name, side), at
+        begin = stop - len(annotation)
+        if not annotation.strip():
+            self.refuse(f"field {name!r} has a ':' but no type", begin)
+        return FieldSpec(name, side, self.type_at(begin, stop)), at
+
+    def outside(self, begin: int, end: int, what: str) -> list[int]:
+        """Where a piece of text stands outside of brackets and quotes."""
+        found: list[int] = []
+        open_brackets: list[int] = []
+        quoted = -1
+        for at in range(begin, end):
+            character = self.source[at]
+            if quoted >= 0:
+                if character == self.source[quoted] and self.source[at - 1] != "\\":
+                    quoted = -1
+            elif character in "'\"":
+                quoted = at
+            elif character in _CLOSES:
+                open_brackets.append(at)
+            elif character in _CLOSES.values():
+                if not open_brackets or _CLOSES[self.source[open_brackets.pop()]] != character:
+                    self.refuse(f"{character!r} closes nothing", at)
+            elif not open_brackets and self.source.startswith(what, at):
+                found.append(at)
+        if quoted >= 0:
+            self.refuse(f"{self.source[quoted]} is not closed", quoted)
+        if open_brackets:
+            self.refuse(f"{self.source[open_brackets[-1]]!r} is not closed", open_brackets[-1])
+        return found
+
+    def type_at(self, begin: int, end: int) -> Any:
+        text = self.source[begin:end]
+        begin += len(text) - len(text.lstrip())
+        text = text.strip()
+        try:
+            tree = ast.parse(text.replace("\n", " ").replace("\r", " "), mode="eval").body
+            return self.type(tree, text, begin)
+        except SyntaxError as error:
+            at = min(max(error.offset or 1, 1), max(len(text), 1)) - 1
+            self.refuse(f"{text!r} is no type", begin + at)
+        except (ValueError, RecursionError, MemoryError) as error:
+            if isinstance(error, SignatureError):
+                raise
+            self.refuse(f"{text!r:.80} is no type", begin)
+
+    def type(self, node: ast.expr, text: str, begin: int) -> Any:
+        at = begin + len(text.encode()[: node.col_offset].decode())  # ast counts in bytes
+        match node:
+            case ast.Constant(value=None):
+                return None
+            case ast.Constant(value=value) if value is ...:
+                return ...
+            case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="typing"), attr=name):
+                return self.named(name, at)
+            case ast.Attribute(value=ast.Name(id=module), attr=name) if module in _MODULES:
+                return self.named(name, at)
+            case ast.BinOp(op=ast.BitOr(), left=left, right=right):
+                return typing.Union[self.type(left, text, begin), self.type(right, text, begin)]  # noqa: UP007
+            case ast.Subscript(value=value, slice=inner):
+                origin = self.type(value, text, begin)
+                items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+                if origin is typing.Literal:
+                    return typing.Literal[tuple(self.literal(item, text, begin) for item in items)]
+                args = tuple(self.type(item, text, begin) for item in items)
+                try:
+                    return origin[args if len(args) != 1 else args[0]]
+                except TypeError as error:
+                    self.refuse(f"{ast.unparse(node)} is no type: {error}", at)
+            case ast.Constant(value=str() as value):
+                self.refuse(f"{value!r} is a text, not a type; for fixed values write Literal[{value!r}]", at)
+            case _:
+                self.refuse(f"{ast.unparse(node)} is no type", at)
+
+    def named(self, name: str, at: int) -> Any:
+        if name not in self.known:
+            names = ", ".join(sorted(self.known, key=str.lower))
+            self.refuse(f"unknown type {name!r}; known: {names}; others: Signature(…, types={{{name!r}: {name}}})", at)
+        return self.known[name]
+
+    def literal(self, node: ast.expr, text: str, begin: int) -> Any:
+        at = begin + len(text.encode()[: node.col_offset].decode())
+        try:
+            value = ast.literal_eval(node)
+        except ValueError:
+            value = node
+        if value is None or isinstance(value, (str, int)):  # a bool is an int
+            return value
+        hint = f"; write {node.id!r} in quotes" if isinstance(node, ast.Name) else ""
+        self.refuse(f"Literal takes texts, integers, booleans and None, not {ast.unparse(node)}{hint}", at)

@@ -1,0 +1,240 @@
+"""Answers, remembered: an LRU in memory, and a SQLite file that several processes may share.
+
+Everything here is synchronous; the cache's process calls the parts that touch the disk in a thread. JSON and integers,
+never pickle. A file that is no database is set aside, not deleted; a disk that fails costs the disk, never an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from otpy.lm import LMResponse, Usage
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+__all__ = ["CacheStore"]
+
+SCHEMA: Final = 1
+"""The version of the file's shape, kept in `PRAGMA user_version`."""
+_CHUNK: Final = 500
+
+
+class CacheStore:
+    """The memory and the file.
+
+    Args:
+        path: The file; `None` for memory only.
+        max_memory_entries: Answers kept in memory; the least recently used one goes first.
+
+    Example:
+        >>> from otpy.clients.cache_store import CacheStore
+        >>> from otpy.lm import LMResponse
+        >>> store = CacheStore(None)
+        >>> store.memory_put("key", LMResponse("hello"))
+        >>> store.memory_get("key").text, store.memory_get("key").cached
+        ('hello', True)
+    """
+
+    def __init__(self, path: Path | None, *, max_memory_entries: int = 100_000) -> None:
+        """Start empty; the file is opened at its first use."""
+        self.path = path
+        self.warning: str | None = None
+        self._max = max_memory_entries
+        self._memory: OrderedDict[str, LMResponse] = OrderedDict()
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self.hits = self.misses = 0
+
+    def __len__(self) -> int:
+        """Count the answers in memory."""
+        return len(self._memory)
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def memory_get(self, key: str) -> LMResponse | None:
+        """Return an answer from memory, marked as cached."""
+        found = self._memory.get(key)
+        if found is None:
+            return None
+        self._memory.move_to_end(key)
+        self.hits += 1
+        return found
+
+    def memory_put(self, key: str, response: LMResponse) -> None:
+        """Keep an answer in memory."""
+        if not response.cached:
+            response = LMResponse(response.text, response.model, response.finish_reason, response.usage, cached=True)
+        self._memory[key] = response
+        self._memory.move_to_end(key)
+        if len(self._memory) > self._max:
+            self._memory.popitem(last=False)
+
+    # -- disk ------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_disk(self) -> bool:
+        """Whether there is a file to look in."""
+        return self.path is not None
+
+    def disk_get_many(self, keys: Iterable[str]) -> dict[str, LMResponse]:
+        """Return the answers that are on disk, and keep them in memory."""
+        wanted = list(keys)
+        found: dict[str, LMResponse] = {}
+        with self._lock:
+            for start in range(0, len(wanted), _CHUNK):
+                part = wanted[start : start + _CHUNK]
+                marks = ",".join("?" * len(part))
+                rows = self._do(f"SELECT key, answer FROM answers WHERE key IN ({marks})", part)  # noqa: S608 - marks only
+                for key, text in rows:
+                    with contextlib.suppress(ValueError, TypeError, KeyError):
+                        found[key] = _thawed(text)
+        for key, response in found.items():
+            self.memory_put(key, response)
+        self.hits += len(found)
+        self.misses += len(wanted) - len(found)
+        return found
+
+    def disk_put_many(self, answers: Mapping[str, LMResponse]) -> None:
+        """Write answers to disk, in one transaction."""
+        rows = [(key, _frozen(response)) for key, response in answers.items()]
+        with self._lock:
+            self._do("INSERT OR REPLACE INTO answers (key, answer) VALUES (?, ?)", rows, many=True)
+
+    def clear(self) -> int:
+        """Forget everything, in memory and on disk; returns how many answers there were."""
+        with self._lock:
+            rows = self._do("SELECT count(*) FROM answers", ()) if self.has_disk else []
+            if self.has_disk:
+                self._do("DELETE FROM answers", ())
+        count = int(rows[0][0]) if rows else len(self._memory)
+        self._memory.clear()
+        return count
+
+    def stats(self) -> dict[str, Any]:
+        """Return counts and sizes."""
+        on_disk: int | None = None
+        size: int | None = None
+        if self.has_disk and self.path is not None:
+            with self._lock:
+                rows = self._do("SELECT count(*) FROM answers", ())
+            on_disk = int(rows[0][0]) if rows else None
+            with contextlib.suppress(OSError):
+                size = self.path.stat().st_size
+        return {
+            "path": None if self.path is None else str(self.path),
+            "in_memory": len(self._memory),
+            "on_disk": on_disk,
+            "bytes": size,
+            "hits": self.hits,
+            "misses": self.misses,
+            "warning": self.warning,
+        }
+
+    def close(self) -> None:
+        """Close the file; it is opened again when it is used again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _do(self, sql: str, values: Any, *, many: bool = False) -> list[Any]:
+        """Run one statement; whatever goes wrong with the file, the caller gets nothing instead of an error."""
+        import sqlite3  # noqa: PLC0415 - only where there is a disk
+
+        for attempt in (1, 2):
+            if self.path is None:
+                return []
+            try:
+                connection = self._open()
+                with connection:
+                    cursor = connection.executemany(sql, values) if many else connection.execute(sql, values)
+                    return cursor.fetchall()
+            except sqlite3.DatabaseError as error:
+                damaged = not isinstance(error, sqlite3.OperationalError)
+                if damaged and attempt == 1 and self._set_aside(error):
+                    continue
+                self._give_up(error)
+            except OSError as error:
+                self._give_up(error)
+        return []
+
+    def _open(self) -> sqlite3.Connection:
+        import sqlite3  # noqa: PLC0415 - see _do
+
+        if self._connection is None:
+            assert self.path is not None
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self.path, timeout=10.0, check_same_thread=False)
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=NORMAL")
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                if version not in {0, SCHEMA}:
+                    raise sqlite3.DatabaseError(f"it has schema version {version}; this otpy writes {SCHEMA}")
+                connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+                connection.execute(f"PRAGMA user_version={SCHEMA}")
+                connection.commit()
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _set_aside(self, error: Exception) -> bool:
+        """Rename a damaged file, so that a fresh one can take its place."""
+        assert self.path is not None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.corrupt-{number}")).exists():
+            number += 1
+        try:
+            self.path.rename(aside)
+        except OSError:
+            return False
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                self.path.with_name(self.path.name + suffix).unlink()
+        self.warning = f"{self.path} was damaged ({error}); it is kept as {aside.name}, and a new one is used"
+        return True
+
+    def _give_up(self, error: Exception) -> None:
+        """Go on in memory alone."""
+        self.warning = f"{self.path} cannot be used ({error}); answers are remembered in memory only"
+        self.path = None
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                self._connection.close()
+            self._connection = None
+
+
+def _frozen(response: LMResponse) -> str:
+    usage = response.usage
+    return json.dumps(
+        {
+            "text": response.text,
+            "model": response.model,
+            "finish_reason": response.finish_reason,
+            "usage": [
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.cached_tokens,
+                usage.reasoning_tokens,
+                usage.requests,
+            ],
+        },
+        ensure_ascii=True,
+    )
+
+
+def _thawed(text: str) -> LMResponse:
+    data = json.loads(text)
+    return LMResponse(data["text"], data["model"], data["finish_reason"], Usage(*data["usage"]), cached=True)

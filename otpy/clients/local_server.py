@@ -1,0 +1,97 @@
+"""The program that serves a local model: llama.cpp's OpenAI-compatible server, as an OS process of its own.
+
+    python -m otpy.clients.local_server --model weights.gguf
+
+It listens on a free loopback port, writes one line `{"url": …}` when it answers, and leaves when its standard input
+closes, which happens when its parent is gone, whatever ended it. On Linux the kernel also ends it with its parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+
+__all__ = ["command", "main"]
+
+
+def command(weights: str, *, context: int, parallel: int, threads: int | None = None) -> list[str]:
+    """Return the command that serves these weights.
+
+    Args:
+        weights: The `.gguf` file.
+        context: Tokens a request may have, prompt and answer together.
+        parallel: Requests worked on at the same time.
+        threads: Threads to compute with; by default one a core.
+    """
+    arguments = ["--model", weights, "--context", str(context), "--parallel", str(parallel)]
+    if threads is not None:
+        arguments += ["--threads", str(threads)]
+    return [sys.executable, "-m", "otpy.clients.local_server", *arguments, "--parent", str(os.getpid())]
+
+
+def _die_with_parent(parent: int) -> None:
+    """Ask the kernel for a kill at the parent's death (Linux), and watch the pipe that closes with it (anywhere)."""
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 - only here
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if parent and os.getppid() != parent:
+            os._exit(0)
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve until told otherwise."""
+    parser = argparse.ArgumentParser(prog="otpy.clients.local_server", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--context", type=int, default=8192)
+    parser.add_argument("--parallel", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--parent", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    _die_with_parent(arguments.parent)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))  # nothing to save, and the model's threads must not delay it
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever the library prints is no news
+    server = _serve(arguments)
+    print(json.dumps({"url": f"{server.listening_address}/v1"}), file=out, flush=True)
+    threading.Event().wait()
+
+
+def _serve(arguments: argparse.Namespace) -> object:
+    from xllamacpp import CommonParams, Server  # noqa: PLC0415 - 100 MB, and only where this program runs
+
+    params = CommonParams()
+    params.model.path = arguments.model
+    params.hostnames = ["127.0.0.1"]
+    params.port = arguments.port
+    params.n_parallel = arguments.parallel
+    params.n_ctx = arguments.context * arguments.parallel
+    params.kv_unified = False
+    params.warmup = True
+    params.use_jinja = True
+    params.ui = False
+    params.n_gpu_layers = 0
+    params.cache_ram_mib = 0
+    params.verbosity = 1
+    threads = arguments.threads or os.cpu_count() or 1
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.n_threads_http = max(8, 2 * arguments.parallel)
+    return Server(params)
+
+
+if __name__ == "__main__":
+    main()

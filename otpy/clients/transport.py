@@ -1,0 +1,151 @@
+"""The one seam to the network: httpx's transport interface, called directly, with pyreqwest beneath.
+
+The only room that knows httpx and pyreqwest, and it imports both late. Any `httpx.AsyncBaseTransport` fits, so a test
+can put `httpx.MockTransport` in its place. Redirects are not followed: a key goes nowhere but where it was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from otpy.errors import LMConnectionError, LMResponseInvalid, LMTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import httpx
+
+__all__ = ["Transport", "open_transport"]
+
+CONNECT_SECONDS: Final = 10.0
+LONGEST_ANSWER: Final = 64 * 2**20
+"""Bytes; a longer answer is refused while it is read."""
+
+
+class Transport:
+    """A POST that takes bytes and returns bytes, or raises one of our errors.
+
+    Args:
+        inner: What carries it.
+        longest_answer: Bytes that an answer may have.
+
+    Example:
+        >>> import asyncio, httpx
+        >>> from otpy.clients.transport import Transport
+        >>> echo = Transport(httpx.MockTransport(lambda request: httpx.Response(200, content=request.content)))
+        >>> asyncio.run(echo.post("http://example.invalid/", (), b"hello", 5.0))[0::2]
+        (200, b'hello')
+    """
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, *, longest_answer: int = LONGEST_ANSWER) -> None:
+        """Wrap a transport."""
+        import httpx  # noqa: PLC0415 - 60 ms, and only where a request is sent
+
+        self._httpx = httpx
+        self._inner = inner
+        self._longest = longest_answer
+        self._urls: dict[str, httpx.URL] = {}
+        self._closed = False
+
+    async def post(
+        self, url: str, headers: tuple[tuple[str, str], ...], body: bytes, timeout: float  # noqa: ASYNC109 - a deadline
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a request and read the whole answer.
+
+        Args:
+            url: Where.
+            headers: Names and values.
+            body: What.
+            timeout: Seconds for all of it.
+
+        Returns:
+            Status, headers with lower-case names, body.
+
+        Raises:
+            LMConnectionError: If there is no connection, or it breaks.
+            LMTimeout: If it takes too long.
+            LMResponseInvalid: If the answer is larger than allowed, or its encoding broken.
+        """
+        httpx = self._httpx
+        address = self._urls.get(url)
+        if address is None:
+            address = self._urls[url] = httpx.URL(url)
+        request = httpx.Request("POST", address, headers=headers, content=body)
+        try:
+            async with asyncio.timeout(timeout):
+                response = await self._inner.handle_async_request(request)
+                try:
+                    answer = await self._read(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise LMTimeout(f"no answer from {_origin(url)} within {timeout:g} s") from None
+        except httpx.TimeoutException as error:
+            raise LMTimeout(f"no answer from {_origin(url)}: {_why(error)}") from error
+        except httpx.DecodingError as error:
+            raise LMResponseInvalid(f"the answer of {_origin(url)} cannot be decoded: {_why(error)}") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise LMConnectionError(
+                f"no connection to {_origin(url)}: {_why(error)}; is the server running, and base_url right?"
+            ) from error
+        return response.status_code, response.headers, answer
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        stream: Any = response.stream
+        async for part in stream:
+            size += len(part)
+            if size > self._longest:
+                raise LMResponseInvalid(
+                    f"the answer is longer than {self._longest} bytes", status=response.status_code
+                )
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if not self._closed:
+            self._closed = True
+            await self._inner.aclose()
+
+
+def open_transport(base_url: str, *, max_connections: int | None = None) -> Transport:
+    """Open a transport to one server.
+
+    Args:
+        base_url: The server; a proxy from the environment is used unless it is on this machine.
+        max_connections: Connections at the same time; `None` for any number.
+    """
+    from pyreqwest.client import ClientBuilder  # noqa: PLC0415 - only where a request is sent
+    from pyreqwest.compatibility.httpx import HttpxTransport  # noqa: PLC0415 - the same
+
+    builder = (
+        ClientBuilder()
+        .max_connections(max_connections)
+        .connect_timeout(timedelta(seconds=CONNECT_SECONDS))
+        .follow_redirects(enable=False)
+    )
+    if urlsplit(base_url).hostname in {"127.0.0.1", "localhost", "::1"}:
+        builder = builder.no_proxy()
+    return Transport(HttpxTransport(builder.build()))
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+
+def _why(error: BaseException) -> str:
+    """The innermost words of an error, without the address that may hold a secret."""
+    words = [str(error)]
+    cause = error.__cause__
+    details = getattr(cause, "details", None)
+    with contextlib.suppress(Exception):
+        causes = (details or {}).get("causes") or []
+        words += [str(item.get("message", item) if isinstance(item, dict) else item) for item in causes][-1:]
+    return ": ".join(word for word in words if word) or type(error).__name__

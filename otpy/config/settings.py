@@ -1,0 +1,332 @@
+"""`Settings`: everything that can be set, as one frozen value, checked as a whole.
+
+Three sources, later ones win: a TOML file, environment variables (`OTPY_CLIENTS__DEFAULT__MODEL`), code. An error names
+the setting, the value, its source and what is allowed; secrets appear nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from typing_extensions import Self
+
+from otpy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+__all__ = ["BreakerSettings", "CacheSettings", "ClientSettings", "RetrySettings", "Settings"]
+
+PREFIX: Final = "OTPY_"
+"""Environment variables that are settings begin with this; `__` stands for the dot."""
+NO_SETTINGS: Final = frozenset({"OTPY_CACHE_DIR", "OTPY_DEBUG"})
+"""Environment variables with the prefix that are something else."""
+
+PROVIDERS: Final[Mapping[str, tuple[str | None, str | None, str]]] = {
+    "openai": ("https://api.openai.com/v1", "OPENAI_API_KEY", "openai"),
+    "openrouter": ("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", "generic"),
+    "groq": ("https://api.groq.com/openai/v1", "GROQ_API_KEY", "generic"),
+    "together": ("https://api.together.xyz/v1", "TOGETHER_API_KEY", "generic"),
+    "mistral": ("https://api.mistral.ai/v1", "MISTRAL_API_KEY", "generic"),
+    "deepseek": ("https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", "generic"),
+    "ollama": ("http://127.0.0.1:11434/v1", None, "generic"),
+    "vllm": ("http://127.0.0.1:8000/v1", None, "generic"),
+    "llama_cpp": ("http://127.0.0.1:8080/v1", None, "llama_cpp"),
+    "local": (None, None, "llama_cpp"),
+}
+"""What is known of a provider: where it is, which variable holds its key, how its server wants to be asked."""
+
+
+class _Frozen(BaseModel):
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+
+class RetrySettings(_Frozen):
+    """How a failed request is tried again.
+
+    Args:
+        max_attempts: Attempts in all, at least 1.
+        base: Seconds before the second attempt, before jitter; doubled each time.
+        cap: Longest wait between attempts, in seconds.
+        max_wait: If a provider asks for a longer wait than this, in seconds, the request fails instead.
+    """
+
+    max_attempts: int = Field(5, ge=1)
+    base: float = Field(0.5, gt=0)
+    cap: float = Field(20.0, gt=0)
+    max_wait: float = Field(120.0, ge=0)
+
+
+class BreakerSettings(_Frozen):
+    """When a client stops asking a provider that keeps failing.
+
+    Args:
+        fail_max: Failures in a row that open the circuit, at least 1.
+        reset_timeout: Seconds until one trial request is let through.
+    """
+
+    fail_max: int = Field(5, ge=1)
+    reset_timeout: float = Field(5.0, gt=0)
+
+
+class ClientSettings(_Frozen):
+    """One client: a model, where it is, and how it may be asked.
+
+    Args:
+        model: `"provider/model"`, as in `"local/smollm2-135m"` or `"openai/gpt-x"`.
+        base_url: Where the API is; known for the usual providers.
+        api_key: The key; better kept in the environment.
+        api_key_env: The environment variable that holds the key; known for the usual providers.
+        temperature: For requests that say none.
+        max_tokens: For requests that say none.
+        timeout: Seconds for one attempt at a request.
+        max_concurrency: Requests in flight at the same time; `None` for any number.
+        requests_per_minute: The provider's limit; `None` for none.
+        parallel: Requests a local model's server works on at the same time.
+        cache: Whether answers are remembered.
+        profile: How the server wants to be asked; known for the usual providers.
+        retry: How a failed request is tried again.
+        breaker: When to stop asking.
+    """
+
+    model: str
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    api_key_env: str | None = None
+    temperature: float | None = Field(None, ge=0)
+    max_tokens: int | None = Field(None, ge=1)
+    timeout: float = Field(120.0, gt=0)
+    max_concurrency: int | None = Field(None, ge=1)
+    requests_per_minute: int | None = Field(None, ge=1)
+    parallel: int = Field(4, ge=1, le=64)
+    cache: bool = True
+    profile: Literal["generic", "openai", "llama_cpp"] | None = None
+    retry: RetrySettings = RetrySettings()
+    breaker: BreakerSettings = BreakerSettings()
+
+    @model_validator(mode="after")
+    def _known_provider(self) -> Self:
+        provider, slash, name = self.model.partition("/")
+        if not slash or not provider or not name:
+            raise ValueError(f"{self.model!r}: write it as 'provider/model', as in 'local/smollm2-135m'")
+        if provider not in PROVIDERS and self.base_url is None:
+            raise ValueError(
+                f"{self.model!r}: unknown provider {provider!r}; known: {', '.join(PROVIDERS)};"
+                f" any other OpenAI-compatible server needs base_url"
+            )
+        if provider == "local":
+            from otpy.config.local_models import LOCAL_MODELS  # noqa: PLC0415 - a table
+
+            if name not in LOCAL_MODELS:
+                raise ValueError(f"{self.model!r}: unknown local model; known: {', '.join(LOCAL_MODELS)}")
+            if self.base_url is not None:
+                raise ValueError(f"base_url={self.base_url!r}: a local model has its own server; leave it out")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url={self.base_url!r}: an address that begins with http:// or https://")
+        return self
+
+    @property
+    def provider(self) -> str:
+        """The part of `model` before the slash."""
+        return self.model.partition("/")[0]
+
+    @property
+    def model_name(self) -> str:
+        """The part of `model` after the slash: the provider's own name of it."""
+        return self.model.partition("/")[2]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the model runs in a server of ours."""
+        return self.provider == "local"
+
+    @property
+    def url(self) -> str | None:
+        """Where the API is; `None` for a local model, whose server says where it came up."""
+        return self.base_url or PROVIDERS.get(self.provider, (None, None, ""))[0]
+
+    @property
+    def effective_profile(self) -> str:
+        """The profile, given or known."""
+        return self.profile or (PROVIDERS[self.provider][2] if self.provider in PROVIDERS else "generic")
+
+    @property
+    def cache_context(self) -> tuple[str, ...]:
+        """What, besides the request, decides an answer: part of every cache key."""
+        where = "local" if self.is_local else str(self.url)
+        return (self.model, where, repr(self.temperature), repr(self.max_tokens))
+
+    def resolved_api_key(self, environ: Mapping[str, str] | None = None) -> SecretStr | None:
+        """Return the key, from the settings or the environment.
+
+        Raises:
+            ConfigError: If the provider needs a key and there is none; the message names the variable.
+        """
+        if self.api_key is not None:
+            return self.api_key
+        environ = os.environ if environ is None else environ
+        known = PROVIDERS.get(self.provider, (None, None, ""))
+        variable = self.api_key_env or (known[1] if self.base_url in {None, known[0]} else None)
+        if variable is None:
+            return None
+        value = environ.get(variable)
+        if not value:
+            raise ConfigError(
+                f"no API key for {self.model}: set the environment variable {variable}, or api_key= in the settings"
+            )
+        return SecretStr(value)
+
+
+class CacheSettings(_Frozen):
+    """Where answers are remembered.
+
+    Args:
+        enabled: Whether at all.
+        disk: Whether on disk as well as in memory.
+        path: The SQLite file; by default `answers.sqlite` in the cache directory.
+        max_memory_entries: Answers kept in memory, at least 1.
+    """
+
+    enabled: bool = True
+    disk: bool = True
+    path: Path | None = None
+    max_memory_entries: int = Field(100_000, ge=1)
+
+    def resolved_path(self) -> Path | None:
+        """Return the file, or `None` for memory only."""
+        if not self.disk:
+            return None
+        if self.path is not None:
+            return self.path
+        from otpy.config.local_models import cache_dir  # noqa: PLC0415 - a function beside a table
+
+        return cache_dir() / "answers.sqlite"
+
+
+class Settings(_Frozen):
+    """Everything that can be set.
+
+    Args:
+        clients: Clients by name; programs ask `"default"` unless told otherwise.
+        cache: Where answers are remembered.
+
+    Example:
+        >>> from otpy.config import Settings
+        >>> settings = Settings.load(None, {}, {"clients": {"default": {"model": "openai/gpt-x"}}})
+        >>> settings.changed(**{"clients.default.temperature": 0.5}).clients["default"].temperature
+        0.5
+    """
+
+    clients: dict[str, ClientSettings] = Field(default_factory=dict)
+    cache: CacheSettings = CacheSettings()
+
+    @classmethod
+    def load(cls, file: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
+        """Read settings from a file, the environment and code, in this order.
+
+        Args:
+            file: A TOML file, or `None`.
+            environ: Environment variables.
+            overrides: A tree of values, which win.
+
+        Raises:
+            ConfigError: If the file cannot be read, or the whole does not hold together; one line a problem.
+        """
+        sources: dict[str, str] = {}
+        tree: dict[str, Any] = {}
+        if file is not None:
+            try:
+                read = tomllib.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"{file}: cannot be read: {error}") from error
+            _merge(tree, read, sources, str(file))
+        for name, value in environ.items():
+            if name.startswith(PREFIX) and name not in NO_SETTINGS:
+                path = name.removeprefix(PREFIX).lower().split("__")
+                _merge(tree, _nested(path, value), sources, f"environment variable {name}")
+        _merge(tree, overrides, sources, "code")
+        return _validated(tree, sources)
+
+    def changed(self, **changes: Any) -> Settings:
+        """Return settings with some values changed, checked as a whole.
+
+        Args:
+            changes: Dotted paths and their new values.
+
+        Raises:
+            ConfigError: If the result would not hold together.
+        """
+        tree = _thawed(self)
+        for path, value in changes.items():
+            _merge(tree, _nested(path.split("."), value), {}, "code")
+        return _validated(tree, dict.fromkeys(changes, "code"))
+
+
+def _thawed(model: BaseModel) -> dict[str, Any]:
+    """Turn settings back into a tree, secrets still wrapped."""
+
+    def thaw(value: Any) -> Any:
+        if isinstance(value, BaseModel):
+            return {name: thaw(getattr(value, name)) for name in value.model_fields_set}
+        if isinstance(value, dict):
+            return {name: thaw(item) for name, item in value.items()}
+        return value
+
+    thawed: dict[str, Any] = thaw(model)
+    return thawed
+
+
+def _nested(path: list[str], value: Any) -> dict[str, Any]:
+    for name in reversed(path):
+        value = {name: value}
+    nested: dict[str, Any] = value
+    return nested
+
+
+def _merge(tree: dict[str, Any], above: Mapping[str, Any], sources: dict[str, str], source: str, at: str = "") -> None:
+    for name, value in above.items():
+        path = f"{at}{name}"
+        old = tree.get(name)
+        if hasattr(value, "items"):
+            tree[name] = dict(old) if isinstance(old, dict) else {}
+            sources[path] = source
+            _merge(tree[name], value, sources, source, f"{path}.")
+        else:
+            tree[name] = value
+            sources[path] = source
+
+
+def _validated(tree: dict[str, Any], sources: Mapping[str, str]) -> Settings:
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        lines = [_line(item, tree, sources) for item in error.errors(include_url=False, include_input=False)]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _line(item: ErrorDetails, tree: dict[str, Any], sources: Mapping[str, str]) -> str:
+    parts = [str(part) for part in item["loc"]]
+    path = ".".join(parts)
+    value: Any = tree
+    for part in parts:
+        value = value.get(part) if isinstance(value, dict) else None
+    source = next((sources[p] for n in range(len(parts), 0, -1) if (p := ".".join(parts[:n])) in sources), "")
+    where = f" (from {source})" if source and source != "code" else ""
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        owner = {"clients": ClientSettings, "cache": CacheSettings}.get(parts[0], Settings) if len(parts) > 1 else Settings
+        return f"{path}{where}: no such setting; there are {', '.join(owner.model_fields)}"
+    if item["type"] == "missing":
+        return f"{path}{where}: is missing"
+    if item["type"] == "value_error":
+        return f"{path}{where}: {message}"
+    shown = "" if "key" in parts[-1] or isinstance(value, (dict, type(None))) else f"={value!r}"
+    return f"{path}{shown}{where}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,175 @@
+"""One side of a signature as pydantic sees it: validate values, read JSON, write JSON, the JSON schema.
+
+A dataclass stands for the side, because a dataclass may have fields of any name, such as `json` or `schema`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import make_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from otpy.errors import SignatureError
+from otpy.lm import FrozenJSON
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from otpy.signatures.fields import FieldSpec
+
+__all__ = ["Record", "Unfit"]
+
+_SHOWN: Final = 80  # characters of an offending value
+
+
+class Unfit(ValueError):  # noqa: N818 - it is turned into an error where it is known what did not fit
+    """Values that do not fit, in words.
+
+    Args:
+        names: The fields that are missing or invalid.
+        detail: What is wrong with each, in words a person or a model can act on.
+    """
+
+    def __init__(self, names: tuple[str, ...], detail: str) -> None:
+        """Keep both."""
+        self.names, self.detail = names, detail
+        super().__init__(detail)
+
+
+class Record:
+    """Validates the values of some fields together.
+
+    Args:
+        owner: The signature's name, for messages.
+        module: Where the signature is defined: there, pydantic looks up names inside of types.
+        fields: The fields, in order.
+
+    Raises:
+        SignatureError: If pydantic can't build a schema for a field's type and constraints.
+    """
+
+    def __init__(self, owner: str, module: str, fields: Iterable[FieldSpec]) -> None:
+        """Build the validator; each field is tried alone only if together they fail, to name the one to blame."""
+        self.fields = {field.name: field for field in fields}
+        try:
+            self._adapter = _adapter(owner, module, self.fields.values())
+            self.schema = _tidied(self._adapter.json_schema())
+        except Exception as error:
+            for field in self.fields.values():
+                try:
+                    _adapter(owner, module, [field]).json_schema()
+                except Exception as why:  # noqa: BLE001 - a type's own hooks may raise anything
+                    raise SignatureError(f"{owner}.{field.name}: the type {field.type} {_refused(why)}") from None
+            raise SignatureError(f"{owner}: {_refused(error)}") from error
+        self._type: Any = self._adapter._type  # noqa: SLF001 - the dataclass given to it
+
+    def validated(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values converted to their types.
+
+        Raises:
+            Unfit: If any is missing, unexpected or invalid.
+        """
+        try:
+            if values.keys() <= self.fields.keys():
+                return dict(vars(self._adapter.validate_python(dict(values))))
+        except ValidationError as error:
+            raise self._unfit(error) from None
+        unexpected = [name for name in values if name not in self.fields]
+        words = [f"{name!r} is unexpected" for name in unexpected]
+        try:
+            self._adapter.validate_python({name: value for name, value in values.items() if name in self.fields})
+        except ValidationError as error:
+            words.insert(0, self._unfit(error).detail)
+        raise Unfit(tuple(unexpected), "; ".join(words))
+
+    def read(self, text: str | bytes) -> dict[str, Any]:
+        """Return the values in a JSON object; keys that are no fields are left out.
+
+        Raises:
+            Unfit: If it is no JSON object, or a field is missing or invalid.
+        """
+        try:
+            return dict(vars(self._adapter.validate_json(text)))
+        except ValidationError as error:
+            raise self._unfit(error) from None
+
+    def dumped(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values of these fields as plain JSON data, in field order.
+
+        Raises:
+            Unfit: If one is missing, or can't be written as JSON.
+        """
+        missing = [name for name in self.fields if name not in values]
+        if missing:
+            raise Unfit(tuple(missing), "; ".join(f"{name!r} is missing" for name in missing))
+        record = self._type(*(values[name] for name in self.fields))
+        try:
+            dumped: dict[str, Any] = self._adapter.dump_python(record, mode="json", warnings="error")
+        except (PydanticSerializationError, ValueError) as error:
+            raise Unfit((), f"a value can't be written as JSON: {error}") from None
+        return dumped
+
+    def _unfit(self, error: ValidationError) -> Unfit:
+        names: list[str] = []
+        words: list[str] = []
+        for item in error.errors(include_url=False, include_context=False):
+            where, message = ".".join(map(str, item["loc"])), item["msg"][0].lower() + item["msg"][1:]
+            names.extend([str(item["loc"][0])] if item["loc"] else self.fields)
+            if item["type"] == "missing":
+                words.append(f"{where!r} is missing")
+            else:
+                shown = repr(item["input"])
+                shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
+                words.append(f"{where!r}: {message}, not {shown}" if where else f"{message}, not {shown}")
+        return Unfit(tuple(dict.fromkeys(names)), "; ".join(words))
+
+
+def _adapter(owner: str, module: str, fields: Iterable[FieldSpec]) -> TypeAdapter[Any]:
+    kinds: list[tuple[str, Any]] = []
+    for field in fields:
+        described: Any = Field(description=field.desc or None, **dict(field.constraints))
+        kinds.append((field.name, Annotated[field.annotation, described]))
+    namespace = {"__pydantic_config__": ConfigDict(extra="ignore"), "__module__": module}
+    return TypeAdapter(make_dataclass(owner, kinds, namespace=namespace))
+
+
+def _refused(error: Exception) -> str:
+    return f"can't be used: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+
+
+def _tidied(schema: dict[str, Any]) -> FrozenJSON:
+    """Put a schema into the form that both llama.cpp's grammars and OpenAI's strict mode take.
+
+    Every object closed and with all keys required, no defaults, no titles, `enum` for `const`, `anyOf` for `oneOf`,
+    nothing beside a `$ref`.
+    """
+    return FrozenJSON.of(_tidy(schema), sort_keys=False)
+
+
+def _tidy(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_tidy(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return {"$ref": node["$ref"]}
+    tidy: dict[str, Any] = {}
+    for key, value in node.items():
+        match key:
+            case "title" | "default" | "discriminator" | "required":
+                continue
+            case "properties" | "$defs":
+                tidy[key] = {name: _tidy(child) for name, child in value.items()}
+            case "const":
+                tidy["enum"] = [value]
+            case "oneOf":
+                tidy["anyOf"] = _tidy(value)
+            case "enum" | "description":
+                tidy[key] = value
+            case _:
+                tidy[key] = _tidy(value)
+    if "properties" in tidy:
+        tidy |= {"required": list(tidy["properties"]), "additionalProperties": False}
+    return tidy
