@@ -1,8 +1,11 @@
 """Between a signature and a model: how a question is put into messages, and an answer read. Pure."""
 
-from otpy.adapters.adapter import Adapter, as_text, repair
+from __future__ import annotations
+
+from otpy.adapters.adapter import Adapter, repair
 from otpy.adapters.chat_adapter import ChatAdapter
 from otpy.adapters.json_adapter import JSONAdapter
+from otpy.adapters.wording import as_text
 
 __all__ = ["ADAPTERS", "Adapter", "ChatAdapter", "JSONAdapter", "as_text", "repair"]
 

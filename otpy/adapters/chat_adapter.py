@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from otpy.adapters.adapter import as_text, describe, validated
-from otpy.errors import AdapterParseError
+from otpy.adapters.wording import as_text, described, output_shapes
+from otpy.errors import AdapterParseError, SignatureError
 from otpy.lm import Message, OutputSchema
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatAdapter"]
 
-_HEADER: Final = re.compile(r"^[ \t]*\[\[ ## (\w+) ## \]\][ \t]*(.*)$", re.MULTILINE)
+_END: Final = "completed"
+_HEADER: Final = re.compile(r"^[ \t]*\[\[ ## (\w+) ## \]\]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +37,27 @@ class ChatAdapter:
         [[ ## completed ## ]]
     """
 
-    name = "chat"
+    @property
+    def name(self) -> str:
+        """What saved programs call it."""
+        return "chat"
 
     def prefix(self, signature: SignatureMeta, demos: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
-        """Return the fields, the format and the instructions, and one pair of turns a demo."""
-        lines = ["Your input fields are:"]
-        lines += [_line(field.name, describe(field)) for field in signature.input_fields.values()]
-        lines += ["Your output fields are:"]
-        lines += [_line(field.name, describe(field)) for field in signature.output_fields.values()]
-        lines += ["", "Answer with one section for each output field, in this form and order:", ""]
+        """Return the instructions, the fields and the format, and one pair of turns a demo.
+
+        Raises:
+            SignatureError: If an output is called `completed`, which is the mark of the end here.
+        """
+        if _END in signature.output_fields:
+            raise SignatureError(f"{signature.__name__}.{_END}: ChatAdapter ends answers by this name; choose another")
+        shapes = output_shapes(signature)
+        lines = [signature.instructions, "", "Inputs:"]
+        lines += [f"- {described(field)}" for field in signature.input_fields.values()]
+        lines += ["Outputs:"]
+        lines += [f"- {described(field, shapes[name])}" for name, field in signature.output_fields.items()]
+        lines += ["", "Answer with one section for each output, in this order and form:", ""]
         lines += [f"[[ ## {name} ## ]]\n{{{name}}}\n" for name in signature.output_fields]
-        lines += ["[[ ## completed ## ]]", "", f"Your objective: {signature.instructions}"]
-        turns = [Message("system", "\n".join(lines))]
+        turns = [Message("system", "\n".join([*lines, f"[[ ## {_END} ## ]]"]))]
         for demo in demos:
             turns.append(self.question(signature, demo))
             turns.append(Message("assistant", self.render(signature, demo)))
@@ -65,53 +75,51 @@ class ChatAdapter:
     def render(self, signature: SignatureMeta, outputs: Mapping[str, Any]) -> str:
         """Return one section an output, and the end mark."""
         values = signature.dump_outputs(outputs)
-        sections = [f"[[ ## {name} ## ]]\n{_escaped(as_text(value))}" for name, value in values.items()]
-        return "\n\n".join([*sections, "[[ ## completed ## ]]"])
+        sections = [f"[[ ## {name} ## ]]\n{_section(signature, name, value)}" for name, value in values.items()]
+        return "\n\n".join([*sections, f"[[ ## {_END} ## ]]"])
 
     def parse(self, signature: SignatureMeta, text: str) -> dict[str, Any]:
-        """Read the sections.
+        """Read the sections: texts as they stand, everything else as JSON where it is JSON.
 
         Raises:
-            AdapterParseError: If one is missing, or its content is not of its type.
+            AdapterParseError: If a section is missing, or its content is not of its type.
         """
-        headers = list(_HEADER.finditer(text))
-        values: dict[str, Any] = {}
-        for number, header in enumerate(headers):
-            name = header[1]
-            end = headers[number + 1].start() if number + 1 < len(headers) else len(text)
-            if name in signature.output_fields and name not in values:
-                content = header[2] + text[header.end() : end]
-                values[name] = _value(signature, name, _unescaped(content.removeprefix("\n")))
-        missing = tuple(name for name in signature.output_fields if name not in values)
+        sections: dict[str, str] = {}
+        pieces = _HEADER.split(text)  # what stands before the first header, then name and content by turns
+        for name, content in zip(pieces[1::2], pieces[2::2], strict=True):
+            if name in signature.output_fields:
+                sections.setdefault(name, content.strip())
+        missing = tuple(name for name in signature.output_fields if name not in sections)
         if missing:
-            sections = ", ".join(f"[[ ## {name} ## ]]" for name in missing)
-            raise AdapterParseError(signature.__name__, text, missing, f"no section {sections} in the answer")
-        return validated(signature, values, text)
+            wanted = ", ".join(f"[[ ## {name} ## ]]" for name in missing)
+            raise AdapterParseError(signature.__name__, text, missing, f"no section {wanted} in the answer")
+        values = {name: _value(signature, name, content) for name, content in sections.items()}
+        try:
+            return _read(signature, values, text)
+        except AdapterParseError as error:
+            # A text that happens to be JSON, as 5 for `str | None` or `Literal["5"]`: read it as the text it is.
+            plain = {name: sections[name] for name in error.missing if name in sections}
+            return _read(signature, {**values, **plain}, text)
 
 
-def _line(name: str, text: str) -> str:
-    return f"- `{name}`: {text}" if text else f"- `{name}`"
+def _read(signature: SignatureMeta, values: dict[str, Any], text: str) -> dict[str, Any]:
+    return signature.read_outputs(json.dumps(values), answer=text)
 
 
-def _escaped(text: str) -> str:
-    """Keep a line of content that looks like a header from being one."""
-    return re.sub(r"^([ \t]*)(\\*)(\[\[ ## )", r"\1\\\2\3", text, flags=re.MULTILINE)
-
-
-def _unescaped(text: str) -> str:
-    """Undo `_escaped`, and drop the empty lines before the next header."""
-    text = text.removesuffix("\n").removesuffix("\n")
-    return re.sub(r"^([ \t]*)\\(\\*)(\[\[ ## )", r"\1\2\3", text, flags=re.MULTILINE)
+def _section(signature: SignatureMeta, name: str, value: Any) -> str:
+    """A value as its section holds it: a text as it is, unless `parse` would then read something else."""
+    plain = isinstance(value, str) and "[[ ##" not in value and value == value.strip()
+    return value if plain and _value(signature, name, value) == value else json.dumps(value, ensure_ascii=False)
 
 
 def _value(signature: SignatureMeta, name: str, content: str) -> Any:
-    field = signature.output_fields[name]
-    if field.annotation is str:
+    """What a section means: a plain text unless it is in quotes, any other type JSON if it is JSON."""
+    if signature.output_fields[name].annotation is str and not content.startswith('"'):
         return content
-    stripped = content.strip()
-    if any(isinstance(value, str) and value == stripped for value in field.allowed):
-        return stripped
     try:
-        return json.loads(stripped)
-    except (json.JSONDecodeError, RecursionError):
-        return {"True": True, "False": False, "None": None}.get(stripped, stripped)
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return content
+    if signature.output_fields[name].annotation is str and not isinstance(value, str):
+        return content
+    return value

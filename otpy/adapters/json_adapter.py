@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from otpy.adapters.adapter import as_text, describe, validated
+from otpy.adapters.wording import described, input_text, output_shapes
 from otpy.errors import AdapterParseError
 from otpy.lm import Message, OutputSchema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from otpy.signatures import FieldSpec, SignatureMeta
+    from otpy.signatures import SignatureMeta
 
 __all__ = ["JSONAdapter"]
+
+_TRIES: Final = 100  # opening braces at which an object is looked for: an answer of thousands of them is noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,10 @@ class JSONAdapter:
         {'answer': 4}
     """
 
-    name = "json"
+    @property
+    def name(self) -> str:
+        """What saved programs call it."""
+        return "json"
 
     def prefix(self, signature: SignatureMeta, demos: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
         """Return the instructions, and one pair of turns a demo."""
@@ -46,9 +51,8 @@ class JSONAdapter:
         return tuple(turns)
 
     def question(self, signature: SignatureMeta, inputs: Mapping[str, Any]) -> Message:
-        """Return the inputs, one a line; a single one needs no name."""
-        values = signature.dump_inputs(inputs)
-        return Message("user", "\n".join(f"{name}: {as_text(value)}" for name, value in values.items()))
+        """Return the inputs, one a line."""
+        return Message("user", input_text(signature, inputs))
 
     def schema(self, signature: SignatureMeta) -> OutputSchema | None:
         """Return the schema of the outputs."""
@@ -59,49 +63,45 @@ class JSONAdapter:
         return json.dumps(signature.dump_outputs(outputs), ensure_ascii=False)
 
     def parse(self, signature: SignatureMeta, text: str) -> dict[str, Any]:
-        """Read the answer: JSON as it stands, or the first JSON object in the text.
+        """Read the answer: the first JSON object in the text that has all outputs, whatever stands around it.
 
         Raises:
-            AdapterParseError: If there is none, or it does not fulfil the signature.
+            AdapterParseError: If there is no JSON object, or none fulfils the signature.
         """
-        found = _first_object(text)
-        if found is None:
-            fields = ", ".join(signature.output_fields)
-            raise AdapterParseError(
-                signature.__name__, text, tuple(signature.output_fields), f"no JSON object with {fields} in the answer"
-            )
-        return validated(signature, found, text)
+        first: str | None = None
+        for found, keys in _objects(text):
+            if keys >= signature.output_fields.keys():
+                return signature.read_outputs(found, answer=text)
+            first = first or found
+        if first is not None:
+            return signature.read_outputs(first, answer=text)
+        names = tuple(signature.output_fields)
+        detail = f"no JSON object with {', '.join(names)} in the answer"
+        raise AdapterParseError(signature.__name__, text, names, detail)
 
 
 def _system(signature: SignatureMeta) -> str:
-    """The instructions, then the fields: what little a small model can keep in mind."""
+    """The instructions, the fields that need a word, the form of the answer: what little a small model can keep."""
     lines = [signature.instructions, ""]
-    lines += [f"Input {_line(field)}" for field in signature.input_fields.values()]
-    lines += [f"Output {_line(field)}" for field in signature.output_fields.values()]
-    lines.append(f"Answer with a JSON object with {_keys(signature)}.")
+    lines += [described(field) for field in signature.input_fields.values() if field.desc or field.constraints]
+    shapes = output_shapes(signature)
+    lines += [described(field, shapes[name]) for name, field in signature.output_fields.items()]
+    keys = " and ".join(f'"{name}"' for name in signature.output_fields)
+    lines.append(f"Answer with a JSON object with the key{'s' if len(shapes) > 1 else ''} {keys}.")
     return "\n".join(lines)
 
 
-def _line(field: FieldSpec) -> str:
-    text = describe(field)
-    return f"`{field.name}`: {text}" if text else f"`{field.name}`"
-
-
-def _keys(signature: SignatureMeta) -> str:
-    names = [f'"{name}"' for name in signature.output_fields]
-    return f"the key {names[0]}" if len(names) == 1 else f"the keys {', '.join(names)}"
-
-
-def _first_object(text: str) -> dict[str, Any] | None:
+def _objects(text: str) -> Iterator[tuple[str, set[str]]]:
+    """Every JSON object in a text that stands in no other, with its keys."""
     decoder = json.JSONDecoder()
     at = text.find("{")
-    while at >= 0:
+    for _ in range(_TRIES):
+        if at < 0:
+            return
         try:
-            value, _ = decoder.raw_decode(text, at)
+            value, end = decoder.raw_decode(text, at)
         except (json.JSONDecodeError, RecursionError):
-            pass
+            end = at + 1
         else:
-            if isinstance(value, dict):
-                return value
-        at = text.find("{", at + 1)
-    return None
+            yield text[at:end], set(value)
+        at = text.find("{", end)

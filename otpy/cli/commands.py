@@ -25,6 +25,21 @@ def examples(*commands: str) -> str:
     return "\n".join(["\b", "Examples:" if len(commands) > 1 else "Example:", *(f"  {line}" for line in commands)])
 
 
+def whole(text: str | int) -> int:
+    """Read a whole number, and name what was typed where it is none."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}; allowed: a whole number") from None
+
+
+def count(text: str | int) -> int:
+    """Read a whole number from 1."""
+    if (number := whole(text)) < 1:
+        raise typer.BadParameter(f"{text}; allowed: a whole number from 1")
+    return number
+
+
 class Optimizer(enum.StrEnum):
     """What `--optimizer` may say."""
 
@@ -43,10 +58,17 @@ LMOption = Annotated[
     typer.Option("--lm", help="provider/model, such as local/smollm2-135m; default: what otpy.toml or OTPY_… say."),
 ]
 BaseURLOption = Annotated[str | None, typer.Option("--base-url", help="Where an OpenAI-compatible server listens.")]
-ConcurrencyOption = Annotated[int | None, typer.Option("--max-concurrency", help="Rows in flight at once.")]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take this many rows from the top.")]
+ConcurrencyOption = Annotated[
+    int | None, typer.Option("--max-concurrency", parser=count, metavar="N", help="Rows in flight at once.")
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", parser=count, metavar="N", help="Take this many rows from the top.")
+]
 InputsOption = Annotated[
     str | None, typer.Option("--inputs", help="Input columns, comma between, if the program does not say.")
+]
+LoadOption = Annotated[
+    str | None, typer.Option("--load", help="A saved program whose demos and instructions --program takes over.")
 ]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -83,11 +105,17 @@ def models(context: typer.Context) -> None:
 )
 def demo(
     *,
-    seed: Annotated[int, typer.Option("--seed", help="Decides which examples become demos.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", parser=whole, metavar="N", help="Decides which examples become demos.")
+    ] = 0,
     lm: Annotated[str, typer.Option("--lm", help="Which model.")] = "local/smollm2-135m",
     base_url: BaseURLOption = None,
-    train: Annotated[int | None, typer.Option("--train", min=1, help="Rows to learn from; default: all.")] = None,
-    dev: Annotated[int | None, typer.Option("--dev", min=1, help="Rows to measure on; default: all.")] = None,
+    train: Annotated[
+        int | None, typer.Option("--train", parser=count, metavar="N", help="Rows to learn from; default: all.")
+    ] = None,
+    dev: Annotated[
+        int | None, typer.Option("--dev", parser=count, metavar="N", help="Rows to measure on; default: all.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Where the better program goes.")] = Path("demo-program.json"),
     as_json: JSONOption = False,
 ) -> None:
@@ -118,6 +146,7 @@ def evaluate(
     max_concurrency: ConcurrencyOption = None,
     limit: LimitOption = None,
     inputs: InputsOption = None,
+    load: LoadOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write every row's outcome here, as .jsonl.")] = None,
     as_json: JSONOption = False,
 ) -> None:
@@ -128,7 +157,7 @@ def evaluate(
     from otpy.cli.measuring import Job, run_eval
     from otpy.cli.screen import Screen
 
-    job = Job(program, data, metric, lm, base_url, max_concurrency, limit, inputs)
+    job = Job(program, data, metric, lm, base_url, max_concurrency, limit, inputs, load)
     run_eval(Screen(as_json=as_json), job, out)
 
 
@@ -149,9 +178,14 @@ def optimize(
     max_concurrency: ConcurrencyOption = None,
     limit: LimitOption = None,
     inputs: InputsOption = None,
+    load: LoadOption = None,
     optimizer: Annotated[Optimizer, typer.Option("--optimizer", help="How demos are found.")] = Optimizer.bootstrap,
-    max_demos: Annotated[int, typer.Option("--max-demos", min=1, help="At most so many demos.")] = 16,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same program.")] = 0,
+    max_demos: Annotated[
+        int, typer.Option("--max-demos", parser=count, metavar="N", help="At most so many demos.")
+    ] = 16,
+    seed: Annotated[
+        int, typer.Option("--seed", parser=whole, metavar="N", help="The same seed, the same program.")
+    ] = 0,
     dev: Annotated[str | None, typer.Option("--dev", help="Rows to measure on, before and after.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Where the better program goes.")] = Path("program.json"),
     as_json: JSONOption = False,
@@ -163,7 +197,7 @@ def optimize(
     from otpy.cli.measuring import Job, run_optimize
     from otpy.cli.screen import Screen
 
-    job = Job(program, data, metric, lm, base_url, max_concurrency, limit, inputs)
+    job = Job(program, data, metric, lm, base_url, max_concurrency, limit, inputs, load)
     run_optimize(
         Screen(as_json=as_json), job, optimizer=optimizer.value, max_demos=max_demos, seed=seed, dev=dev, out=out
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from otpy.errors import ConfigError, EvaluationError, OtpyError, ProgramError, SignatureError, TeleprompterError
 
-__all__ = ["FAILED", "INTERRUPTED", "USAGE", "explained"]
+__all__ = ["FAILED", "INTERRUPTED", "USAGE", "Stopped", "explained"]
 
 FAILED = 1
 USAGE = 2
@@ -12,6 +12,20 @@ INTERRUPTED = 130
 
 _AS_TYPED = (ConfigError, EvaluationError, ProgramError, SignatureError, TeleprompterError)
 """Errors in what was asked for, not in what happened afterwards."""
+
+
+class Stopped(OtpyError):
+    """A command that showed and kept what there was, and ends with a status other than 0.
+
+    Args:
+        message: Why, and what was kept.
+        status: The exit status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        """Keep the status."""
+        self.status = status
+        super().__init__(message)
 
 
 def explained(error: BaseException) -> tuple[str, int]:  # noqa: PLR0911 - one line a kind of error
@@ -30,6 +44,8 @@ def explained(error: BaseException) -> tuple[str, int]:  # noqa: PLR0911 - one l
             return "interrupted; nothing was kept", INTERRUPTED
         case SystemExit(code=code):
             return "stopped", code if isinstance(code, int) else FAILED
+        case Stopped():
+            return str(error), error.status
         case OtpyError():
             return _one_line(error), USAGE if isinstance(error, _AS_TYPED) else FAILED
         case OSError(filename=str() as name, strerror=str() as reason):

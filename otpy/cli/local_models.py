@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from otpy.clients import models
+from otpy.config.local_models import LOCAL_MODELS, LocalModel
+from otpy.errors import ModelNotAvailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,13 +24,13 @@ def show_list(screen: Screen) -> None:
     """Print a line for every model that can run here."""
     rows = [
         {
-            "name": name,
+            "name": model.name,
             "megabytes": round(model.size / 1e6),
             "licence": model.licence,
-            "context": model.context_length,
-            "path": str(models.path_of(name)) if models.installed(name) else None,
+            "context": model.context,
+            "path": str(model.file) if models.installed(model.name) else None,
         }
-        for name, model in models.MODELS.items()
+        for model in LOCAL_MODELS.values()
     ]
     screen.table(
         ["name", "MB", "licence", "context", "weights"],
@@ -46,29 +49,44 @@ def pulled(screen: Screen, name: str) -> Path:
     Raises:
         ModelNotAvailable: If they can't be fetched, and what to do.
     """
-    if models.installed(name):
-        return models.path_of(name)
-    columns = (TextColumn(f"fetching {name}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     # On stderr, and nothing at all where that is no terminal.
-    with Progress(*columns, console=Console(stderr=True), disable=not screen.shows_progress) as bar:
-        task = bar.add_task("", total=None)
-        return models.pull(name, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    with Progress(*columns, console=Console(stderr=True), disable=not screen.shows_progress, transient=True) as bar:
+        task = bar.add_task(f"fetching {name}", total=None)
+        return models.pull(
+            name,
+            lambda what, done, total: bar.update(task, description=f"{what} {name}", completed=done, total=total),
+        )
 
 
 def pull(screen: Screen, name: str) -> None:
     """Fetch a model's weights and say where they are."""
-    here = models.installed(name)
+    here = models.installed(_known(name).name)
     path = pulled(screen, name)
     screen.line(f"{name} {'was here already' if here else 'is here'}: {path}")
 
 
 def show_path(screen: Screen, name: str) -> None:
     """Print where a model's weights are, for scripts."""
-    screen.line(str(models.path_of(name)))
+    screen.line(str(_present(name).file))
 
 
 def remove(screen: Screen, name: str) -> None:
     """Delete a model's weights."""
-    path = models.path_of(name)
+    model = _present(name)
     models.remove(name)
-    screen.line(f"removed {path}")
+    screen.line(f"removed {model.file}")
+
+
+def _known(name: str) -> LocalModel:
+    if name not in LOCAL_MODELS:
+        known = ", ".join(LOCAL_MODELS)
+        raise typer.BadParameter(f"unknown local model {name!r}; known: {known}", param_hint="NAME")
+    return LOCAL_MODELS[name]
+
+
+def _present(name: str) -> LocalModel:
+    model = _known(name)
+    if not model.file.exists():
+        raise ModelNotAvailable(f"the weights of {name} are not here; fetch them: otpy models pull {name}")
+    return model

@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from otpy.application import start
-from otpy.cli.failures import FAILED, INTERRUPTED
+from otpy.cli.failures import FAILED, INTERRUPTED, Stopped
 from otpy.cli.targets import found_metric, found_program, found_rows, writable
 from otpy.errors import EvaluationAborted
 from otpy.evaluate import Evaluate, EvaluationResult
 from otpy.programs import save
-from otpy.teleprompters import BootstrapFewShot, LabeledFewShot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +39,8 @@ class Job:
         base_url: The server's address, or `None`.
         max_concurrency: Rows in flight, or `None`.
         limit: Rows to take, or `None` for all.
-        inputs: Input columns, or `None` for the signature's.
+        inputs: Input columns, or `None` for the program's own.
+        state: A saved program whose demos and instructions the program takes over, or `None`.
     """
 
     program: str
@@ -53,10 +51,11 @@ class Job:
     max_concurrency: int | None
     limit: int | None
     inputs: str | None
+    state: str | None
 
     def program_and_metric(self) -> tuple[Program, Metric, tuple[str, ...]]:
         """Return the program, the metric and the columns that the metric reads."""
-        program = found_program(self.program)
+        program = found_program(self.program, self.state)
         return program, *found_metric(self.metric, program)
 
     def rows(self, path: str, program: Program, columns: tuple[str, ...]) -> list[Example]:
@@ -83,7 +82,7 @@ def run_eval(screen: Screen, job: Job, out: Path | None) -> None:
         out: Where every row's outcome goes.
 
     Raises:
-        typer.Exit: With status 1 if no row could be scored, 130 after Ctrl-C.
+        Stopped: If no row could be scored, or after Ctrl-C; what there is has been shown and kept.
     """
     writable(out, "--out")
     program, metric, columns = job.program_and_metric()
@@ -95,13 +94,10 @@ def run_eval(screen: Screen, job: Job, out: Path | None) -> None:
     show(screen, result, out)
     screen.result({"command": "eval", **summary(result), "out": str(out) if out else None, "stopped": stopped})
     if stopped:
-        kept = f"kept in {out}" if out else "shown above; --out FILE would have kept them"
-        typer.echo(f"otpy: interrupted after {len(result.rows)} of {len(evaluation.devset)} rows, {kept}", err=True)
-        raise typer.Exit(INTERRUPTED)
+        kept = f"they are kept in {out}" if out else "--out FILE would have kept them"
+        raise Stopped(f"interrupted after {len(result.rows)} of {result.total} rows; {kept}", INTERRUPTED)
     if not result.scored:
-        reason = result.failed[0].reason
-        typer.echo(f"otpy: no row was scored; the first failed with {type(reason).__name__}: {reason}", err=True)
-        raise typer.Exit(FAILED)
+        raise Stopped(f"no row was scored; the first failed with {result.failed[0].explanation}", FAILED)
 
 
 def run_optimize(
@@ -118,6 +114,8 @@ def run_optimize(
         dev: Rows to measure on, before and after.
         out: Where the program goes.
     """
+    from otpy.teleprompters import BootstrapFewShot, LabeledFewShot
+
     writable(out, "--out")
     program, metric, columns = job.program_and_metric()
     trainset = job.rows(job.data, program, columns)
@@ -169,10 +167,7 @@ def show(screen: Screen, result: EvaluationResult, out: Path | None) -> None:
         return
     screen.table(
         ["row", "failed in", "reason"],
-        [
-            [failed.index + 1, failed.where, f"{type(failed.reason).__name__}: {failed.reason}"]
-            for failed in result.failed[:SHOWN]
-        ],
+        [[failed.index + 1, failed.where, failed.explanation] for failed in result.failed[:SHOWN]],
     )
     if (more := len(result.failed) - SHOWN) > 0:
         screen.line(f"and {more} more" + (f"; all of them are in {out}" if out else "; --out FILE keeps them all"))
@@ -181,7 +176,7 @@ def show(screen: Screen, result: EvaluationResult, out: Path | None) -> None:
 def summary(result: EvaluationResult) -> dict[str, Any]:
     """Return what a program wants to know about a result, as JSON."""
     return {
-        "score": result.score,
+        "score": result.score if result.rows else None,
         "rows": len(result.rows),
         "scored": len(result.scored),
         "failed": len(result.failed),

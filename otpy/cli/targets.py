@@ -14,8 +14,8 @@ import typer
 
 from otpy.errors import OtpyError
 from otpy.evaluate import check_labels, exact_match, f1, load_dataset
-from otpy.programs import Predict, Program, load_file
-from otpy.signatures import Signature
+from otpy.programs import ChainOfThought, Predict, Program, load, load_file
+from otpy.signatures import SignatureMeta
 
 if TYPE_CHECKING:
     from otpy.evaluate import Metric
@@ -27,18 +27,24 @@ METRICS = {"exact_match": exact_match, "f1": f1}
 _PATH = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
 
 
-def found_program(text: str) -> Program:
-    """Return the program that `--program` names.
+def found_program(text: str, state: str | None = None) -> Program:
+    """Return the program that `--program` names, with what `--load` adds to it.
 
     Args:
         text: `module:attribute` (a program or a signature; the current directory counts), a saved `program.json`, or
             a signature such as `"question -> answer"`.
+        state: A saved program of the same structure, whose demos and instructions it takes over.
 
     Raises:
         typer.BadParameter: If it is none of these, or the module or attribute does not exist.
         SignatureError: If the signature is no signature.
         ProgramError: If the saved program can't be loaded.
     """
+    program = _named_program(text)
+    return program if state is None else load(program, state)
+
+
+def _named_program(text: str) -> Program:
     if "->" in text:
         return Predict(text)
     if text.endswith(".json") or Path(text).is_file():
@@ -53,17 +59,18 @@ def found_program(text: str) -> Program:
     found = _imported("--program", **match.groupdict())
     if isinstance(found, Program):
         return found
-    if inspect.isclass(found) and issubclass(found, Signature):
+    if isinstance(found, SignatureMeta):
         return Predict(found)
     if inspect.isclass(found) and issubclass(found, Program):
         raise _refused("--program", f"{text} is the class {found.__name__}; name a program made from it")
     raise _refused("--program", f"{text} is {_kind(found)}; name a program or a signature")
 
 
-def signature_of(program: Program) -> type[Signature] | None:
-    """Return the signature of a program that has one, such as `Predict`; `None` for a composition."""
-    signature = getattr(program, "signature", None)
-    return signature if inspect.isclass(signature) and issubclass(signature, Signature) else None
+def signature_of(program: Program) -> SignatureMeta | None:
+    """Return the signature of a `Predict` or `ChainOfThought`; `None` for a composition."""
+    if not isinstance(program, (Predict, ChainOfThought)):
+        return None
+    return program.named_predictors()[0][1].signature
 
 
 def found_metric(text: str, program: Program) -> tuple[Metric, tuple[str, ...]]:
@@ -114,14 +121,14 @@ def found_rows(
     signature = signature_of(program)
     if inputs is not None:
         names = tuple(name.strip() for name in inputs.split(",") if name.strip())
-    elif signature is not None:
-        names = tuple(signature.input_fields)
+    elif program.input_names is not None:
+        names = program.input_names
     else:
         kind = type(program).__name__
         raise _refused("--inputs", f"a {kind} does not say which columns are its inputs: --inputs column,column")
     examples = load_dataset(path, inputs=names, required=(*names, *columns))
     if signature is not None:
-        check_labels(examples, signature)
+        check_labels(examples, signature, path)
     return examples[:limit]
 
 

@@ -88,7 +88,9 @@ def _serve(arguments: argparse.Namespace) -> object:
     params.cache_ram_mib = 0
     params.verbosity = 1
     threads = arguments.threads or os.cpu_count() or 1
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    for cpu in (params.cpuparams, params.cpuparams_batch):
+        cpu.n_threads = threads
+        cpu.poll = 0  # spinning threads would take the cores from the Python process that asks
     params.n_threads_http = max(8, 2 * arguments.parallel)
     return Server(params)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from otpy.lm import LMRequest, LMResponse
-    from otpy.supervisors import TaskSupervisorRef
+    from otpy.supervisors import DynamicSupervisorRef, TaskSupervisorRef
 
 __all__ = ["Running", "entered", "running"]
 
@@ -35,6 +35,11 @@ class Running(Protocol):
     @property
     def tasks(self) -> TaskSupervisorRef:
         """The supervisor of one-example tasks."""
+        ...
+
+    @property
+    def teleprompters(self) -> DynamicSupervisorRef:
+        """The supervisor of optimizations."""
         ...
 
     async def ask(self, client: str, request: LMRequest) -> LMResponse:

@@ -1,5 +1,7 @@
 """Programs: stateless values that ask client processes."""
 
+from __future__ import annotations
+
 from otpy.programs.chain_of_thought import ChainOfThought
 from otpy.programs.predict import Predict
 from otpy.programs.program import Program

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from otpy.programs.predict import Predict
 from otpy.programs.program import Program
-from otpy.signatures import OutputField, Signature, SignatureMeta
+from otpy.signatures import OutputField
 
 if TYPE_CHECKING:
-    from otpy.signatures import Prediction
+    from otpy.signatures import Prediction, Signature
 
 __all__ = ["ChainOfThought"]
 
@@ -22,10 +22,11 @@ class ChainOfThought(Program):
 
     Args:
         signature: As for `Predict`.
-        config: As for `Predict`.
+        config: As for `Predict`; demos have a `reasoning` too.
 
     Raises:
         SignatureError: If the signature cannot be read, or has a field `reasoning` already.
+        ProgramError: If a parameter is out of range.
 
     Example:
         >>> from otpy.programs import ChainOfThought
@@ -35,17 +36,19 @@ class ChainOfThought(Program):
 
     predict: Predict
 
-    def __init__(self, signature: SignatureMeta | str, **config: Any) -> None:
+    def __init__(self, signature: type[Signature] | str, **config: Any) -> None:
         """Put the reasoning in front."""
-        if isinstance(signature, str):
-            signature = Signature(signature)  # type: ignore[assignment]
-        if isinstance(signature, SignatureMeta) and signature is not Signature:
-            signature = signature.prepend("reasoning", OutputField(desc="think step by step"))
-        self.predict = Predict(signature, **config)
+        plain = Predict(signature).signature
+        self.predict = Predict(plain.prepend("reasoning", OutputField(desc="think step by step")), **config)
 
-    async def forward(self, **inputs: Any) -> Prediction:
+    async def forward(self, **inputs: Any) -> Prediction:  # type: ignore[misc]
         """Ask."""
         return await self.predict.acall(**inputs)
+
+    @property
+    def signature(self) -> type[Signature]:
+        """The signature with the reasoning in it."""
+        return self.predict.signature
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -7,22 +7,22 @@ They hold the names of clients, never a connection, so they can be compared, has
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
-import json
-import typing
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-
-from typing_extensions import Self, dataclass_transform
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, dataclass_transform
 
 from otpy.clients.running import running
 from otpy.errors import ProgramError
-from otpy.programs.trace import calling
+from otpy.programs import files
+from otpy.programs.parts import frozen, mapped, programs_in, thawed
+from otpy.programs.trace import Call, calling
+from otpy.programs.worker import in_worker, run_here_or_on_loop
 from otpy.signatures import Prediction
+from otpy.signatures.annotations import annotations_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
+    import os
+    from collections.abc import Callable, Iterable, Iterator
 
     from otpy.programs.predict import Predict
 
@@ -34,11 +34,10 @@ T = TypeVar("T")
 class ProgramMeta(type):
     """Seals a program when its construction is finished."""
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
         """Construct and seal."""
-        program = super().__call__(*args, **kwargs)
-        object.__setattr__(program, "_sealed", True)
-        return program
+        program: Any = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        return program._sealed_with(vars(program))  # type: ignore[no-any-return]  # noqa: SLF001 - our own class
 
 
 @dataclass_transform(kw_only_default=True)
@@ -46,7 +45,8 @@ class Program(metaclass=ProgramMeta):
     """The base of programs: declare sub-programs as attributes, and what to do with them in `forward`.
 
     `forward` may be a plain method or `async def`; it takes the inputs by name and returns a `Prediction`. A plain one
-    runs in a worker thread when many run at once; an asynchronous one needs none.
+    runs in a worker thread when many run at once; an asynchronous one needs none. Sub-programs may also be assigned in
+    an `__init__` of your own, alone or in lists and dictionaries, which are frozen when it returns.
 
     Example:
         >>> from otpy.programs import ChainOfThought, Predict, Program
@@ -61,13 +61,19 @@ class Program(metaclass=ProgramMeta):
         ['rewrite', 'answer.predict']
     """
 
+    __slots__ = ("__dict__", "__weakref__", "_memo")
+
     _parts: ClassVar[tuple[str, ...]] = ()
-    _sealed: ClassVar[bool] = False
+    _memo: dict[str, Any]
+
+    if TYPE_CHECKING:
+        forward: ClassVar[Callable[..., Any]]
+        """Do the work: subclasses say how, with parameters of their own."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Collect what the class body declares."""
         super().__init_subclass__(**kwargs)
-        own = [name for name, annotation in cls.__dict__.get("__annotations__", {}).items()
+        own = [name for name, annotation in annotations_of(cls).items()
                if not name.startswith("_") and "ClassVar" not in str(annotation)]  # fmt: skip
         own += [name for name, value in vars(cls).items() if isinstance(value, Program) and name not in own]
         cls._parts = (*cls._parts, *(name for name in own if name not in cls._parts))
@@ -82,14 +88,10 @@ class Program(metaclass=ProgramMeta):
             else:
                 raise ProgramError(f"{type(self).__name__} needs {name}=…")
         if parts:
-            known = ", ".join(self._parts) or "nothing"
-            raise ProgramError(f"{type(self).__name__} has no part {next(iter(parts))!r}; it has {known}")
+            known = ", ".join(self._parts) or "none"
+            raise ProgramError(f"{type(self).__name__} has no part {next(iter(parts))!r}; its parts: {known}")
 
     # -- calling ---------------------------------------------------------------------------------------------------
-
-    def forward(self, **inputs: Any) -> Any:
-        """Do the work; subclasses say how."""
-        raise ProgramError(f"{type(self).__name__} has no forward(…), so there is nothing to call ({', '.join(inputs)})")
 
     def __call__(self, *args: Any, **inputs: Any) -> Prediction:
         """Run it and wait, in synchronous code.
@@ -100,61 +102,99 @@ class Program(metaclass=ProgramMeta):
 
         Raises:
             NoApplication: If no application is running.
-            ProgramError: On the application's own loop, where `await program.acall(...)` is the way.
+            ProgramError: On the application's own loop, where `await program.acall(...)` is the way; or if `forward`
+                does not take these inputs, or returns no `Prediction`.
             SignatureError: If the inputs are not those of the signature.
             AdapterParseError: If the model's answer does not fulfil the signature, after all re-asks.
             ClientError: If the model could not be asked.
         """
-        self._refuse_positional(args)
-        application = running()
-        if application.on_loop():
+        self._refuse(args, inputs)
+        if running().on_loop():
             raise ProgramError(
                 f"{type(self).__name__} was called synchronously on the event loop, which would wait for itself;"
-                f" use `await program.acall(...)`"
+                " use `await program.acall(...)`"
             )
         if self._is_async():
-            return application.run(self.acall(**inputs))
-        with calling(self):
-            return self._checked(self.forward(**inputs))
+            return run_here_or_on_loop(self.acall(**inputs), blocks=self._blocks())
+        with calling(self) as call:
+            return self._finished(self.forward(**inputs), call)
 
     async def acall(self, *args: Any, **inputs: Any) -> Prediction:
         """Run it, in asynchronous code; arguments and errors as for a plain call."""
-        self._refuse_positional(args)
-        with calling(self):
+        self._refuse(args, inputs)
+        with calling(self) as call:
             if self._is_async():
-                return self._checked(await self.forward(**inputs))
-            return self._checked(await running().in_thread(functools.partial(self.forward, **inputs)))
+                return self._finished(await self.forward(**inputs), call)
+            return self._finished(await in_worker(functools.partial(self.forward, **inputs)), call)
 
     @classmethod
     def _is_async(cls) -> bool:
         return inspect.iscoroutinefunction(cls.forward)
 
-    def _refuse_positional(self, args: tuple[Any, ...]) -> None:
+    def _blocks(self) -> bool:
+        """Whether a `forward` in it is a plain method, which wants a thread."""
+        if "blocks" not in self._memo:
+            self._memo["blocks"] = not self._is_async() or any(part._blocks() for _, part in self._children())
+        return bool(self._memo["blocks"])
+
+    def _refuse(self, args: tuple[Any, ...], inputs: Mapping[str, Any]) -> None:
+        """Refuse what `forward` would not take, before anything is started."""
         if args:
             names = ", ".join(f"{name}=…" for name in self.input_names or ("question",))
             raise ProgramError(f"{type(self).__name__} takes its inputs by name, as in program({names})")
+        try:
+            _signature_of(type(self)).bind(self, **inputs)
+        except TypeError as error:
+            names = ", ".join(self.input_names or ())
+            raise ProgramError(f"{type(self).__name__}.forward: {error}; it takes {names}") from None
 
-    def _checked(self, result: Any) -> Prediction:
-        if not isinstance(result, Prediction):
-            raise ProgramError(f"{type(self).__name__}.forward returned {type(result).__name__}, not a Prediction")
-        return result
+    def _finished(self, result: Any, call: Call) -> Prediction:
+        if isinstance(result, Prediction):
+            usage = call.usage
+            if result.usage == usage:
+                return result
+            return Prediction(result, usage=usage, attempts=result.attempts)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise ProgramError(
+                f"{type(self).__name__}.forward returned a coroutine; make it `async def` and await that"
+            )
+        raise ProgramError(f"{type(self).__name__}.forward returned {type(result).__name__}, not a Prediction")
 
     @property
     def input_names(self) -> tuple[str, ...] | None:
         """The names of the inputs, where they can be known: from the signature, or the parameters of `forward`."""
-        parameters = inspect.signature(type(self).forward).parameters.values()
+        _, *parameters = _signature_of(type(self)).parameters.values()
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             return None
-        return tuple(parameter.name for parameter in parameters if parameter.name != "self")
+        return tuple(parameter.name for parameter in parameters)
 
     # -- a value ---------------------------------------------------------------------------------------------------
 
+    def _sealed_with(self, content: Mapping[str, Any]) -> Self:
+        """Make `content` all there is, for good; a predictor that stands in two places becomes two."""
+        seen: set[int] = set()
+
+        def own(_: str, part: Program) -> Program:
+            predictors = {id(predictor) for _, predictor in part.named_predictors()}
+            if predictors & seen:
+                part = part.map_predictors(lambda _, predictor: predictor.replace())
+                predictors = {id(predictor) for _, predictor in part.named_predictors()}
+            seen.update(predictors)
+            return part
+
+        content = {name: mapped(frozen(value), name, Program, own) for name, value in content.items()}
+        self.__dict__.clear()
+        self.__dict__.update(content)
+        object.__setattr__(self, "_memo", {})
+        return self
+
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse once construction is finished."""
-        if self._sealed:
+        if hasattr(self, "_memo"):
             raise ProgramError(
-                f"{type(self).__name__}.{name}: programs do not change; with_demos, with_instructions, with_config and"
-                f" with_client return changed copies"
+                f"{type(self).__name__}.{name}: programs do not change; with_demos, with_instructions, with_config,"
+                " with_client and replace return changed copies"
             )
         object.__setattr__(self, name, value)
 
@@ -162,14 +202,9 @@ class Program(metaclass=ProgramMeta):
         """Refuse."""
         raise ProgramError(f"{type(self).__name__}.{name}: programs do not change")
 
-    def _content(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
     def __eq__(self, other: object) -> bool:
         """Whether class and content are the same."""
-        return self is other or (
-            isinstance(other, Program) and type(other) is type(self) and other._content() == self._content()
-        )
+        return self is other or (type(other) is type(self) and vars(other) == vars(self))
 
     def __hash__(self) -> int:
         """By content."""
@@ -177,12 +212,12 @@ class Program(metaclass=ProgramMeta):
 
     def __repr__(self) -> str:
         """Print the class and the parts."""
-        parts = ", ".join(f"{name}={value!r}" for name, value in self._content().items())
+        parts = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({parts})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the content."""
-        return _restore, (type(self), self._content())
+        return _restored, (type(self), {name: thawed(value) for name, value in vars(self).items()})
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some attributes changed.
@@ -190,46 +225,56 @@ class Program(metaclass=ProgramMeta):
         Raises:
             ProgramError: If there is no such attribute.
         """
-        content = self._content()
         for name in changes:
-            if name not in content:
-                raise ProgramError(f"{type(self).__name__} has no {name!r}; it has {', '.join(content)}")
-        return _restore(type(self), {**content, **changes})
+            if name not in vars(self):
+                raise ProgramError(f"{type(self).__name__} has no {name!r}; it has {', '.join(vars(self))}")
+        return _restored(type(self), {**vars(self), **changes})
 
     # -- predictors ------------------------------------------------------------------------------------------------
 
-    def named_predictors(self) -> list[tuple[str, Predict]]:
-        """Return every predictor with its path, as in `("answer.predict", …)`."""
-        return list(_walk(self._content()))
+    def _children(self) -> Iterator[tuple[str, Program]]:
+        for name, value in vars(self).items():
+            yield from programs_in(value, name, Program)
 
-    def path_of(self, predictor: Predict) -> str:
-        """Return where a predictor stands in this program, told by identity; `"self"` if it stands nowhere."""
-        paths = self.__dict__.get("_paths")
-        if paths is None:
-            paths = {}
-            for path, known in self.named_predictors():
-                paths.setdefault(id(known), path)
-            object.__setattr__(self, "_paths", paths)
-        return paths.get(id(predictor), "self")
+    def named_predictors(self) -> list[tuple[str, Predict]]:
+        """Return every predictor with its path, as in `("answer.predict", …)`; a bare predictor is `"self"`."""
+        found: list[tuple[str, Predict]] = []
+        for path, part in self._children():
+            for inner, predictor in part.named_predictors():
+                found.append((path if predictor is part else f"{path}.{inner}", predictor))
+        return found
+
+    def path_of(self, predictor: Predict) -> str | None:
+        """Return where a predictor stands in this program, told by identity; `None` if it stands nowhere."""
+        if "paths" not in self._memo:
+            self._memo["paths"] = {id(known): path for path, known in self.named_predictors()}
+        paths: dict[int, str] = self._memo["paths"]
+        return paths.get(id(predictor))
 
     def map_predictors(self, function: Callable[[str, Predict], Predict]) -> Self:
         """Return a copy in which every predictor is `function(path, predictor)`."""
-        changed = {name: _map(value, name, function) for name, value in self._content().items()}
-        return _restore(type(self), changed)
 
-    def _with(self, what: str, value: Any, change: Callable[[Predict, Any], Predict], *, one: type) -> Self:
+        def inside(path: str, part: Program) -> Program:
+            return part.map_predictors(lambda inner, old: function(path if old is part else f"{path}.{inner}", old))
+
+        return _restored(type(self), {name: mapped(value, name, Program, inside) for name, value in vars(self).items()})
+
+    def _with(self, what: str, by_path: Mapping[str, T], change: Callable[[Predict, T], Predict]) -> Self:
         known = [path for path, _ in self.named_predictors()]
-        if isinstance(value, one):
-            if len(known) != 1:
-                raise ProgramError(
-                    f"{type(self).__name__} has {len(known)} predictors ({', '.join(known)}); give {what} by path,"
-                    f" as in {{{known[0]!r}: …}}"
-                )
-            value = {known[0]: value}
-        for path in value:
+        for path in by_path:
             if path not in known:
-                raise ProgramError(f"{type(self).__name__} has no predictor {path!r}; it has {', '.join(known)}")
-        return self.map_predictors(lambda path, old: change(old, value[path]) if path in value else old)
+                paths = ", ".join(known) or "none"
+                raise ProgramError(f"{what}: {type(self).__name__} has no predictor {path!r}; its predictors: {paths}")
+        return self.map_predictors(lambda path, old: change(old, by_path[path]) if path in by_path else old)
+
+    def _only_path(self, what: str) -> str:
+        known = [path for path, _ in self.named_predictors()]
+        if len(known) != 1:
+            paths = ", ".join(known) or "none"
+            raise ProgramError(
+                f"{what}: {type(self).__name__} has {len(known)} predictors ({paths}); give each its own, by path"
+            )
+        return known[0]
 
     def with_demos(self, demos: Iterable[Mapping[str, Any]] | Mapping[str, Iterable[Mapping[str, Any]]]) -> Self:
         """Return a copy with these demos.
@@ -242,41 +287,47 @@ class Program(metaclass=ProgramMeta):
             ProgramError: If a path is unknown, or one is needed.
             SignatureError: If a demo lacks a field or has an invalid value.
         """
-        given = demos if _is_by_path(demos) else list(demos)  # type: ignore[arg-type]
-        return self._with("demos", given, lambda old, new: old.replace_demos(new), one=list)
+        by_path: Mapping[str, Iterable[Mapping[str, Any]]]
+        by_path = demos if isinstance(demos, Mapping) else {self._only_path("with_demos"): demos}
+        return self._with("with_demos", by_path, lambda old, new: old.replace_demos(new))
 
     def with_instructions(self, instructions: str | Mapping[str, str]) -> Self:
         """Return a copy with these instructions: one text for the only predictor, or several by path.
 
         Raises:
             ProgramError: If a path is unknown, or one is needed.
+            SignatureError: If a text is empty.
         """
-        return self._with(
-            "instructions",
-            instructions,
-            lambda old, new: old.replace(signature=old.signature.with_instructions(new)),
-            one=str,
+        by_path = (
+            instructions if isinstance(instructions, Mapping) else {self._only_path("with_instructions"): instructions}
         )
+        change: Callable[[Predict, str], Predict]
+        change = lambda old, new: old.replace(signature=old.signature.with_instructions(new))  # noqa: E731 - typed so
+        return self._with("with_instructions", by_path, change)
 
     def with_client(self, client: str) -> Self:
-        """Return a copy in which every predictor asks the client of this name."""
-        return self.map_predictors(lambda _, old: old.replace(client=client))
+        """Return a copy in which every predictor asks the client of this name.
+
+        Raises:
+            ProgramError: If it is no name.
+        """
+        return self.map_predictors(lambda _, old: old.configured(client=client))
 
     def with_config(self, **config: Any) -> Self:
         """Return a copy with other parameters in every predictor.
 
         Args:
-            config: `temperature`, `max_tokens`, `max_reasks`, `rollout`, `adapter`.
+            config: `temperature`, `max_tokens`, `max_reasks`, `rollout`, `adapter`, `client`.
 
         Raises:
-            ProgramError: If a parameter is unknown.
+            ProgramError: If a parameter is unknown, or a value out of range.
         """
         return self.map_predictors(lambda _, old: old.configured(**config))
 
     # -- state -----------------------------------------------------------------------------------------------------
 
     def dump_state(self) -> dict[str, Any]:
-        """Return everything that can be learned, as JSON data: for each predictor its contract, demos and parameters."""
+        """Return all that can be learned, as JSON data: for each predictor its contract, demos and parameters."""
         return {
             "program": type(self).__name__,
             "predictors": {path: predictor.dump_predictor() for path, predictor in self.named_predictors()},
@@ -284,82 +335,60 @@ class Program(metaclass=ProgramMeta):
 
     def content_hash(self) -> str:
         """Return a hash of `dump_state`, the same in every process."""
-        known = self.__dict__.get("_hash")
-        if known is None:
-            text = json.dumps(self.dump_state(), sort_keys=True, ensure_ascii=False)
-            known = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-            object.__setattr__(self, "_hash", known)
-        return typing.cast("str", known)
+        if "hash" not in self._memo:
+            self._memo["hash"] = files.content_hash(self.dump_state())
+        return str(self._memo["hash"])
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to a JSON file; see `otpy.programs.save`."""
-        from otpy.programs.saving import save  # noqa: PLC0415 - saving knows programs
+        files.write(self.dump_state(), path)
 
-        save(self, path)
-
-    def load(self, path: str | Path, *, verify: bool = True) -> Self:
+    def load(self, path: str | os.PathLike[str], *, verify: bool = True) -> Self:
         """Return a copy with the state of a JSON file; see `otpy.programs.load`."""
-        from otpy.programs.saving import load  # noqa: PLC0415 - saving knows programs
-
-        return load(self, path, verify=verify)
+        state = files.read(path, verify=verify)
+        if verify and state["program"] != type(self).__name__:
+            raise ProgramError(
+                f"{path}: holds a {state['program']}, not a {type(self).__name__}; if that is the same program under"
+                " another name, load it with verify=False"
+            )
+        own, saved = [name for name, _ in self.named_predictors()], state["predictors"]
+        if set(own) != set(saved):
+            raise ProgramError(
+                f"{path}: predictors differ: the file has {', '.join(saved)}; the program has {', '.join(own)}"
+            )
+        return self.map_predictors(lambda name, predictor: predictor.filled(saved[name], f"{path}: {name}"))
 
     def render(self) -> str:
-        """Return the tree of sub-programs as text."""
-        return "\n".join(_render(self, type(self).__name__, ""))
+        """Return the tree of sub-programs as text.
+
+        Example:
+            >>> from otpy.programs import ChainOfThought
+            >>> print(ChainOfThought("question -> answer").render())
+            ChainOfThought
+            └─ predict  Predict  question: str -> reasoning: str, answer: str
+        """
+        return "\n".join([self._line(), *self._branches()])
+
+    def _line(self) -> str:
+        return type(self).__name__
+
+    def _branches(self) -> Iterator[str]:
+        children = list(self._children())
+        for number, (path, part) in enumerate(children, 1):
+            here, below = ("├─ ", "│  ") if number < len(children) else ("└─ ", "   ")
+            yield f"{here}{path}  {part._line()}"
+            yield from (below + line for line in part._branches())
 
 
-def _restore(cls: type[T], content: Mapping[str, Any]) -> T:
-    program = object.__new__(cls)
-    for name, value in content.items():
-        object.__setattr__(program, name, value)
-    object.__setattr__(program, "_sealed", True)
-    return program
+@functools.cache
+def _signature_of(cls: type[Program]) -> inspect.Signature:
+    if not hasattr(cls, "forward"):
+        raise ProgramError(f"{cls.__name__} has no forward(…), so there is nothing to call")
+    return inspect.signature(cls.forward)
 
 
-def _is_by_path(value: object) -> bool:
-    from collections.abc import Mapping  # noqa: PLC0415 - a type elsewhere in this module
-
-    return isinstance(value, Mapping)
+def _restored(cls: type[P], content: Mapping[str, Any]) -> P:
+    return object.__new__(cls)._sealed_with(content)  # noqa: SLF001 - our own class
 
 
-def _walk(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    from otpy.programs.predict import Predict  # noqa: PLC0415 - a predictor is a program
-
-    for name, value in content.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, Predict):
-            yield path, value
-        elif isinstance(value, Program):
-            yield from _walk(value._content(), f"{path}.")  # noqa: SLF001 - the same family
-        elif isinstance(value, (list, tuple)):
-            yield from _walk({f"[{number}]": item for number, item in enumerate(value)}, path)
-        elif isinstance(value, dict):
-            yield from _walk({f"[{key!r}]": item for key, item in value.items()}, path)
-
-
-def _map(value: Any, path: str, function: Callable[[str, Any], Any]) -> Any:
-    from otpy.programs.predict import Predict  # noqa: PLC0415 - a predictor is a program
-
-    if isinstance(value, Predict):
-        return function(path, value)
-    if isinstance(value, Program):
-        content = value._content()  # noqa: SLF001 - the same family
-        return _restore(type(value), {name: _map(part, f"{path}.{name}", function) for name, part in content.items()})
-    if isinstance(value, (list, tuple)):
-        return type(value)(_map(item, f"{path}[{number}]", function) for number, item in enumerate(value))
-    if isinstance(value, dict):
-        return {key: _map(item, f"{path}[{key!r}]", function) for key, item in value.items()}
-    return value
-
-
-def _render(program: Any, name: str, indent: str) -> Iterator[str]:
-    from otpy.programs.predict import Predict  # noqa: PLC0415 - a predictor is a program
-
-    if isinstance(program, Predict):
-        demos = f", {len(program.demos)} demos" if program.demos else ""
-        yield f"{indent}{name}: Predict({program.signature.signature}{demos})"
-        return
-    yield f"{indent}{name}" if name == type(program).__name__ else f"{indent}{name}: {type(program).__name__}"
-    for part, value in program._content().items():  # noqa: SLF001 - the same family
-        if isinstance(value, Program):
-            yield from _render(value, part, indent + "  ")
+P = TypeVar("P", bound=Program)

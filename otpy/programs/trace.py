@@ -1,11 +1,17 @@
-"""Tracing: which predictor was called with what, and what it said, across tasks and threads."""
+"""What goes on while programs call each other: who was called first, which predictors were asked, what it cost.
+
+All of it follows the context (`contextvars`), so it reaches the tasks and worker threads that a call starts, and calls
+that run at the same time never mix.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from otpy.lm import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -14,7 +20,7 @@ if TYPE_CHECKING:
     from otpy.programs.program import Program
     from otpy.signatures import Prediction
 
-__all__ = ["Trace", "TraceEntry", "tracing"]
+__all__ = ["Call", "Trace", "TraceEntry", "calling", "record", "spent", "tracing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,27 +28,51 @@ class TraceEntry:
     """One call of one predictor.
 
     Args:
-        path: Where the predictor stands in the program that was called, as in `named_predictors()`.
+        path: Where the predictor stands in the program that was called, as in `named_predictors()`; `None` if it is no
+            part of it.
         predictor: The predictor.
         inputs: What it was given.
         prediction: What it returned.
     """
 
-    path: str
+    path: str | None
     predictor: Predict
     inputs: Mapping[str, Any]
     prediction: Prediction
 
 
-Trace = list[TraceEntry]
+Trace: TypeAlias = list[TraceEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A composition that is running now.
+
+    Args:
+        root: The program that was called first.
+        outer: The composition that called this one, if any.
+        usages: What each question asked in it, at any depth, has cost; appending is safe from any thread.
+    """
+
+    root: Program
+    outer: Call | None = None
+    usages: list[Usage] = field(default_factory=list)
+
+    @property
+    def usage(self) -> Usage:
+        """What it has cost so far."""
+        return sum(self.usages, Usage())
+
 
 _traces: ContextVar[tuple[Trace, ...]] = ContextVar("otpy_traces", default=())
-_outermost: ContextVar[Program | None] = ContextVar("otpy_outermost_program", default=None)
+_call: ContextVar[Call | None] = ContextVar("otpy_call", default=None)
 
 
 @contextlib.contextmanager
 def tracing() -> Iterator[Trace]:
     """Collect every predictor call made inside the block, including those of tasks and threads it starts.
+
+    The block begins anew: paths are those in the program that is called first inside it.
 
     Example:
         >>> from otpy.programs import tracing
@@ -52,32 +82,53 @@ def tracing() -> Iterator[Trace]:
         []
     """
     trace: Trace = []
-    token = _traces.set((*_traces.get(), trace))
+    traces, call = _traces.set((*_traces.get(), trace)), _call.set(None)
     try:
         yield trace
     finally:
-        _traces.reset(token)
+        _call.reset(call)
+        _traces.reset(traces)
 
 
 @contextlib.contextmanager
-def calling(program: Program) -> Iterator[None]:
-    """Remember which program was called first, so that its predictors can be told apart."""
-    if _outermost.get() is not None:
-        yield
-        return
-    token = _outermost.set(program)
+def calling(program: Program) -> Iterator[Call]:
+    """Note that a composition runs, and which program was called first.
+
+    Args:
+        program: The composition.
+    """
+    outer = _call.get()
+    call = Call(program if outer is None else outer.root, outer)
+    token = _call.set(call)
     try:
-        yield
+        yield call
     finally:
-        _outermost.reset(token)
+        _call.reset(token)
+
+
+def spent(usage: Usage) -> None:
+    """Charge every composition that is running here.
+
+    Args:
+        usage: What one question cost, answered well or not.
+    """
+    call = _call.get()
+    while call is not None:
+        call.usages.append(usage)
+        call = call.outer
 
 
 def record(predictor: Predict, inputs: Mapping[str, Any], prediction: Prediction) -> None:
-    """Add a call to every trace that is being collected here."""
-    traces = _traces.get()
-    if traces:
-        outermost = _outermost.get()
-        path = "self" if outermost is None else outermost.path_of(predictor)
+    """Add a predictor's call to every trace that is being collected here.
+
+    Args:
+        predictor: Who was asked.
+        inputs: What it was given.
+        prediction: What it returned.
+    """
+    if traces := _traces.get():
+        call = _call.get()
+        path = "self" if call is None else call.root.path_of(predictor)
         entry = TraceEntry(path, predictor, inputs, prediction)
         for trace in traces:
             trace.append(entry)

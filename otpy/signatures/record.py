@@ -6,7 +6,7 @@ A dataclass stands for the side, because a dataclass may have fields of any name
 from __future__ import annotations
 
 from dataclasses import make_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -24,7 +24,7 @@ __all__ = ["Record", "Unfit"]
 _SHOWN: Final = 80  # characters of an offending value
 
 
-class Unfit(ValueError):  # noqa: N818 - it is turned into an error where it is known what did not fit
+class Unfit(ValueError):
     """Values that do not fit, in words.
 
     Args:
@@ -55,7 +55,7 @@ class Record:
         self.fields = {field.name: field for field in fields}
         try:
             self._adapter = _adapter(owner, module, self.fields.values())
-            self.schema = _tidied(self._adapter.json_schema())
+            self.schema = FrozenJSON.of(_tidied(self._adapter.json_schema()), sort_keys=False)
         except Exception as error:
             for field in self.fields.values():
                 try:
@@ -73,7 +73,7 @@ class Record:
         """
         try:
             if values.keys() <= self.fields.keys():
-                return dict(vars(self._adapter.validate_python(dict(values))))
+                return self._values(self._adapter.validate_python(dict(values)))
         except ValidationError as error:
             raise self._unfit(error) from None
         unexpected = [name for name in values if name not in self.fields]
@@ -91,7 +91,7 @@ class Record:
             Unfit: If it is no JSON object, or a field is missing or invalid.
         """
         try:
-            return dict(vars(self._adapter.validate_json(text)))
+            return self._values(self._adapter.validate_json(text))
         except ValidationError as error:
             raise self._unfit(error) from None
 
@@ -111,11 +111,14 @@ class Record:
             raise Unfit((), f"a value can't be written as JSON: {error}") from None
         return dumped
 
+    def _values(self, record: Any) -> dict[str, Any]:
+        return {name: getattr(record, name) for name in self.fields}
+
     def _unfit(self, error: ValidationError) -> Unfit:
         names: list[str] = []
         words: list[str] = []
         for item in error.errors(include_url=False, include_context=False):
-            where, message = ".".join(map(str, item["loc"])), item["msg"][0].lower() + item["msg"][1:]
+            where, message = ".".join(str(part) for part in item["loc"]), item["msg"][0].lower() + item["msg"][1:]
             names.extend([str(item["loc"][0])] if item["loc"] else self.fields)
             if item["type"] == "missing":
                 words.append(f"{where!r} is missing")
@@ -139,37 +142,34 @@ def _refused(error: Exception) -> str:
     return f"can't be used: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
 
 
-def _tidied(schema: dict[str, Any]) -> FrozenJSON:
+_DROPPED: Final = {"title", "default", "discriminator", "required"}
+_RENAMED: Final = {"oneOf": "anyOf"}
+
+
+def _tidied(node: Any) -> Any:
     """Put a schema into the form that both llama.cpp's grammars and OpenAI's strict mode take.
 
     Every object closed and with all keys required, no defaults, no titles, `enum` for `const`, `anyOf` for `oneOf`,
     nothing beside a `$ref`.
     """
-    return FrozenJSON.of(_tidy(schema), sort_keys=False)
-
-
-def _tidy(node: Any) -> Any:
     if isinstance(node, list):
-        return [_tidy(item) for item in node]
+        items: list[Any] = cast("Any", node)
+        return [_tidied(item) for item in items]
     if not isinstance(node, dict):
         return node
-    if "$ref" in node:
-        return {"$ref": node["$ref"]}
+    schema: dict[str, Any] = cast("Any", node)
+    if "$ref" in schema:
+        return {"$ref": schema["$ref"]}
     tidy: dict[str, Any] = {}
-    for key, value in node.items():
-        match key:
-            case "title" | "default" | "discriminator" | "required":
-                continue
-            case "properties" | "$defs":
-                tidy[key] = {name: _tidy(child) for name, child in value.items()}
-            case "const":
-                tidy["enum"] = [value]
-            case "oneOf":
-                tidy["anyOf"] = _tidy(value)
-            case "enum" | "description":
-                tidy[key] = value
-            case _:
-                tidy[key] = _tidy(value)
+    for key, value in schema.items():
+        if key in {"properties", "$defs"}:
+            tidy[key] = {name: _tidied(child) for name, child in value.items()}
+        elif key == "const":
+            tidy["enum"] = [value]
+        elif key == "enum":
+            tidy[key] = value
+        elif key not in _DROPPED:
+            tidy[_RENAMED.get(key, key)] = _tidied(value)
     if "properties" in tidy:
         tidy |= {"required": list(tidy["properties"]), "additionalProperties": False}
     return tidy

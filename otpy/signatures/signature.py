@@ -7,6 +7,7 @@ is raised where the contract is written. Signatures with the same content are eq
 from __future__ import annotations
 
 import inspect
+import json
 import keyword
 import sys
 from types import MappingProxyType
@@ -36,8 +37,9 @@ class SignatureMeta(type):
 
     _fields: tuple[FieldSpec, ...]
     _written: str
+    _by_name: Mapping[str, FieldSpec]
+    _by_side: dict[Side, Mapping[str, FieldSpec]]
     _records: dict[Side, Record]
-    _by_side: dict[Side | None, Mapping[str, FieldSpec]]
 
     def __new__(
         mcs,
@@ -50,28 +52,36 @@ class SignatureMeta(type):
     ) -> Any:
         """Read the class body, or take ready-made fields."""
         module = namespace.get("__module__", __name__)
-        written = inspect.cleandoc(namespace.get("__doc__") or "") if instructions is None else instructions.strip()
-        content: dict[str, Any] = {"_fields": (), "_written": written, "_records": {}}
+        written = instructions or (inspect.cleandoc(namespace.get("__doc__") or "") if bases else "")
+        if fields is None and bases:
+            scope = sys._getframe(1).f_locals  # noqa: SLF001 - where the class statement stands, as pydantic does it
+            fields, namespace = _read_body(name, bases, namespace, scope)
+            written = written or _inherited(bases)
+        fields = tuple(fields or ())
         if bases:
-            if fields is None:
-                scope = sys._getframe(1).f_locals  # noqa: SLF001 - where the class statement stands, as pydantic does it
-                fields, namespace = _read_body(name, bases, namespace, scope)
-                content["_written"] = written or _inherited(bases)
-            content["_fields"] = fields = tuple(fields)
             _check(name, fields)
-            content["_records"] = {
-                side: Record(name, module, (field for field in fields if field.side == side))
-                for side in ("input", "output")
-            }
-        content["_by_side"] = by_side = {
-            side: MappingProxyType({f.name: f for f in content["_fields"] if side in {None, f.side}})
-            for side in ("input", "output", None)
+            written = written.strip()
+            if written == _default_instructions(fields):
+                written = ""  # so that the sentence follows the fields when they change
+        sides: tuple[Side, ...] = ("input", "output")
+        content = {
+            "_fields": fields,
+            "_written": written,
+            "_by_name": MappingProxyType({field.name: field for field in fields}),
+            "_by_side": {side: MappingProxyType({f.name: f for f in fields if f.side == side}) for side in sides},
+            "_records": {side: Record(name, module, (f for f in fields if f.side == side)) for side in sides if bases},
         }
-        if content["_written"] == _default_instructions(by_side):
-            content["_written"] = ""  # so that it follows the fields when they change
         return super().__new__(mcs, name, bases, {**namespace, **content, "__module__": module, "__slots__": ()})
 
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **_: Any) -> None:
+    def __init__(
+        cls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        fields: Iterable[FieldSpec] | None = None,  # noqa: ARG002 - taken by __new__
+        instructions: str | None = None,  # noqa: ARG002 - taken by __new__
+    ) -> None:
         """Take the keyword arguments of `__new__`."""
         super().__init__(name, bases, namespace)
 
@@ -100,23 +110,19 @@ class SignatureMeta(type):
             raise SignatureError(f"{cls.__name__} is a contract, not a program; otpy.Predict({cls.__name__}) runs it")
         if inputs:
             raise SignatureError(f"Signature({next(iter(inputs))}=…): allowed: source, instructions, types, name")
-        if not isinstance(instructions, str):
-            raise SignatureError(f"instructions={instructions!r}: a text")
-        fields = parse_string(source, types)
-        made: type[Signature] = SignatureMeta(name, (Signature,), {}, fields=fields, instructions=instructions)
-        return made
+        return _made(name, {}, parse_string(source, types), _text("instructions", instructions))
 
     # -- what it says ----------------------------------------------------------------------------------------------
 
     @property
     def instructions(cls) -> str:
         """What to do: the docstring, or a sentence made from the names of the fields."""
-        return cls._written or _default_instructions(cls._by_side)
+        return cls._written or _default_instructions(cls._fields)
 
     @property
     def fields(cls) -> Mapping[str, FieldSpec]:
         """All fields by name, inputs and outputs in the order in which they were written."""
-        return cls._by_side[None]
+        return cls._by_name
 
     @property
     def input_fields(cls) -> Mapping[str, FieldSpec]:
@@ -153,14 +159,12 @@ class SignatureMeta(type):
     # -- changed copies --------------------------------------------------------------------------------------------
 
     def _with(cls, fields: Iterable[FieldSpec] | None = None, instructions: str | None = None) -> type[Signature]:
-        made: type[Signature] = SignatureMeta(
+        return _made(
             cls.__name__,
-            (Signature,),
             {"__module__": cls.__module__, "__qualname__": cls.__qualname__},
-            fields=cls._fields if fields is None else fields,
-            instructions=cls._written if instructions is None else instructions,
+            cls._fields if fields is None else fields,
+            cls._written if instructions is None else instructions,
         )
-        return made
 
     def with_instructions(cls, instructions: str) -> type[Signature]:
         """Return a signature with other instructions.
@@ -168,7 +172,7 @@ class SignatureMeta(type):
         Raises:
             SignatureError: If they are no text, or empty.
         """
-        if not isinstance(instructions, str) or not instructions.strip():
+        if not _text("instructions", instructions).strip():
             raise SignatureError(f"instructions={instructions!r}: a text that is not empty")
         return cls._with(instructions=instructions)
 
@@ -297,6 +301,20 @@ class SignatureMeta(type):
         except Unfit as unfit:
             raise cls._error(side, unfit) from None
 
+    def read_json(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return inputs and outputs from what `dump_inputs` and `dump_outputs` made of them.
+
+        Raises:
+            SignatureError: If one is missing or invalid.
+        """
+        values: dict[str, Any] = {}
+        for side, record in cls._records.items():
+            try:
+                values |= record.read(json.dumps({name: data[name] for name in record.fields if name in data}))
+            except Unfit as unfit:
+                raise cls._error(side, unfit) from None
+        return values
+
     def dump_state(cls) -> dict[str, Any]:
         """Return the contract as JSON data: instructions, and fields by name with side, type and description."""
         return {
@@ -367,7 +385,8 @@ def _read_body(
 
 
 def _inherited(bases: tuple[type, ...]) -> str:
-    return next((base._written for base in bases if isinstance(base, SignatureMeta) and base._fields), "")
+    written = (base._written for base in bases if isinstance(base, SignatureMeta))  # noqa: SLF001 - our own metaclass
+    return next((text for text in written if text), "")
 
 
 def _check(name: str, fields: tuple[FieldSpec, ...]) -> None:
@@ -390,6 +409,17 @@ def _check(name: str, fields: tuple[FieldSpec, ...]) -> None:
         seen.add(field.name)
 
 
-def _default_instructions(by_side: Mapping[Side | None, Mapping[str, FieldSpec]]) -> str:
-    inputs, outputs = (", ".join(f"`{name}`" for name in by_side[side]) for side in ("input", "output"))
+def _default_instructions(fields: Iterable[FieldSpec]) -> str:
+    inputs, outputs = (", ".join(f"`{f.name}`" for f in fields if f.side == side) for side in ("input", "output"))
     return f"Given the fields {inputs}, produce the fields {outputs}."
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise SignatureError(f"{name}={value!r}: a text")
+    return value
+
+
+def _made(name: str, namespace: dict[str, Any], fields: Iterable[FieldSpec], instructions: str) -> type[Signature]:
+    made: Any = SignatureMeta(name, (Signature,), namespace, fields=fields, instructions=instructions)
+    return made  # type: ignore[no-any-return]

@@ -39,7 +39,7 @@ _MODULES: Final = ("typing", "datetime", "decimal", "uuid")
 _CLOSES: Final = {"(": ")", "[": "]", "{": "}"}
 
 
-def parse_string(source: str, types: Mapping[str, Any] | None = None) -> tuple[FieldSpec, ...]:
+def parse_string(source: object, types: Mapping[str, Any] | None = None) -> tuple[FieldSpec, ...]:
     """Read a string signature.
 
     Args:
@@ -130,7 +130,7 @@ class _Reader:
     def outside(self, begin: int, end: int, what: str) -> list[int]:
         """Where a piece of text stands outside of brackets and quotes."""
         found: list[int] = []
-        open_brackets: list[int] = []
+        opened: list[int] = []
         quoted = -1
         for at in range(begin, end):
             character = self.source[at]
@@ -140,17 +140,19 @@ class _Reader:
             elif character in "'\"":
                 quoted = at
             elif character in _CLOSES:
-                open_brackets.append(at)
+                opened.append(at)
             elif character in _CLOSES.values():
-                if not open_brackets or _CLOSES[self.source[open_brackets.pop()]] != character:
-                    self.refuse(f"{character!r} closes nothing", at)
-            elif not open_brackets and self.source.startswith(what, at):
+                self.close(opened, at)
+            elif not opened and self.source.startswith(what, at):
                 found.append(at)
-        if quoted >= 0:
-            self.refuse(f"{self.source[quoted]} is not closed", quoted)
-        if open_brackets:
-            self.refuse(f"{self.source[open_brackets[-1]]!r} is not closed", open_brackets[-1])
+        for at in (quoted, *opened[-1:]):
+            if at >= 0:
+                self.refuse(f"{self.source[at]} is not closed", at)
         return found
+
+    def close(self, opened: list[int], at: int) -> None:
+        if not opened or _CLOSES[self.source[opened.pop()]] != self.source[at]:
+            self.refuse(f"{self.source[at]} closes nothing", at)
 
     def type_at(self, begin: int, end: int) -> Any:
         text = self.source[begin:end]
@@ -158,42 +160,44 @@ class _Reader:
         text = text.strip()
         try:
             tree = ast.parse(text.replace("\n", " ").replace("\r", " "), mode="eval").body
-            return self.type(tree, text, begin)
         except SyntaxError as error:
             at = min(max(error.offset or 1, 1), max(len(text), 1)) - 1
             self.refuse(f"{text!r} is no type", begin + at)
-        except (ValueError, RecursionError, MemoryError) as error:
-            if isinstance(error, SignatureError):
-                raise
+        except (ValueError, RecursionError, MemoryError):
             self.refuse(f"{text!r:.80} is no type", begin)
+        return self.type(tree, text, begin)
 
     def type(self, node: ast.expr, text: str, begin: int) -> Any:
         at = begin + len(text.encode()[: node.col_offset].decode())  # ast counts in bytes
+        kind: Any = None
         match node:
             case ast.Constant(value=None):
-                return None
+                pass
             case ast.Constant(value=value) if value is ...:
-                return ...
-            case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="typing"), attr=name):
-                return self.named(name, at)
+                kind = ...
+            case ast.Name(id=name):
+                kind = self.named(name, at)
             case ast.Attribute(value=ast.Name(id=module), attr=name) if module in _MODULES:
-                return self.named(name, at)
+                kind = self.named(name, at)
             case ast.BinOp(op=ast.BitOr(), left=left, right=right):
-                return typing.Union[self.type(left, text, begin), self.type(right, text, begin)]  # noqa: UP007
+                kind = typing.Union[self.type(left, text, begin), self.type(right, text, begin)]  # noqa: UP007
             case ast.Subscript(value=value, slice=inner):
-                origin = self.type(value, text, begin)
-                items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-                if origin is typing.Literal:
-                    return typing.Literal[tuple(self.literal(item, text, begin) for item in items)]
-                args = tuple(self.type(item, text, begin) for item in items)
-                try:
-                    return origin[args if len(args) != 1 else args[0]]
-                except TypeError as error:
-                    self.refuse(f"{ast.unparse(node)} is no type: {error}", at)
+                kind = self.generic(self.type(value, text, begin), inner, text, begin, at)
             case ast.Constant(value=str() as value):
                 self.refuse(f"{value!r} is a text, not a type; for fixed values write Literal[{value!r}]", at)
             case _:
                 self.refuse(f"{ast.unparse(node)} is no type", at)
+        return kind
+
+    def generic(self, origin: Any, inner: ast.expr, text: str, begin: int, at: int) -> Any:
+        items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+        if origin is typing.Literal:
+            return typing.Literal[tuple(self.literal(item, text, begin) for item in items)]
+        args = tuple(self.type(item, text, begin) for item in items)
+        try:
+            return origin[args if len(args) != 1 else args[0]]
+        except TypeError as error:
+            self.refuse(f"{text} is no type: {error}", at)
 
     def named(self, name: str, at: int) -> Any:
         if name not in self.known:
@@ -207,7 +211,7 @@ class _Reader:
             value = ast.literal_eval(node)
         except ValueError:
             value = node
-        if value is None or isinstance(value, (str, int)):  # a bool is an int
-            return value
-        hint = f"; write {node.id!r} in quotes" if isinstance(node, ast.Name) else ""
-        self.refuse(f"Literal takes texts, integers, booleans and None, not {ast.unparse(node)}{hint}", at)
+        if value is not None and not isinstance(value, (str, int)):  # a bool is an int
+            hint = f"; write {node.id!r} in quotes" if isinstance(node, ast.Name) else ""
+            self.refuse(f"Literal takes texts, integers, booleans and None, not {ast.unparse(node)}{hint}", at)
+        return value

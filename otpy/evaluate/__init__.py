@@ -1,0 +1,24 @@
+"""How good is a program? Rows in, every row's fate out."""
+
+from otpy.evaluate.dataset import check_labels, load_dataset, split
+from otpy.evaluate.evaluate import Evaluate, prepared
+from otpy.evaluate.metrics import Metric, check_metric, exact_match, f1, measure, metric_name
+from otpy.evaluate.result import EvaluationResult, Failed, Row, Scored
+
+__all__ = [
+    "Evaluate",
+    "EvaluationResult",
+    "Failed",
+    "Metric",
+    "Row",
+    "Scored",
+    "check_labels",
+    "check_metric",
+    "exact_match",
+    "f1",
+    "load_dataset",
+    "measure",
+    "metric_name",
+    "prepared",
+    "split",
+]

@@ -1,0 +1,142 @@
+"""Rows from files: JSONL and CSV, checked where they are read, by file, row and column."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otpy.errors import DatasetError
+from otpy.signatures import Example
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from otpy.signatures import SignatureMeta
+
+__all__ = ["check_labels", "load_dataset", "split"]
+
+
+def load_dataset(
+    path: str | Path, inputs: Iterable[str] | None = None, required: Iterable[str] = ()
+) -> list[Example]:
+    """Read the rows of a `.jsonl` or `.csv` file.
+
+    Args:
+        path: The file, UTF-8.
+        inputs: The columns that are inputs; left out, the program's signature decides later.
+        required: Further columns that every row must have.
+
+    Raises:
+        DatasetError: If the file is missing, empty, of another kind, or a row is broken; the message names file, row
+            (from 1; of a CSV file, not counting the header) and column.
+    """
+    file = Path(path)
+    names = None if inputs is None else tuple(inputs)
+    wanted = dict.fromkeys([*(names or ()), *required])
+    readers = {".jsonl": _jsonl, ".csv": _csv}
+    reader = readers.get(file.suffix.lower())
+    if reader is None:
+        raise DatasetError(f"unknown kind of file {file.suffix!r}; known: {', '.join(readers)}", str(path))
+    rows: list[Example] = []
+    try:
+        for number, row in reader(file):
+            missing = [column for column in wanted if column not in row]
+            if missing:
+                has = ", ".join(row) or "nothing"
+                raise DatasetError(f"column {missing[0]!r} is missing; the row has {has}", str(path), number)
+            example = Example(row)
+            rows.append(example if names is None else example.with_inputs(*names))
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"is not UTF-8 (byte {error.start})", str(path)) from error
+    except OSError as error:
+        raise DatasetError(f"cannot be read: {error.strerror or error}", str(path)) from error
+    if not rows:
+        raise DatasetError("has no rows", str(path))
+    return rows
+
+
+def _jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with file.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DatasetError(f"is not JSON: {error}", str(file), number) from None
+            if not isinstance(row, dict):
+                raise DatasetError(f"is not an object of columns: {line.strip()[:60]}", str(file), number)
+            yield number, row
+
+
+def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.reader(lines, strict=True)
+        try:
+            header = next(reader, None)
+            if header is None:
+                return
+            columns = [column.strip() for column in header]
+            for column in columns:
+                if columns.count(column) > 1 or not column:
+                    raise DatasetError(f"the header has {column!r} more than once, or empty", str(file))
+            for number, values in enumerate((row for row in reader if row), 1):
+                if len(values) != len(columns):
+                    raise DatasetError(
+                        f"has {len(values)} values for {len(columns)} columns ({', '.join(columns)})", str(file), number
+                    )
+                yield number, dict(zip(columns, values, strict=True))
+        except csv.Error as error:
+            raise DatasetError(f"is not CSV (line {reader.line_num}): {error}", str(file)) from None
+
+
+def check_labels(examples: Sequence[Example], signature: SignatureMeta, path: str = "") -> None:
+    """Refuse rows whose outputs the signature could never produce.
+
+    Args:
+        examples: The rows.
+        signature: Whose outputs they should be.
+        path: The file they come from, for the message.
+
+    Raises:
+        DatasetError: At the first unknown label; the message names the row, the column, the value and those allowed.
+    """
+    for field in signature.output_fields.values():
+        if not field.allowed:
+            continue
+        for number, example in enumerate(examples, 1):
+            if field.name in example and example[field.name] not in field.allowed:
+                allowed = ", ".join(repr(value) for value in field.allowed)
+                raise DatasetError(
+                    f"column {field.name!r} has the unknown label {example[field.name]!r}; allowed: {allowed}",
+                    path,
+                    number,
+                )
+
+
+def split(examples: Sequence[Example], share: float, seed: int = 0) -> tuple[list[Example], list[Example]]:
+    """Shuffle rows and cut them in two.
+
+    Args:
+        examples: The rows.
+        share: How much of them goes into the first part, between 0 and 1.
+        seed: Decides the order.
+
+    Raises:
+        DatasetError: If the share leaves a part empty.
+
+    Example:
+        >>> from otpy.evaluate import split
+        >>> from otpy.signatures import Example
+        >>> [len(part) for part in split([Example(n=n) for n in range(10)], 0.8)]
+        [8, 2]
+    """
+    count = round(len(examples) * share) if 0 < share < 1 else 0
+    if not 0 < count < len(examples):
+        raise DatasetError(f"share={share!r} of {len(examples)} rows leaves a part empty")
+    shuffled = list(examples)
+    random.Random(seed).shuffle(shuffled)  # noqa: S311 - a seeded order, no secret
+    return shuffled[:count], shuffled[count:]

@@ -1,0 +1,55 @@
+"""Which examples become demos: choices that depend on a seed and on nothing else. Pure."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from otpy.programs import Predict
+    from otpy.signatures import Example
+
+__all__ = ["fits", "interleaved", "is_demo_of"]
+
+
+def fits(predictor: Predict, example: Mapping[str, Any]) -> bool:
+    """Whether an example has every field of a predictor's signature, so that it can be its demo as it stands."""
+    return all(name in example for name in predictor.signature.fields)
+
+
+def is_demo_of(demo: Mapping[str, Any], example: Mapping[str, Any]) -> bool:
+    """Whether a demo was made from this example: it agrees in every field they share, and they share some."""
+    shared = [name for name in demo if name in example]
+    return bool(shared) and all(demo[name] == example[name] for name in shared)
+
+
+def interleaved(examples: Sequence[Example], labels: Sequence[str], seed: int) -> list[int]:
+    """Return the positions of examples in a seeded order in which the labels take turns.
+
+    Args:
+        examples: The examples.
+        labels: The fields whose values are labels; without any, the order is a plain shuffle.
+        seed: Decides the order.
+
+    Example:
+        >>> from otpy.signatures import Example
+        >>> from otpy.teleprompters.demos import interleaved
+        >>> rows = [Example(label=label) for label in "aaaab"]
+        >>> "".join(sorted(rows[at].label for at in interleaved(rows, ["label"], 0)[:2]))
+        'ab'
+    """
+    rng = random.Random(seed)  # noqa: S311 - a seeded order, no secret
+    order = list(range(len(examples)))
+    rng.shuffle(order)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for at in order:
+        groups.setdefault(tuple(repr(examples[at].get(label)) for label in labels), []).append(at)
+    turns = list(groups.values())
+    result: list[int] = []
+    for turn in range(max(map(len, turns), default=0)):
+        part = [group[turn] for group in turns if turn < len(group)]
+        rng.shuffle(part)
+        result += part
+    return result

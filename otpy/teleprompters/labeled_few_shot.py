@@ -1,0 +1,73 @@
+"""`LabeledFewShot`: examples as they stand become demos. Source: DSPy's optimizer of this name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otpy.errors import TeleprompterError
+from otpy.teleprompters.demos import fits, interleaved
+from otpy.teleprompters.teleprompter import P, Teleprompter, labels_of
+
+if TYPE_CHECKING:
+    from otpy.programs import Predict, Program
+    from otpy.signatures import Example
+
+__all__ = ["LabeledFewShot"]
+
+
+class LabeledFewShot(Teleprompter[P]):
+    """Gives every predictor up to `k` examples of the trainset as demos, without asking the model anything.
+
+    Where an output's type lists its values, the demos cover them evenly (`balanced`), which DSPy's optimizer of this
+    name leaves to chance.
+
+    Args:
+        k: Demos a predictor, at least 1.
+        seed: Decides which.
+        balanced: Whether labels take turns.
+
+    Raises:
+        TeleprompterError: If `k` is out of range.
+
+    Example:
+        >>> from otpy.teleprompters import LabeledFewShot
+        >>> LabeledFewShot(k=8)
+        LabeledFewShot(k=8, seed=0, balanced=True)
+    """
+
+    def __init__(self, k: int = 16, *, seed: int = 0, balanced: bool = True) -> None:
+        """Check the arguments."""
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise TeleprompterError(f"k={k!r}; allowed: an integer >= 1")
+        self.k, self.seed, self.balanced = k, seed, balanced
+
+    def __repr__(self) -> str:
+        """Print the parameters."""
+        return f"LabeledFewShot(k={self.k}, seed={self.seed}, balanced={self.balanced})"
+
+    async def search(self, student: P, trainset: list[Example], teacher: Program | None) -> P:  # noqa: ARG002 - the base's
+        """Choose."""
+        return self.choose(student, trainset)
+
+    def choose(self, student: P, trainset: list[Example]) -> P:
+        """Return a copy of the student with demos; pure.
+
+        Raises:
+            TeleprompterError: If no example has the fields of any predictor.
+        """
+        labels = labels_of(student) if self.balanced else []
+        order = interleaved(trainset, labels, self.seed)
+
+        def with_demos(_: str, predictor: Predict) -> Predict:
+            usable = [trainset[at] for at in order if fits(predictor, trainset[at])]
+            return predictor.replace_demos(usable[: self.k]) if usable else predictor
+
+        better = student.map_predictors(with_demos)
+        if not any(fits(predictor, row) for _, predictor in student.named_predictors() for row in trainset):
+            wanted = "; ".join(
+                f"{path}: {', '.join(predictor.signature.fields)}" for path, predictor in student.named_predictors()
+            )
+            raise TeleprompterError(
+                f"no example has all fields of a predictor ({wanted}); the first has {', '.join(trainset[0])}"
+            )
+        return better
