@@ -181,6 +181,11 @@ class Application:
         return self._box.current
 
     @property
+    def names(self) -> Names:
+        """The names of the application's processes."""
+        return self._names
+
+    @property
     def tasks(self) -> TaskSupervisorRef:
         """The supervisor of one-example tasks."""
         return self._child("tasks")  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from otpy.application import start
 from otpy.cli.failures import FAILED, INTERRUPTED, Stopped
-from otpy.cli.targets import found_metric, found_program, found_rows, writable
+from otpy.cli.targets import checked, found_metric, found_program, found_rows, writable
 from otpy.errors import EvaluationAborted
 from otpy.evaluate import Evaluate, EvaluationResult
 from otpy.programs import save
@@ -70,7 +70,7 @@ class Job:
 
     def application(self) -> Application:
         """Return the tree that the work runs in, not started yet."""
-        return start(lm=self.lm, base_url=self.base_url)
+        return checked(start(lm=self.lm, base_url=self.base_url))
 
 
 def run_eval(screen: Screen, job: Job, out: Path | None) -> None:
@@ -87,7 +87,8 @@ def run_eval(screen: Screen, job: Job, out: Path | None) -> None:
     writable(out, "--out")
     program, metric, columns = job.program_and_metric()
     evaluation = job.evaluation(job.rows(job.data, program, columns), metric, screen)
-    with job.application():
+    application = job.application()
+    with application:
         result, stopped = measured(evaluation, program)
     if out is not None:
         result.to_jsonl(out)

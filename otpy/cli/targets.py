@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from otpy.errors import OtpyError
+from otpy.errors import ConfigError, OtpyError
 from otpy.evaluate import check_labels, exact_match, f1, load_dataset
 from otpy.programs import ChainOfThought, Predict, Program, load, load_file
 from otpy.signatures import SignatureMeta
 
 if TYPE_CHECKING:
+    from otpy.application import Application
     from otpy.evaluate import Metric
     from otpy.signatures import Example
 
-__all__ = ["found_metric", "found_program", "found_rows", "signature_of", "writable"]
+__all__ = ["checked", "found_metric", "found_program", "found_rows", "signature_of", "writable"]
 
 METRICS = {"exact_match": exact_match, "f1": f1}
 _PATH = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
@@ -130,6 +131,22 @@ def found_rows(
     if signature is not None:
         check_labels(examples, signature, path)
     return examples[:limit]
+
+
+def checked(application: Application) -> Application:
+    """Refuse an application that could ask nobody, before anything is started.
+
+    Raises:
+        ConfigError: If no model is named, or a provider's key is missing; the message names its variable.
+    """
+    clients = application.settings.clients
+    if "default" not in clients:
+        raise ConfigError(
+            "no model: give --lm provider/model, such as --lm local/smollm2-135m, or name one in otpy.toml"
+        )
+    for client in clients.values():
+        client.resolved_api_key()
+    return application
 
 
 def writable(path: Path | None, option: str) -> None:

@@ -16,6 +16,7 @@ from otpy.errors import NoApplication
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from otpy.actors import Names
     from otpy.lm import LMRequest, LMResponse
     from otpy.supervisors import DynamicSupervisorRef, TaskSupervisorRef
 
@@ -35,6 +36,11 @@ class Running(Protocol):
     @property
     def tasks(self) -> TaskSupervisorRef:
         """The supervisor of one-example tasks."""
+        ...
+
+    @property
+    def names(self) -> Names:
+        """The names of the application's processes."""
         ...
 
     @property

@@ -41,7 +41,7 @@ class ChainOfThought(Program):
         plain = Predict(signature).signature
         self.predict = Predict(plain.prepend("reasoning", OutputField(desc="think step by step")), **config)
 
-    async def forward(self, **inputs: Any) -> Prediction:  # type: ignore[misc]
+    async def forward(self, **inputs: Any) -> Prediction:
         """Ask."""
         return await self.predict.acall(**inputs)
 

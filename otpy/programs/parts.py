@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 __all__ = ["frozen", "mapped", "programs_in", "thawed"]
 
@@ -22,18 +22,18 @@ def frozen(value: Any) -> Any:
         (1, mappingproxy({'a': (2,)}))
     """
     if type(value) in {list, tuple}:
-        return tuple(frozen(item) for item in cast("list[Any]", value))
+        return tuple(frozen(item) for item in value)
     if type(value) in {dict, MappingProxyType}:
-        return MappingProxyType({key: frozen(item) for key, item in cast("dict[Any, Any]", value).items()})
-    return frozenset(cast("set[Any]", value)) if type(value) is set else value
+        return MappingProxyType({key: frozen(item) for key, item in value.items()})
+    return frozenset(cast("Any", value)) if type(value) is set else value
 
 
 def thawed(value: Any) -> Any:
     """Return a frozen value in a form that can be pickled."""
     if type(value) is tuple:
-        return tuple(thawed(item) for item in cast("tuple[Any, ...]", value))
+        return tuple(thawed(item) for item in cast("Any", value))
     if type(value) is MappingProxyType:
-        return {key: thawed(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+        return {key: thawed(item) for key, item in cast("Any", value).items()}
     return value
 
 
@@ -53,10 +53,10 @@ def programs_in(value: Any, path: str, kind: type[P]) -> Iterator[tuple[str, P]]
     if isinstance(value, kind):
         yield path, value
     elif type(value) is tuple:
-        for number, item in enumerate(cast("tuple[Any, ...]", value)):
+        for number, item in enumerate(cast("Any", value)):
             yield from programs_in(item, f"{path}[{number}]", kind)
     elif type(value) is MappingProxyType:
-        for key, item in cast("Mapping[Any, Any]", value).items():
+        for key, item in cast("Any", value).items():
             yield from programs_in(item, f"{path}[{key!r}]", kind)
 
 
@@ -72,9 +72,9 @@ def mapped(value: Any, path: str, kind: type[P], function: Callable[[str, P], P]
     if isinstance(value, kind):
         return function(path, value)
     if type(value) is tuple:
-        items = enumerate(cast("tuple[Any, ...]", value))
+        items = enumerate(cast("Any", value))
         return tuple(mapped(item, f"{path}[{number}]", kind, function) for number, item in items)
     if type(value) is MappingProxyType:
-        pairs = cast("Mapping[Any, Any]", value).items()
+        pairs = cast("Any", value).items()
         return MappingProxyType({key: mapped(item, f"{path}[{key!r}]", kind, function) for key, item in pairs})
     return value

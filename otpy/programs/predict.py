@@ -77,10 +77,8 @@ class Predict(Program):
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.rollout = rollout
-        _check("client", client, "the name of a client", ok=isinstance(client, str) and client != "")
-        _check(
-            "adapter", self.adapter, f"an Adapter such as {', '.join(ADAPTERS)}", ok=isinstance(self.adapter, Adapter)
-        )
+        _check("client", client, "the name of a client", ok=_name(client))
+        _check("adapter", self.adapter, "an Adapter, such as JSONAdapter() or ChatAdapter()", ok=_adapter(self.adapter))
         _check("max_reasks", max_reasks, "an integer >= 0", ok=_integer(max_reasks, 0))
         _check("max_tokens", max_tokens, "an integer >= 1, or None", ok=max_tokens is None or _integer(max_tokens, 1))
         _check("temperature", temperature, "a number >= 0, or None", ok=temperature is None or _number(temperature))
@@ -94,7 +92,7 @@ class Predict(Program):
             self._refuse(args, inputs)
         return await self.forward(**inputs)
 
-    async def forward(self, **inputs: Any) -> Prediction:  # type: ignore[misc]
+    async def forward(self, **inputs: Any) -> Prediction:
         """Ask, and ask again if the answer does not fulfil the signature."""
         values = self.signature.validate_inputs(inputs)
         prefix, schema = self._prepared()
@@ -251,6 +249,14 @@ def _contract(signature: object) -> type[Signature]:
 def _check(name: str, value: object, allowed: str, *, ok: bool) -> None:
     if not ok:
         raise ProgramError(f"{name}={value!r}; allowed: {allowed}")
+
+
+def _name(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _adapter(value: object) -> bool:
+    return isinstance(value, Adapter)
 
 
 def _integer(value: object, least: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 
 from otpy.clients.running import running
 from otpy.errors import ProgramError
@@ -134,7 +134,7 @@ class Program(metaclass=ProgramMeta):
     def _blocks(self) -> bool:
         """Whether a `forward` in it is a plain method, which wants a thread."""
         if "blocks" not in self._memo:
-            self._memo["blocks"] = not self._is_async() or any(part._blocks() for _, part in self._children())
+            self._memo["blocks"] = not self._is_async() or any(part._blocks() for _, part in self._children())  # noqa: SLF001 - a program too
         return bool(self._memo["blocks"])
 
     def _refuse(self, args: tuple[Any, ...], inputs: Mapping[str, Any]) -> None:
@@ -184,8 +184,9 @@ class Program(metaclass=ProgramMeta):
             return part
 
         content = {name: mapped(frozen(value), name, Program, own) for name, value in content.items()}
-        self.__dict__.clear()
-        self.__dict__.update(content)
+        own_values: dict[str, Any] = self.__dict__  # pyright: ignore[reportAssignmentType] - because of __slots__
+        own_values.clear()
+        own_values.update(content)
         object.__setattr__(self, "_memo", {})
         return self
 
@@ -287,8 +288,7 @@ class Program(metaclass=ProgramMeta):
             ProgramError: If a path is unknown, or one is needed.
             SignatureError: If a demo lacks a field or has an invalid value.
         """
-        by_path: Mapping[str, Iterable[Mapping[str, Any]]]
-        by_path = demos if isinstance(demos, Mapping) else {self._only_path("with_demos"): demos}
+        by_path: Any = {self._only_path("with_demos"): demos} if not isinstance(demos, Mapping) else cast("Any", demos)
         return self._with("with_demos", by_path, lambda old, new: old.replace_demos(new))
 
     def with_instructions(self, instructions: str | Mapping[str, str]) -> Self:
@@ -376,8 +376,8 @@ class Program(metaclass=ProgramMeta):
         children = list(self._children())
         for number, (path, part) in enumerate(children, 1):
             here, below = ("├─ ", "│  ") if number < len(children) else ("└─ ", "   ")
-            yield f"{here}{path}  {part._line()}"
-            yield from (below + line for line in part._branches())
+            yield f"{here}{path}  {part._line()}"  # noqa: SLF001 - a program too
+            yield from (below + line for line in part._branches())  # noqa: SLF001 - a program too
 
 
 @functools.cache

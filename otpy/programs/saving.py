@@ -59,7 +59,7 @@ def load(program: P | type[P], path: str | os.PathLike[str], *, verify: bool = T
         SignatureError: If a demo in it does not fit.
     """
     filling: Any = program
-    if isinstance(program, type) and issubclass(program, Program):
+    if isinstance(program, type):
         try:
             filling = program()
         except TypeError as error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from otpy.lm import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Mapping
 
     from otpy.programs.predict import Predict
     from otpy.programs.program import Program
@@ -56,7 +56,7 @@ class Call:
 
     root: Program
     outer: Call | None = None
-    usages: list[Usage] = field(default_factory=list)
+    usages: list[Usage] = field(default_factory=list[Usage])
 
     @property
     def usage(self) -> Usage:
@@ -69,7 +69,7 @@ _call: ContextVar[Call | None] = ContextVar("otpy_call", default=None)
 
 
 @contextlib.contextmanager
-def tracing() -> Iterator[Trace]:
+def tracing() -> Generator[Trace]:
     """Collect every predictor call made inside the block, including those of tasks and threads it starts.
 
     The block begins anew: paths are those in the program that is called first inside it.
@@ -91,7 +91,7 @@ def tracing() -> Iterator[Trace]:
 
 
 @contextlib.contextmanager
-def calling(program: Program) -> Iterator[Call]:
+def calling(program: Program) -> Generator[Call]:
     """Note that a composition runs, and which program was called first.
 
     Args:

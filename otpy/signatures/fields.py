@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 import enum
 import types
 import typing
@@ -23,6 +25,15 @@ _CONSTRAINTS: Final = {
     "min_length": "of length at least {}",
     "max_length": "of length at most {}",
     "pattern": "matching {}",
+}
+
+_ORDERED: Final[set[type]] = {int, float, decimal.Decimal, dt.date, dt.datetime, dt.time, dt.timedelta}
+_SIZED: Final[set[type]] = {str, bytes, list, tuple, set, frozenset, dict}
+_FITTING: Final[dict[str, set[type]]] = {
+    **dict.fromkeys(("gt", "ge", "lt", "le"), _ORDERED),
+    "multiple_of": {int, float, decimal.Decimal},
+    **dict.fromkeys(("min_length", "max_length"), _SIZED),
+    "pattern": {str},
 }
 
 
@@ -65,6 +76,18 @@ class FieldSpec:
     def allowed(self) -> tuple[Any, ...]:
         """The values it may take, if its type lists them (`Literal`, `Enum`, `bool`); else empty."""
         return allowed_values(self.annotation)
+
+    @property
+    def misfit(self) -> str:
+        """A constraint that means nothing for the type, in words; empty if there is none.
+
+        pydantic would find out only when it validates the first value.
+        """
+        kinds = _classes(self.annotation)
+        for name, value in self.constraints:
+            if not kinds <= _FITTING[name] and kinds & (_ORDERED | _SIZED | {bool}):
+                return f"{name}={value!r} does not fit the type {self.type}"
+        return ""
 
     def but(self, **changes: Any) -> FieldSpec:
         """Return a copy with other values."""
@@ -149,6 +172,16 @@ def type_text(annotation: Any) -> str:
     plain = {None: "None", type(None): "None", ...: "...", Any: "Any"}
     known = plain.get(annotation) if annotation.__hash__ else None
     return known or getattr(annotation, "__name__", None) or str(annotation)
+
+
+def _classes(annotation: Any) -> set[type]:
+    """The classes that a value may have, without `None`."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in {typing.Union, types.UnionType}:
+        return {kind for arg in args if arg is not type(None) for kind in _classes(arg)}
+    if origin is Annotated:
+        return _classes(args[0])
+    return {kind for kind in (origin or annotation,) if isinstance(kind, type)}
 
 
 def allowed_values(annotation: Any) -> tuple[Any, ...]:

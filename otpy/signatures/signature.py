@@ -401,6 +401,8 @@ def _check(name: str, fields: tuple[FieldSpec, ...]) -> None:
             raise SignatureError(f"{name}.{field.name}: this name is taken by examples and predictions; choose another")
         if field.name in seen:
             raise SignatureError(f"{name}: field {field.name!r} appears twice")
+        if field.misfit:
+            raise SignatureError(f"{name}.{field.name}: {field.misfit}")
         if field.type.startswith("Literal["):
             bad = [value for value in field.allowed if not isinstance(value, (str, int, bool, type(None)))]
             if bad or not field.allowed:

@@ -194,6 +194,8 @@ class _Reader:
         if origin is typing.Literal:
             return typing.Literal[tuple(self.literal(item, text, begin) for item in items)]
         args = tuple(self.type(item, text, begin) for item in items)
+        if not args:
+            self.refuse(f"{text} is no type: the brackets are empty", at)
         try:
             return origin[args if len(args) != 1 else args[0]]
         except TypeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from otpy.actors import NORMAL, Call, ChildSpec, GenServer, NoReply, Restart, Stop, whereis
+from otpy.actors import NORMAL, Call, ChildSpec, GenServer, NoReply, Restart, Stop
 from otpy.clients.running import running
 from otpy.errors import ActorDown, NotRegistered, OtpyError, TeleprompterError
 from otpy.programs import Program
@@ -15,7 +15,7 @@ from otpy.telemetry import bus as telemetry
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from otpy.actors import Caller
+    from otpy.actors import Caller, Names
 
 __all__ = ["Teleprompter", "check_structure", "labels_of"]
 
@@ -109,9 +109,9 @@ class Teleprompter(Generic[P]):
         with telemetry.span("otpy.teleprompter", teleprompter=type(self).__name__):
             await supervisor.start_child(spec)
             try:
-                return await _outcome(name)  # type: ignore[no-any-return]
+                return await _outcome(running().names, name)  # type: ignore[no-any-return]
             finally:
-                run = whereis(name)
+                run = running().names.whereis(name)
                 if run is not None:
                     await supervisor.terminate_child(run)
 
@@ -123,13 +123,11 @@ class Teleprompter(Generic[P]):
         raise NotImplementedError
 
 
-async def _outcome(name: object) -> Any:
+async def _outcome(names: Names, name: object) -> Any:
     """Wait for a run's outcome, through the restarts of its process."""
-    from otpy.actors import current_names  # noqa: PLC0415 - the table of this application
-
     while True:
         try:
-            run = await current_names().wait_for(name, 5.0)
+            run = await names.wait_for(name, 5.0)
             return await run.call(_Result(), None)
         except NotRegistered as error:
             raise ActorDown(f"optimization {name}", "it was given up by its supervisor") from error
