@@ -108,7 +108,7 @@ class Client(GenServer):
             base_url = json.loads(await server.call(FirstLine()))["url"]
         assert base_url is not None, "settings without an address are refused when they are made"
         self.deployment = Deployment.of(self.client, settings, base_url)
-        self.transport = open_transport(base_url, max_connections=settings.max_concurrency)
+        self.transport = open_transport(base_url)
         self.breaker = Breaker(
             self.client,
             fail_max=settings.breaker.fail_max,
@@ -265,9 +265,10 @@ class Client(GenServer):
         self._pump()
 
     async def terminate(self, reason: Reason) -> None:  # noqa: ARG002 - the callback's signature
-        """Close the connections."""
-        for transport in (*self.retired, self.transport):
-            await transport.aclose()
+        """Close the connections, except under workers that are still at it; theirs go with the last of them."""
+        if not self.flying:
+            for transport in (*self.retired, self.transport):
+                await transport.aclose()
 
     def status(self) -> str:
         """Say what is going on, for the printed tree."""

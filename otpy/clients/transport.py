@@ -74,7 +74,9 @@ class Transport:
         address = self._urls.get(url)
         if address is None:
             address = self._urls[url] = httpx.URL(url)
-        request = httpx.Request("POST", address, headers=headers, content=body)
+        # pyreqwest lets a cancelled request run on in its own runtime; with the same deadline it ends there too
+        extensions = {"timeout": {"read": timeout}}
+        request = httpx.Request("POST", address, headers=headers, content=body, extensions=extensions)
         try:
             async with asyncio.timeout(timeout):
                 response = await self._inner.handle_async_request(request)
@@ -114,19 +116,17 @@ class Transport:
             await self._inner.aclose()
 
 
-def open_transport(base_url: str, *, max_connections: int | None = None) -> Transport:
-    """Open a transport to one server.
+def open_transport(base_url: str) -> Transport:
+    """Open a transport to one server, with as many connections as there are requests in flight.
 
     Args:
         base_url: The server; a proxy from the environment is used unless it is on this machine.
-        max_connections: Connections at the same time; `None` for any number.
     """
     from pyreqwest.client import ClientBuilder  # noqa: PLC0415 - only where a request is sent
     from pyreqwest.compatibility.httpx import HttpxTransport  # noqa: PLC0415 - the same
 
     builder = (
         ClientBuilder()
-        .max_connections(max_connections)
         .connect_timeout(timedelta(seconds=CONNECT_SECONDS))
         .follow_redirects(enable=False)
     )

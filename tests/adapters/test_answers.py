@@ -111,7 +111,7 @@ def test_an_answer(adapter, what, signature, text, becomes):
     assert all(name in raised.value.detail for name in becomes)
 
 
-# -- what is written is read again ---------------------------------------------------------------------------------------
+# -- what is written is read again ------------------------------------------------------------------------------------
 
 
 class Colour(enum.Enum):
@@ -193,7 +193,7 @@ def test_whatever_a_model_says_it_is_read_or_a_parse_error(name, text):
             assert isinstance(read["answer"], str)
 
 
-# -- asking again --------------------------------------------------------------------------------------------------------
+# -- asking again -----------------------------------------------------------------------------------------------------
 
 
 def test_asking_again_shows_the_answer_and_what_was_wrong_with_it():

@@ -79,7 +79,7 @@ def test_inputs_that_are_no_texts_are_written_as_json():
     assert JSONAdapter().question(several, values).content == (
         'a: x\ny\nb: [1, 2]\nc: 2026-01-02\nd: {"name": "é", "children": [{"name": "i", "children": []}]}'
     )
-    assert as_text(True) == "true"
+    assert as_text([True]) == "[true]"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 import otpy
 from otpy.actors import KILL
+from otpy.clients.client import ClientStatus
 from otpy.errors import (
     ActorDown,
     CircuitOpen,
@@ -86,7 +87,7 @@ def test_without_a_cache_every_request_is_asked():
 
 def test_answers_are_remembered_across_applications_and_across_sync_and_async_callers(tmp_path):
     cache = {"path": str(tmp_path / "answers.sqlite")}
-    with LoopbackLM({"answer": "once"}.copy and (lambda _: {"answer": "once"})) as server:
+    with LoopbackLM(lambda _: {"answer": "once"}) as server:
         program = otpy.Predict("question -> answer")
         with otpy.start(settings=settings(server, cache=cache)):
             first = program(question="q")
@@ -221,15 +222,17 @@ def test_no_more_requests_in_flight_than_allowed():
     assert len(server.requests) == 20
 
 
-def test_cancelling_the_caller_closes_the_upstream_connection():
-    with LoopbackLM(lambda _: Scripted(hold=True)) as server:
+def test_cancelling_the_caller_ends_its_worker_at_once_and_makes_room_for_the_next():
+    with LoopbackLM(lambda body: Scripted("ok", hold=body["messages"][0]["content"] == "slow")) as server:
 
         async def main():
-            async with otpy.start(settings=settings(server)) as app:
-                asking = asyncio.ensure_future(app.ask("default", request()))
+            async with otpy.start(settings=settings(server, max_concurrency=1)) as app:
+                asking = asyncio.ensure_future(app.ask("default", request("slow")))
                 await asyncio.to_thread(server.wait_for, 1)
                 asking.cancel()
-                await asyncio.to_thread(server.wait_for_disconnect)
+                answer = await app.ask("default", request("quick"))
+                assert answer.text == "ok"
+                assert not app.names.get(("workers", "default")).process.actor.tasks
 
         run(main)
 
@@ -272,7 +275,8 @@ class TestCrashes:
     def test_a_crashed_client_is_restarted_and_the_requests_on_their_way_are_answered_once(self):
         async def crash(app):
             old = app.names.get(("client", "default"))
-            old.exit("planted crash")
+            old.cast("a message that no callback knows")
+            await old.join(5)
             assert await app.names.wait_for(("client", "default"), 5) != old
 
         server, tree = self.held(crash, "client")
@@ -339,6 +343,7 @@ class TestBreaker:
                     broken[0] = False
                     await asyncio.sleep(0.25)
                     assert (await app.ask("default", request("trial"))).text == "up"
+                    assert (await app.names.get(("client", "default")).call(ClientStatus()))["breaker"] == "closed"
                     assert "circuit" not in app.render()
 
             run(main)
