@@ -177,6 +177,7 @@ class Port(GenServer):
 
     def _ended(self, status: int) -> None:
         self._exited = PortExited(self.command[0], status, "\n".join(self._errors[-5:]))
+        self._close_input()
         if not self._gone.done():
             self._gone.set_result(None)
         self.ref.send(_Ended(status, ""))
@@ -199,9 +200,7 @@ class Port(GenServer):
         """Ask the program to end, and kill it if it has not after `grace` seconds."""
         if self._gone.done():
             return
-        assert self._popen.stdin is not None
-        with contextlib.suppress(OSError):
-            self._popen.stdin.close()
+        self._close_input()
         self._popen.terminate()
         await asyncio.wait((self._gone,), timeout=self.grace)
         if not self._gone.done():
@@ -210,5 +209,11 @@ class Port(GenServer):
 
     def _reap(self, _: Process) -> None:
         """Whatever ended the port ends the program: a killed port has had no `terminate`."""
+        self._close_input()
         if self._popen.poll() is None:
             self._popen.kill()
+
+    def _close_input(self) -> None:
+        assert self._popen.stdin is not None
+        with contextlib.suppress(OSError):  # the other end may be gone
+            self._popen.stdin.close()

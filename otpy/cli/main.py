@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -28,11 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from otpy.cli.commands import app
     from otpy.cli.failures import INTERRUPTED, explained
+    from otpy.cli.notices import noticed
 
+    debugging = os.environ.get("OTPY_DEBUG", "0") not in {"", "0"}
     try:
-        status = app(args=arguments, prog_name="otpy", standalone_mode=False)
+        with contextlib.nullcontext() if debugging else noticed():
+            status = app(args=arguments, prog_name="otpy", standalone_mode=False)
     except BaseException as error:
-        if os.environ.get("OTPY_DEBUG", "0") not in {"", "0"}:
+        if debugging:
             raise
         line, status = explained(error)
         print(f"otpy: {line}", file=sys.stderr)

@@ -12,7 +12,7 @@ import json
 import random
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from otpy.actors import Call, Caller, Cast, Down, FirstLine, GenServer, NoReply, monitor, whereis
 from otpy.clients.breaker import Breaker
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from otpy.clients.transport import Transport
     from otpy.config.settings import ClientSettings
     from otpy.lm import LMRequest, LMResponse
+    from otpy.supervisors import TaskSupervisorRef
 
 __all__ = ["Ask", "Client", "ClientStatus"]
 
@@ -174,20 +175,18 @@ class Client(GenServer):
         except CircuitOpen as error:
             self._failed(flight, error)
             return
+        workers = whereis(("workers", self.client))
+        if workers is None:  # they have just died, and this process is about to be restarted after them
+            permit.neutral()
+            return
         flight.attempt += 1
         flight.outcome = None
         flight.permit = permit
         job = Job(self.ref, self.deployment, self.transport, flight)
-        flight.worker = self._workers().async_nolink(send, job).ref
+        flight.worker = cast("TaskSupervisorRef", workers).async_nolink(send, job).ref
         self.flying[monitor(flight.worker)] = flight
         for caller in flight.callers:
             caller.delegate(flight.worker)
-
-    def _workers(self) -> Any:
-        workers = whereis(("workers", self.client))
-        if workers is None:
-            raise ConfigError(f"client {self.client!r} has no workers")  # a crash: rest_for_one puts it right
-        return workers
 
     # -- outcomes --------------------------------------------------------------------------------------------------
 

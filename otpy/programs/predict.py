@@ -281,12 +281,11 @@ def _demos(signature: type[Signature], demos: Iterable[Mapping[str, Any]]) -> tu
 
 
 def _demo(signature: type[Signature], number: int, demo: Mapping[str, Any]) -> Example:
-    """Keep the signature's fields of a demo, validated, if they can also be shown to a model."""
+    """Keep the signature's fields of a demo, validated, if they can also be written as JSON and read again."""
     try:
         inputs = signature.validate_inputs({name: demo[name] for name in signature.input_fields if name in demo})
         outputs = signature.validate_outputs({name: demo[name] for name in signature.output_fields if name in demo})
-        signature.dump_inputs(inputs)
-        signature.dump_outputs(outputs)
+        signature.read_json({**signature.dump_inputs(inputs), **signature.dump_outputs(outputs)})
     except SignatureError as error:
         raise SignatureError(f"demo {number}: {error}") from None
     return Example(inputs, **outputs).with_inputs(*inputs)

@@ -16,7 +16,7 @@ from otpy.errors import ProgramError
 from otpy.programs import files
 from otpy.programs.parts import frozen, mapped, programs_in, thawed
 from otpy.programs.trace import Call, calling
-from otpy.programs.worker import in_worker, run_here_or_on_loop
+from otpy.programs.worker import in_worker
 from otpy.signatures import Prediction
 from otpy.signatures.annotations import annotations_of
 
@@ -109,13 +109,14 @@ class Program(metaclass=ProgramMeta):
             ClientError: If the model could not be asked.
         """
         self._refuse(args, inputs)
-        if running().on_loop():
+        application = running()
+        if application.on_loop():
             raise ProgramError(
                 f"{type(self).__name__} was called synchronously on the event loop, which would wait for itself;"
                 " use `await program.acall(...)`"
             )
         if self._is_async():
-            return run_here_or_on_loop(self.acall(**inputs), blocks=self._blocks())
+            return application.run(self.acall(**inputs))
         with calling(self) as call:
             return self._finished(self.forward(**inputs), call)
 
@@ -130,12 +131,6 @@ class Program(metaclass=ProgramMeta):
     @classmethod
     def _is_async(cls) -> bool:
         return inspect.iscoroutinefunction(cls.forward)
-
-    def _blocks(self) -> bool:
-        """Whether a `forward` in it is a plain method, which wants a thread."""
-        if "blocks" not in self._memo:
-            self._memo["blocks"] = not self._is_async() or any(part._blocks() for _, part in self._children())  # noqa: SLF001 - a program too
-        return bool(self._memo["blocks"])
 
     def _refuse(self, args: tuple[Any, ...], inputs: Mapping[str, Any]) -> None:
         """Refuse what `forward` would not take, before anything is started."""

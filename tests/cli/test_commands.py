@@ -186,3 +186,56 @@ def test_the_version_is_the_distributions(otpy):
     ran = otpy("--version")
     assert ran.status == 0
     assert ran.out.startswith("otpy ")
+
+
+def sorted_with_demos(conversation):
+    """Knows the topic of a message only if the conversation shows examples."""
+    words = {
+        "brake": "brakes",
+        "stop": "brakes",
+        "shift": "gears",
+        "gear": "gears",
+        "lamp": "lights",
+        "light": "lights",
+    }
+    words |= {
+        "collect": "pickup",
+        "ready": "pickup",
+        "cost": "price",
+        "charge": "price",
+        "tyre": "tyre",
+        "valve": "tyre",
+    }
+    known = len(conversation) > 2
+    return {"topic": next((topic for word, topic in words.items() if known and word in conversation[-1]), "price")}
+
+
+def test_the_demo_shows_before_and_after_and_saves_the_better_program(otpy, server, tmp_path):
+    server.answer = sorted_with_demos
+    where = ["--lm", "openai_compatible/m", "--base-url", server.url]
+    ran = otpy("demo", *where)
+    assert (ran.status, ran.err) == (0, "")
+    for part in (
+        "zero-shot",
+        "few-shot",
+        "Before and after",
+        "What changed",
+        "The supervision tree",
+        "demo-program.json",
+    ):
+        assert part in ran.out
+    assert "client" in ran.out.split("The supervision tree")[1]
+    assert (tmp_path / "demo-program.json").exists()
+    ran = otpy("demo", *where, "--json", "--out", "other.json")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.json["after"]["score"] > ran.json["before"]["score"]
+    assert (tmp_path / "other.json").read_bytes() == (tmp_path / "demo-program.json").read_bytes()
+
+
+@pytest.mark.local_model
+def test_the_demo_runs_on_the_real_model(otpy):
+    from otpy.config.local_models import cache_dir
+
+    ran = otpy("demo", "--dev", 4, "--train", 6, "--json", OTPY_CACHE_DIR=str(cache_dir()))
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.json["after"]["failed"] == 0

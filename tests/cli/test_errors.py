@@ -75,7 +75,7 @@ MISTAKES = [
     ({"--lm": "gpt", "--base-url": None}, 2, ["gpt", "provider/model"]),
     ({"--lm": "openai/gpt-x", "--base-url": None}, 2, ["OPENAI_API_KEY"]),
     ({"--base-url": "nonsense"}, 2, ["nonsense"]),
-    ({"--max-concurrency": "0"}, 2, ["max_concurrency", "0"]),
+    ({"--max-concurrency": "0"}, 2, ["--max-concurrency", "0"]),
     ({"--max-concurrency": "many"}, 2, ["--max-concurrency", "many"]),
     ({"--limit": "0"}, 2, ["--limit", "0"]),
     ({"--out": "no/such/results.jsonl"}, 2, ["--out", "no/such"]),

@@ -40,7 +40,7 @@ def run(play):
     return run
 
 
-# -- one question --------------------------------------------------------------------------------------------------------
+# -- one question -----------------------------------------------------------------------------------------------------
 
 
 def test_it_returns_a_prediction_of_the_outputs_with_what_it_cost(run):
@@ -98,7 +98,7 @@ def test_an_error_of_the_client_is_the_callers(play):
         Predict(Triage)(query="x")
 
 
-# -- asked again ---------------------------------------------------------------------------------------------------------
+# -- asked again ------------------------------------------------------------------------------------------------------
 
 
 def test_an_answer_that_does_not_fit_is_asked_again_with_the_reason(run):
@@ -132,7 +132,7 @@ def test_an_answer_that_was_cut_off_says_so(play):
         Predict(Triage, max_reasks=0, max_tokens=3)(query="x")
 
 
-# -- it is made of what fits ------------------------------------------------------------------------------------------------
+# -- it is made of what fits ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_parameter_out_of_range_is_refused_wherever_it_is_given(parameters, sa
 
 
 def test_an_unknown_parameter_is_refused():
-    with pytest.raises(ProgramError, match="no parameter 'heat'; there are .*temperature"):
+    with pytest.raises(ProgramError, match=r"no parameter 'heat'; there are .*temperature"):
         Predict(Triage).with_config(heat=3)
     with pytest.raises(TypeError):
         Predict(Triage, heat=3)  # type: ignore[call-arg]
