@@ -10,7 +10,8 @@ import concurrent.futures
 import contextlib
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -20,6 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["Node", "new_event_loop"]
 
 T = TypeVar("T")
+
+INTERRUPT_SECONDS: Final = 5.0
+"""How long, after Ctrl-C, what was running has to clean up."""
+
+
+def _settle(task: asyncio.Task[T], outcome: concurrent.futures.Future[T]) -> None:
+    """Hand a task's outcome over to the thread that waits for it."""
+    if task.cancelled():
+        outcome.set_exception(concurrent.futures.CancelledError())
+    elif (error := task.exception()) is not None:
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(task.result())
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -100,13 +114,20 @@ class Node:
         if self.here():
             coroutine.close()
             raise RuntimeError("this thread runs the node's loop; await the coroutine instead of run()")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+        context = copy_context()
+        tasks: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            tasks.append(self.loop.create_task(coroutine, context=context))
+            tasks[0].add_done_callback(lambda task: _settle(task, outcome))
+
+        self.loop.call_soon_threadsafe(begin)
         try:
-            return future.result()
+            return outcome.result()
         except KeyboardInterrupt:
-            future.cancel()
-            with contextlib.suppress(concurrent.futures.CancelledError, Exception):
-                future.result(timeout=5.0)
+            self.loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            concurrent.futures.wait((outcome,), timeout=INTERRUPT_SECONDS)
             raise
 
     def __enter__(self) -> Self:

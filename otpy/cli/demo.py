@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from otpy.application import start
-from otpy.cli.failures import Stopped
 from otpy.cli.local_models import pulled
-from otpy.cli.measuring import measured, summary
+from otpy.cli.measuring import finished, summary
 from otpy.cli.targets import checked, writable
 from otpy.clients import models
 from otpy.evaluate import Evaluate, EvaluationResult, Scored, check_labels, exact_match, load_dataset
@@ -113,22 +112,13 @@ def _improved(
         display_progress=screen.shows_progress,
     )
     with application:
-        before = _finished(evaluation, program)
+        before = finished(evaluation, program)
         screen.line(f"zero-shot: {before}")
         better = teleprompter.compile(program, trainset=trainset)
         screen.line(f"bootstrapped {len(better.demos)} demos from the examples it got right")
-        after = _finished(evaluation, better)
+        after = finished(evaluation, better)
         screen.line(f"few-shot:  {after}")
         return Outcome(before, after, better, application.render())
-
-
-def _finished(evaluation: Evaluate, program: Predict) -> EvaluationResult:
-    result, stopped = measured(evaluation, program)
-    if stopped:
-        raise Stopped(f"interrupted after {len(result.rows)} of {result.total} rows; nothing was kept", 130)
-    if not result.scored:
-        raise Stopped(f"no row was scored; the first failed with {result.failed[0].explanation}", 1)
-    return result
 
 
 def _show(screen: Screen, found: Outcome, example: Example, out: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from otpy.application import start
 from otpy.cli.failures import FAILED, INTERRUPTED, Stopped
-from otpy.cli.targets import checked, found_metric, found_program, found_rows, writable
+from otpy.cli.targets import checked, found_metric, found_program, found_rows, refused, signature_of, writable
 from otpy.errors import EvaluationAborted
 from otpy.evaluate import Evaluate, EvaluationResult
 from otpy.programs import save
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from otpy.programs import Program
     from otpy.signatures import Example
 
-__all__ = ["Job", "measured", "run_eval", "run_optimize", "summary"]
+__all__ = ["Job", "finished", "run_eval", "run_optimize", "summary"]
 
 SHOWN = 5
 """How many failures are shown; all of them are in `--out`."""
@@ -37,7 +37,7 @@ class Job:
         metric: Names the metric.
         lm: `provider/model`, or `None` for what the settings say.
         base_url: The server's address, or `None`.
-        max_concurrency: Rows in flight, or `None`.
+        max_concurrency: Rows in flight, or `None` for the default of what does the work.
         limit: Rows to take, or `None` for all.
         inputs: Input columns, or `None` for the program's own.
         state: A saved program whose demos and instructions the program takes over, or `None`.
@@ -115,29 +115,37 @@ def run_optimize(
         dev: Rows to measure on, before and after.
         out: Where the program goes.
     """
-    from otpy.teleprompters import BootstrapFewShot, LabeledFewShot
+    from otpy.teleprompters import BootstrapFewShot, LabeledFewShot, Teleprompter
 
     writable(out, "--out")
     program, metric, columns = job.program_and_metric()
     trainset = job.rows(job.data, program, columns)
     evaluation = job.evaluation(job.rows(dev, program, columns), metric, screen) if dev is not None else None
-    teleprompter: LabeledFewShot | BootstrapFewShot
+    application = job.application()
+    teleprompter: Teleprompter[Program]
     if optimizer == "labeled":
-        teleprompter = LabeledFewShot(k=max_demos, seed=seed)
+        if evaluation is None:
+            raise refused("--dev", "the labeled optimizer asks no model; give rows to measure on, before and after")
+        teleprompter = LabeledFewShot[Program](k=max_demos, seed=seed)
     else:
-        teleprompter = BootstrapFewShot(
-            metric=metric, max_bootstrapped_demos=max_demos, max_labeled_demos=max_demos, seed=seed
+        teleprompter = BootstrapFewShot[Program](
+            metric,
+            max_bootstrapped_demos=max_demos,
+            max_labeled_demos=max_demos,
+            max_concurrency=job.max_concurrency or 8,
+            seed=seed,
+            display_progress=screen.shows_progress,
         )
-    with job.application():
-        before = evaluation(program) if evaluation is not None else None
+    with application:
+        before = finished(evaluation, program) if evaluation is not None else None
         better = teleprompter.compile(program, trainset=trainset)
         save(better, out)
-        after = evaluation(better) if evaluation is not None else None
+        after = finished(evaluation, better, kept=f"the program is kept in {out}") if evaluation is not None else None
     demos = {path: len(predictor.demos) for path, predictor in better.named_predictors()}
     screen.table(["predictor", "demos"], demos.items())
     if before is not None and after is not None:
         screen.table(["", "score"], [["before", before], ["after", after]])
-    screen.line(f"saved {out}; measure it: otpy eval --program {out} --data {dev or 'ROWS'} --metric {job.metric}")
+    screen.line(f"saved {out}; measure it: otpy eval --program {_again(program, job, out)} --metric {job.metric}")
     screen.result(
         {
             "command": "optimize",
@@ -149,6 +157,30 @@ def run_optimize(
             "after": summary(after) if after is not None else None,
         }
     )
+
+
+def _again(program: Program, job: Job, out: Path) -> str:
+    """How the saved program is named: by its file alone, or with the code that a composition needs."""
+    return f"{out}" if signature_of(program) is not None else f"{job.program} --load {out}"
+
+
+def finished(evaluation: Evaluate, program: Program, kept: str = "nothing was kept") -> EvaluationResult:
+    """Return the result of an evaluation that has to be whole for the work to go on.
+
+    Args:
+        evaluation: The evaluation.
+        program: The program.
+        kept: What to say of the work so far, if this is interrupted.
+
+    Raises:
+        Stopped: After Ctrl-C, or if no row could be scored.
+    """
+    result, stopped = measured(evaluation, program)
+    if stopped:
+        raise Stopped(f"interrupted after {len(result.rows)} of {result.total} rows; {kept}", INTERRUPTED)
+    if not result.scored:
+        raise Stopped(f"no row was scored; the first failed with {result.failed[0].explanation}", FAILED)
+    return result
 
 
 def measured(evaluation: Evaluate, program: Program) -> tuple[EvaluationResult, bool]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otpy.telemetry import bus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 __all__ = ["noticed"]
 
@@ -22,7 +22,7 @@ NOTICES: Final = {
 
 
 @contextlib.contextmanager
-def noticed() -> Iterator[None]:
+def noticed() -> Generator[None]:
     """Print notices while the block runs; the crash reports behind them are for `OTPY_DEBUG=1`."""
     logger, silent = logging.getLogger("otpy"), logging.NullHandler()
     logger.addHandler(silent)

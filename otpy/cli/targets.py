@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from otpy.evaluate import Metric
     from otpy.signatures import Example
 
-__all__ = ["checked", "found_metric", "found_program", "found_rows", "signature_of", "writable"]
+__all__ = ["checked", "found_metric", "found_program", "found_rows", "refused", "signature_of", "writable"]
 
 METRICS = {"exact_match": exact_match, "f1": f1}
 _PATH = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
@@ -50,10 +50,10 @@ def _named_program(text: str) -> Program:
         return Predict(text)
     if text.endswith(".json") or Path(text).is_file():
         if not Path(text).is_file():
-            raise _refused("--program", f"no such file: {text}")
+            raise refused("--program", f"no such file: {text}")
         return load_file(text)
     if not (match := _PATH.fullmatch(text)):
-        raise _refused(
+        raise refused(
             "--program",
             f'{text!r} is no module:attribute, no saved program.json and no signature like "question -> answer"',
         )
@@ -63,8 +63,8 @@ def _named_program(text: str) -> Program:
     if isinstance(found, SignatureMeta):
         return Predict(found)
     if inspect.isclass(found) and issubclass(found, Program):
-        raise _refused("--program", f"{text} is the class {found.__name__}; name a program made from it")
-    raise _refused("--program", f"{text} is {_kind(found)}; name a program or a signature")
+        raise refused("--program", f"{text} is the class {found.__name__}; name a program made from it")
+    raise refused("--program", f"{text} is {_kind(found)}; name a program or a signature")
 
 
 def signature_of(program: Program) -> SignatureMeta | None:
@@ -90,16 +90,16 @@ def found_metric(text: str, program: Program) -> tuple[Metric, tuple[str, ...]]:
         outputs = tuple(signature.output_fields) if signature is not None else ()
         if not field:
             example = outputs[0] if outputs else "FIELD"
-            raise _refused("--metric", f"{text!r} needs a field: {name}:{example}")
+            raise refused("--metric", f"{text!r} needs a field: {name}:{example}")
         if outputs and field not in outputs:
-            raise _refused("--metric", f"the program has no output {field!r}; it has: {', '.join(outputs)}")
+            raise refused("--metric", f"the program has no output {field!r}; it has: {', '.join(outputs)}")
         return METRICS[name](field), (field,)
     if not (match := _PATH.fullmatch(text)):
         known = ", ".join(f"{known}:FIELD" for known in METRICS)
-        raise _refused("--metric", f"unknown metric {text!r}; known: {known}, or your own as module:function")
+        raise refused("--metric", f"unknown metric {text!r}; known: {known}, or your own as module:function")
     found = _imported("--metric", **match.groupdict())
     if not callable(found):
-        raise _refused("--metric", f"{text} is {_kind(found)}; name a function (example, prediction, trace=None)")
+        raise refused("--metric", f"{text} is {_kind(found)}; name a function (example, prediction, trace=None)")
     return found, ()
 
 
@@ -126,7 +126,7 @@ def found_rows(
         names = program.input_names
     else:
         kind = type(program).__name__
-        raise _refused("--inputs", f"a {kind} does not say which columns are its inputs: --inputs column,column")
+        raise refused("--inputs", f"a {kind} does not say which columns are its inputs: --inputs column,column")
     examples = load_dataset(path, inputs=names, required=(*names, *columns))
     if signature is not None:
         check_labels(examples, signature, path)
@@ -158,11 +158,11 @@ def writable(path: Path | None, option: str) -> None:
     if path is None:
         return
     if path.is_dir():
-        raise _refused(option, f"{path} is a directory; name a file")
+        raise refused(option, f"{path} is a directory; name a file")
     if not path.parent.is_dir():
-        raise _refused(option, f"no such directory: {path.parent}")
+        raise refused(option, f"no such directory: {path.parent}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise _refused(option, f"no permission to write {path}")
+        raise refused(option, f"no permission to write {path}")
 
 
 def _imported(option: str, module: str, attribute: str) -> Any:
@@ -174,18 +174,18 @@ def _imported(option: str, module: str, attribute: str) -> Any:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
-            raise _refused(option, f"no module {module!r} here ({here}) or among the installed ones") from error
-        raise _refused(option, f"importing {module!r} failed: {error}") from error
+            raise refused(option, f"no module {module!r} here ({here}) or among the installed ones") from error
+        raise refused(option, f"importing {module!r} failed: {error}") from error
     except OtpyError as error:
-        raise _refused(option, f"importing {module!r} failed: {error}") from error
+        raise refused(option, f"importing {module!r} failed: {error}") from error
     except Exception as error:
-        raise _refused(option, f"importing {module!r} failed: {type(error).__name__}: {error}") from error
+        raise refused(option, f"importing {module!r} failed: {type(error).__name__}: {error}") from error
     for step in attribute.split("."):
         try:
             found = getattr(found, step)
         except AttributeError as error:
             names = ", ".join(sorted(name for name in vars(found) if not name.startswith("_"))[:12])
-            raise _refused(option, f"{module!r} has no {attribute!r}; it has: {names}") from error
+            raise refused(option, f"{module!r} has no {attribute!r}; it has: {names}") from error
     return found
 
 
@@ -194,5 +194,6 @@ def _kind(value: object) -> str:
     return f"{type(value).__name__} {name}" if name else f"of type {type(value).__name__}"
 
 
-def _refused(option: str, why: str) -> typer.BadParameter:
+def refused(option: str, why: str) -> typer.BadParameter:
+    """Return the error for an option whose value can't be used, with the reason."""
     return typer.BadParameter(why, param_hint=option)

@@ -12,7 +12,7 @@ from otpy.programs.program import Program
 from otpy.signatures import OutputField
 
 if TYPE_CHECKING:
-    from otpy.signatures import Prediction, Signature
+    from otpy.signatures import Prediction, Signature, SignatureMeta
 
 __all__ = ["ChainOfThought"]
 
@@ -36,7 +36,7 @@ class ChainOfThought(Program):
 
     predict: Predict
 
-    def __init__(self, signature: type[Signature] | str, **config: Any) -> None:
+    def __init__(self, signature: SignatureMeta | str, **config: Any) -> None:
         """Put the reasoning in front."""
         plain = Predict(signature).signature
         self.predict = Predict(plain.prepend("reasoning", OutputField(desc="think step by step")), **config)

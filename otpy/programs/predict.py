@@ -58,7 +58,7 @@ class Predict(Program):
 
     def __init__(  # noqa: PLR0913 - each is a parameter of the question
         self,
-        signature: type[Signature] | str,
+        signature: SignatureMeta | str,
         *,
         client: str = "default",
         adapter: Adapter | None = None,

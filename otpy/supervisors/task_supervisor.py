@@ -138,7 +138,7 @@ class TaskSupervisorRef(Ref[Any]):
                     wanted += 1
         finally:
             feeding.cancel()
-            stream.kill_all()
+            await stream.kill_all()
             await asyncio.gather(feeding, return_exceptions=True)
 
 
@@ -231,10 +231,13 @@ class _Stream(Generic[T]):
             await self.news
         return self.outcomes.popleft()
 
-    def kill_all(self) -> None:
-        """Kill what still runs."""
+    async def kill_all(self) -> None:
+        """Kill what still runs, and return when it is gone."""
         for process in list(self.running):
             process.signal(None, KILL)
+        while self.running:
+            self.news = self.loop.create_future()
+            await self.news
 
 
 class TaskSupervisor(GenServer):

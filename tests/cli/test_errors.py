@@ -28,6 +28,7 @@ FILES = {
     "needs.py": "import a_module_that_is_not_there\n",
     "contract.py": "from otpy.signatures import Signature\nprogram = Signature('question')\n",
     "rows.jsonl": '{"query": "What do I owe?", "intent": "bill"}\n',
+    "more.jsonl": '{"query": "What do I owe?", "intent": "bill"}\n' * 12,
     "labels.jsonl": '{"query": "a", "intent": "bill"}\n{"query": "b", "intent": "bil"}\n',
     "column.jsonl": '{"query": "a", "intent": "bill"}\n{"text": "b", "intent": "bill"}\n',
     "json.jsonl": '{"query": "a", "intent": "bill"}\n{"query": \n',
@@ -108,7 +109,8 @@ def test_a_mistake_is_one_line_that_names_it(otpy, write, changed, status, named
         (["optimize", *[p for o in OK.items() for p in o], "--optimizer", "magic"], 2, ["magic", "bootstrap"]),
         (["optimize", *[p for o in OK.items() for p in o], "--max-demos", "0"], 2, ["--max-demos", "0"]),
         (["optimize", *[p for o in OK.items() for p in o], "--dev", "none.jsonl"], 1, ["none.jsonl"]),
-        (["optimize", *[p for o in OK.items() for p in o]], 1, ["127.0.0.1:9"]),
+        (["optimize", *[p for o in OK.items() for p in o], "--optimizer", "labeled"], 2, ["--dev"]),
+        (["optimize", *[p for o in (OK | {"--data": "more.jsonl"}).items() for p in o]], 1, ["127.0.0.1:9"]),
     ],
     ids=lambda value: " ".join(map(str, value))[:60] if isinstance(value, list) else str(value),
 )
