@@ -10,7 +10,7 @@ from otpy.cli.failures import FAILED, INTERRUPTED, Stopped
 from otpy.cli.targets import checked, found_metric, found_program, found_rows, refused, signature_of, writable
 from otpy.errors import EvaluationAborted
 from otpy.evaluate import Evaluate, EvaluationResult
-from otpy.programs import save
+from otpy.programs import Program, save
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from otpy.application import Application
     from otpy.cli.screen import Screen
     from otpy.evaluate import Metric
-    from otpy.programs import Program
     from otpy.signatures import Example
 
 __all__ = ["Job", "finished", "run_eval", "run_optimize", "summary"]

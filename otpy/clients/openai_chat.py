@@ -5,11 +5,11 @@ Source: OpenAI API reference, "Chat Completions"; llama.cpp's `tools/server/READ
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import email.utils
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.errors import (
     LMAuthError,
@@ -27,6 +27,8 @@ __all__ = ["PROFILES", "Profile", "classify_error", "decode", "encode", "retry_a
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds; a provider that asks for more is taken to ask for this."""
+_TOO_LONG: Final = ("exceeds the available context size", "maximum context length")
+"""What llama.cpp and vLLM say, in releases that give no code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +128,21 @@ def decode(status: int, headers: Mapping[str, str], body: bytes) -> LMResponse:
     return LMResponse(text, model, finish, usage)
 
 
+class _QuotaUsedUp(LMStatusError):
+    """A 429 that no waiting cures."""
+
+    @property
+    def retryable(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
+        return False
+
+
 def _invalid(why: str, body: bytes) -> LMResponseInvalid:
     start = _start(body)
     return LMResponseInvalid(f"{why}; it begins with {start!r}", status=200, body=start)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _start(body: bytes) -> str:
@@ -139,7 +153,7 @@ def _usage(counts: Any) -> Usage:
     def number(*path: str) -> int:
         value = counts
         for name in path:
-            value = value.get(name) if isinstance(value, dict) else None
+            value = _object(value).get(name)
         return value if isinstance(value, int) and value >= 0 else 0
 
     return Usage(
@@ -160,12 +174,11 @@ def classify_error(status: int, headers: Mapping[str, str], body: bytes) -> LMEr
         body: The whole body.
     """
     try:
-        error = json.loads(body)
-        error = error.get("error", error) if isinstance(error, dict) else {}
-        error = error if isinstance(error, dict) else {"message": str(error)}
+        answer = _object(json.loads(body))
+        error = _object(answer.get("error", answer)) or {"message": answer.get("error")}
+        said = str(error.get("message") or _start(body) or "no further word")[:500]
     except (ValueError, RecursionError):
-        error = {}
-    said = str(error.get("message") or _start(body) or "no further word")
+        error, said = {}, _start(body) or "no further word"
     codes = {str(error.get("code")), str(error.get("type"))}
     common: dict[str, Any] = {"status": status, "retry_after": retry_after(headers), "body": _start(body)}
     if status in {401, 403}:
@@ -173,16 +186,17 @@ def classify_error(status: int, headers: Mapping[str, str], body: bytes) -> LMEr
             f"the provider refuses the API key ({status}): {said}; check the key's environment variable or api_key",
             **common,
         )
-    if codes & {"context_length_exceeded", "exceed_context_size_error"} or status == 413:
+    too_long = status == 413 or any(words in said for words in _TOO_LONG)
+    if too_long or codes & {"context_length_exceeded", "exceed_context_size_error"}:
         return LMContextWindowExceeded(f"the prompt is too long for the model: {said}; use fewer demos", **common)
     if status == 429 and "insufficient_quota" in codes:
-        return LMStatusError(f"the account's quota is used up: {said}", **{**common, "status": 402})
+        return _QuotaUsedUp(f"the account's quota is used up (429): {said}; waiting does not help", **common)
     if status == 404:
         return LMStatusError(f"not found (404): {said}; check the model's name and base_url", **common)
     return LMStatusError(f"the provider answered {status}: {said}", **common)
 
 
-def retry_after(headers: Mapping[str, str], now: datetime.datetime | None = None) -> float | None:
+def retry_after(headers: Mapping[str, str], now: dt.datetime | None = None) -> float | None:
     """Return how many seconds the provider asks us to wait, or `None`.
 
     Args:
@@ -203,11 +217,11 @@ def retry_after(headers: Mapping[str, str], now: datetime.datetime | None = None
         except ValueError:
             try:
                 date = email.utils.parsedate_to_datetime(value)
-            except ValueError:
+                if date.tzinfo is None:
+                    date = date.replace(tzinfo=dt.UTC)
+                seconds = (date - (now or dt.datetime.now(dt.UTC))).total_seconds()
+            except (ValueError, OverflowError):
                 continue
-            if date.tzinfo is None:
-                date = date.replace(tzinfo=datetime.UTC)
-            seconds = (date - (now or datetime.datetime.now(datetime.UTC))).total_seconds()
         if seconds == seconds:  # noqa: PLR0124 - a NaN is no number of seconds
             return min(max(seconds, 0.0), LONGEST_WAIT)
     return None

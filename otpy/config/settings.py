@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from typing_extensions import Self
 
 from otpy.errors import ConfigError
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic_core import ErrorDetails
+    from typing_extensions import Self
 
 __all__ = ["BreakerSettings", "CacheSettings", "ClientSettings", "RetrySettings", "Settings"]
 
@@ -59,10 +59,10 @@ class RetrySettings(_Frozen):
         max_wait: If a provider asks for a longer wait than this, in seconds, the request fails instead.
     """
 
-    max_attempts: int = Field(5, ge=1)
-    base: float = Field(0.5, gt=0)
-    cap: float = Field(20.0, gt=0)
-    max_wait: float = Field(120.0, ge=0)
+    max_attempts: int = Field(default=5, ge=1)
+    base: float = Field(default=0.5, gt=0)
+    cap: float = Field(default=20.0, gt=0)
+    max_wait: float = Field(default=120.0, ge=0)
 
 
 class BreakerSettings(_Frozen):
@@ -73,8 +73,8 @@ class BreakerSettings(_Frozen):
         reset_timeout: Seconds until one trial request is let through.
     """
 
-    fail_max: int = Field(5, ge=1)
-    reset_timeout: float = Field(5.0, gt=0)
+    fail_max: int = Field(default=5, ge=1)
+    reset_timeout: float = Field(default=5.0, gt=0)
 
 
 class ClientSettings(_Frozen):
@@ -102,12 +102,12 @@ class ClientSettings(_Frozen):
     base_url: str | None = None
     api_key: SecretStr | None = None
     api_key_env: str | None = None
-    temperature: float | None = Field(None, ge=0)
-    max_tokens: int | None = Field(None, ge=1)
-    timeout: float = Field(120.0, gt=0)
-    max_concurrency: int | None = Field(None, ge=1)
-    requests_per_minute: int | None = Field(None, ge=1)
-    parallel: int = Field(1, ge=1, le=64)
+    temperature: float | None = Field(default=None, ge=0)
+    max_tokens: int | None = Field(default=None, ge=1)
+    timeout: float = Field(default=120.0, gt=0)
+    max_concurrency: int | None = Field(default=None, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    parallel: int = Field(default=1, ge=1, le=64)
     cache: bool = True
     profile: Literal["generic", "openai", "llama_cpp"] | None = None
     retry: RetrySettings = RetrySettings()
@@ -199,7 +199,7 @@ class CacheSettings(_Frozen):
     enabled: bool = True
     disk: bool = True
     path: Path | None = None
-    max_memory_entries: int = Field(100_000, ge=1)
+    max_memory_entries: int = Field(default=100_000, ge=1)
 
     def resolved_path(self) -> Path | None:
         """Return the file, or `None` for memory only."""

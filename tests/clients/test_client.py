@@ -174,7 +174,7 @@ def test_retry_after_is_honoured():
 def test_what_will_not_pass_is_not_tried_again_and_says_what_to_do(failure, error, words):
     with LoopbackLM(lambda _: Scripted(**failure)) as server:
         (answer,) = ask(server, "hello")
-    assert type(answer) is error
+    assert isinstance(answer, error)
     assert words in str(answer)
     assert "sk-secret" not in repr(answer)
     assert len(server.requests) == 1
@@ -257,7 +257,8 @@ def test_a_shared_request_is_cancelled_only_when_nobody_waits_for_it(tmp_path):
 class TestCrashes:
     """Law 1: kill it on the real path, and see who noticed, who restarted, and that nothing was lost."""
 
-    def held(self, body, what):
+    def held(self, body, what, asked_again=0):
+        """Hold five requests upstream, run `body(app)`, wait for those asked again, then let all be answered."""
         with LoopbackLM(lambda _: Scripted("survived", hold=True)) as server:
 
             async def main():
@@ -265,6 +266,7 @@ class TestCrashes:
                     asking = [asyncio.ensure_future(app.ask("default", request(str(n)))) for n in range(5)]
                     await asyncio.to_thread(server.wait_for, 5)
                     await body(app)
+                    await asyncio.to_thread(server.wait_for, 5 + asked_again)
                     server.release()
                     return [answer.text for answer in await asyncio.gather(*asking)], app.render()
 
@@ -288,14 +290,14 @@ class TestCrashes:
             workers = app.names.get(("workers", "default")).process.actor
             next(iter(workers.tasks)).ref.exit(KILL)
 
-        server, _ = self.held(kill, "worker")
+        server, _ = self.held(kill, "worker", asked_again=1)
         assert len(server.requests) == 6
 
     def test_killed_workers_take_the_client_with_them_and_every_request_is_asked_again(self):
         async def kill(app):
             app.names.get(("workers", "default")).exit(KILL)
 
-        server, tree = self.held(kill, "workers")
+        server, tree = self.held(kill, "workers", asked_again=5)
         assert len(server.requests) == 10
         assert "restarts 1" in next(line for line in tree.splitlines() if "workers" in line)
 
