@@ -376,9 +376,15 @@ class AdapterParseError(SignatureError):
         text: What the model said.
         missing: Output fields that are absent or invalid.
         detail: The validation error, in words a model can act on.
+
+    Attributes:
+        attempts: Every answer of the model, the last one included, once all re-asks are used up.
+        usage: What they cost together, an `otpy.lm.Usage`; `None` outside of a program.
     """
 
     retryable = True
+    attempts: tuple[str, ...] = ()
+    usage: Any = None
 
     def __init__(self, signature: str, text: str, missing: tuple[str, ...] = (), detail: str = "") -> None:
         """Keep the answer and what is missing from it."""

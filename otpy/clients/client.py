@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from otpy.actors import Call, Caller, Cast, Down, FirstLine, GenServer, NoReply, monitor, whereis
-from otpy.clients.breaker import Breaker
+from otpy.clients.breaker import Breaker, Permit
 from otpy.clients.flights import Flight, Flights
 from otpy.clients.limiter import Limiter
 from otpy.clients.retry import RetryPolicy
@@ -94,13 +94,14 @@ class Client(GenServer):
         self.totals = {"requests": 0, "answered": 0, "failed": 0, "retries": 0}
         self.pump_at: float | None = None
         self.retired: list[Transport] = []
-        await self._deploy()
+        await self._connect()
+        self._set_policies(None)
         manager = whereis("config")
         if manager is not None:
             await manager.call(Subscribe(self.ref))
 
-    async def _deploy(self) -> None:
-        settings, now = self.settings, self.process.loop.time
+    async def _connect(self) -> None:
+        settings = self.settings
         base_url = settings.url
         if settings.is_local:
             server = whereis(("server", self.client))
@@ -110,13 +111,17 @@ class Client(GenServer):
         assert base_url is not None, "settings without an address are refused when they are made"
         self.deployment = Deployment.of(self.client, settings, base_url)
         self.transport = open_transport(base_url)
-        self.breaker = Breaker(
-            self.client,
-            fail_max=settings.breaker.fail_max,
-            reset_timeout=settings.breaker.reset_timeout,
-            clock=now,
-        )
-        self.limiter = Limiter(settings.requests_per_minute, clock=now)
+
+    def _set_policies(self, before: ClientSettings | None) -> None:
+        """Make the policies whose settings are new; the others keep what they have counted."""
+        settings, clock = self.settings, self.process.loop.time
+        if before is None or before.breaker != settings.breaker:
+            breaker = settings.breaker
+            self.breaker = Breaker(
+                self.client, fail_max=breaker.fail_max, reset_timeout=breaker.reset_timeout, clock=clock
+            )
+        if before is None or before.requests_per_minute != settings.requests_per_minute:
+            self.limiter = Limiter(settings.requests_per_minute, clock=clock)
         self.retry = RetryPolicy(**settings.retry.model_dump())
 
     # -- requests --------------------------------------------------------------------------------------------------
@@ -157,11 +162,19 @@ class Client(GenServer):
             if not self.waiting[0].wanted:
                 self.flights.land(self.waiting.popleft())
                 continue
+            try:
+                permit = self.breaker.admit()
+            except CircuitOpen as error:
+                if self.breaker.state == "half_open":
+                    return  # a trial is under way; its end pumps again
+                self._failed(self.waiting.popleft(), error)
+                continue
             wait = self.limiter.reserve()
             if wait > 0:
+                permit.neutral()
                 self._pump_in(wait)
                 return
-            self._launch(self.waiting.popleft())
+            self._launch(self.waiting.popleft(), permit)
 
     def _pump_in(self, seconds: float) -> None:
         now = self.process.loop.time()
@@ -169,12 +182,7 @@ class Client(GenServer):
             self.pump_at = now + seconds
             self.process.loop.call_later(seconds, self.ref.cast, _Pump())
 
-    def _launch(self, flight: Flight) -> None:
-        try:
-            permit = self.breaker.admit()
-        except CircuitOpen as error:
-            self._failed(flight, error)
-            return
+    def _launch(self, flight: Flight, permit: Permit) -> None:
         workers = whereis(("workers", self.client))
         if workers is None:  # they have just died, and this process is about to be restarted after them
             permit.neutral()
@@ -215,8 +223,9 @@ class Client(GenServer):
         delay = self.retry.delay(max(flight.attempt, 1), error, self.rng) if flight.wanted else None
         if isinstance(error, CircuitOpen):
             flight.attempt += 1
-        if error.retryable and getattr(error, "retry_after", None):
-            self.limiter.pause_until(self.process.loop.time() + error.retry_after)  # type: ignore[attr-defined]
+        asked = getattr(error, "retry_after", None)
+        if error.retryable and asked is not None and asked <= self.retry.max_wait:
+            self.limiter.pause_until(self.process.loop.time() + asked)
         if delay is None:
             self.totals["failed"] += 1
             for caller in self.flights.land(flight):
@@ -258,9 +267,13 @@ class Client(GenServer):
         """Take over new settings; requests under way end under the old ones."""
         if settings is None or settings == self.settings:
             return
-        self.settings = settings
-        self.retired.append(self.transport)
-        await self._deploy()
+        before, self.settings = self.settings, settings
+        self._set_policies(before)
+        if (before.url, before.model) == (settings.url, settings.model):
+            self.deployment = Deployment.of(self.client, settings, self.deployment.base_url)
+        else:
+            self.retired.append(self.transport)
+            await self._connect()
         self._pump()
 
     async def terminate(self, reason: Reason) -> None:  # noqa: ARG002 - the callback's signature

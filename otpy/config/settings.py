@@ -10,8 +10,10 @@ import os
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from otpy.errors import ConfigError
 
@@ -113,25 +115,52 @@ class ClientSettings(_Frozen):
     retry: RetrySettings = RetrySettings()
     breaker: BreakerSettings = BreakerSettings()
 
+    @field_validator("model")
+    @classmethod
+    def _provider_and_model(cls, model: str) -> str:
+        provider, _, name = model.partition("/")
+        if not provider or not name:
+            raise ValueError("write it as 'provider/model', as in 'local/smollm2-135m'")
+        return model
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, base_url: str | None) -> str | None:
+        if base_url is None:
+            return None
+        try:
+            parts = urlsplit(base_url)
+            whole = (
+                parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+            )
+        except ValueError:
+            whole = False
+        else:
+            whole = whole and parts.username is None and not parts.query and not parts.fragment
+        if not whole or not base_url.isascii() or not base_url.isprintable() or " " in base_url:
+            raise ValueError("write it as http(s)://host[:port][/path]; a key belongs into api_key")
+        return base_url.rstrip("/")
+
+    @field_validator("api_key")
+    @classmethod
+    def _key(cls, api_key: SecretStr | None) -> SecretStr | None:
+        return None if api_key is None else _sendable(api_key.get_secret_value())
+
     @model_validator(mode="after")
     def _known_provider(self) -> Self:
-        provider, slash, name = self.model.partition("/")
-        if not slash or not provider or not name:
-            raise ValueError(f"{self.model!r}: write it as 'provider/model', as in 'local/smollm2-135m'")
-        if provider not in PROVIDERS and self.base_url is None:
-            raise ValueError(
-                f"{self.model!r}: unknown provider {provider!r}; known: {', '.join(PROVIDERS)};"
-                f" any other OpenAI-compatible server needs base_url"
+        if self.provider not in PROVIDERS and self.base_url is None:
+            raise _wrong(
+                "model",
+                f"unknown provider {self.provider!r}; known: {', '.join(PROVIDERS)};"
+                f" any other OpenAI-compatible server needs base_url",
             )
-        if provider == "local":
+        if self.is_local:
             from otpy.config.local_models import LOCAL_MODELS  # noqa: PLC0415 - a table
 
-            if name not in LOCAL_MODELS:
-                raise ValueError(f"{self.model!r}: unknown local model; known: {', '.join(LOCAL_MODELS)}")
+            if self.model_name not in LOCAL_MODELS:
+                raise _wrong("model", f"unknown local model; known: {', '.join(LOCAL_MODELS)}")
             if self.base_url is not None:
-                raise ValueError(f"base_url={self.base_url!r}: a local model has its own server; leave it out")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url={self.base_url!r}: an address that begins with http:// or https://")
+                raise _wrong("base_url", "a local model has its own server; leave it out")
         return self
 
     @property
@@ -169,7 +198,8 @@ class ClientSettings(_Frozen):
         """Return the key, from the settings or the environment.
 
         Raises:
-            ConfigError: If the provider needs a key and there is none; the message names the variable.
+            ConfigError: If the provider needs a key and there is none, or it cannot be sent; the message names the
+                variable.
         """
         if self.api_key is not None:
             return self.api_key
@@ -183,7 +213,25 @@ class ClientSettings(_Frozen):
             raise ConfigError(
                 f"no API key for {self.model}: set the environment variable {variable}, or api_key= in the settings"
             )
-        return SecretStr(value)
+        try:
+            return _sendable(value)
+        except ValueError as error:
+            raise ConfigError(f"the API key for {self.model} in the environment variable {variable}: {error}") from None
+
+
+def _sendable(key: str) -> SecretStr:
+    """Refuse, without showing it, a key that no HTTP header can carry."""
+    key = key.strip()
+    if not key:
+        raise ValueError("it is empty; leave it out if the server needs none")
+    if not key.isascii() or not key.isprintable():
+        raise ValueError("it holds a character that no HTTP header can carry; copy it again")
+    return SecretStr(key)
+
+
+def _wrong(setting: str, why: str) -> PydanticCustomError:
+    """Blame one setting for what shows only beside the others."""
+    return PydanticCustomError("setting", "{why}", {"setting": setting, "why": why})
 
 
 class CacheSettings(_Frozen):
@@ -278,11 +326,10 @@ def _thawed(model: BaseModel) -> dict[str, Any]:
         if isinstance(value, BaseModel):
             return {name: thaw(getattr(value, name)) for name in value.model_fields_set}
         if isinstance(value, dict):
-            return {name: thaw(item) for name, item in value.items()}
+            return {name: thaw(item) for name, item in cast("dict[str, Any]", value).items()}
         return value
 
-    thawed: dict[str, Any] = thaw(model)
-    return thawed
+    return cast("dict[str, Any]", thaw(model))
 
 
 def _nested(path: list[str], value: Any) -> dict[str, Any]:
@@ -295,14 +342,18 @@ def _nested(path: list[str], value: Any) -> dict[str, Any]:
 def _merge(tree: dict[str, Any], above: Mapping[str, Any], sources: dict[str, str], source: str, at: str = "") -> None:
     for name, value in above.items():
         path = f"{at}{name}"
-        old = tree.get(name)
         if hasattr(value, "items"):
-            tree[name] = dict(old) if isinstance(old, dict) else {}
-            sources[path] = source
+            below: Any = tree.get(name)
+            if isinstance(below, BaseModel):
+                below = _thawed(below)
+            if below is not None and not isinstance(below, dict):
+                was = f"{path}={below!r} (from {sources.get(path, 'code')})"
+                raise ConfigError(f"{was}: is a table of settings, of which {source} sets {', '.join(value)}")
+            tree[name] = dict(cast("dict[str, Any]", below or {}))
             _merge(tree[name], value, sources, source, f"{path}.")
         else:
             tree[name] = value
-            sources[path] = source
+        sources[path] = source
 
 
 def _validated(tree: dict[str, Any], sources: Mapping[str, str]) -> Settings:
@@ -314,20 +365,42 @@ def _validated(tree: dict[str, Any], sources: Mapping[str, str]) -> Settings:
 
 
 def _line(item: ErrorDetails, tree: dict[str, Any], sources: Mapping[str, str]) -> str:
+    """Say in one line which setting is wrong, what it is, where it came from and what is allowed."""
     parts = [str(part) for part in item["loc"]]
+    if item["type"] == "setting":
+        parts.append(item["ctx"]["setting"])
     path = ".".join(parts)
-    value: Any = tree
-    for part in parts:
-        value = value.get(part) if isinstance(value, dict) else None
-    source = next((sources[p] for n in range(len(parts), 0, -1) if (p := ".".join(parts[:n])) in sources), "")
-    where = f" (from {source})" if source and source != "code" else ""
+    source = next((found for n in range(len(parts), 0, -1) if (found := sources.get(".".join(parts[:n])))), "code")
+    where = "" if source == "code" else f" (from {source})"
     message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        owner = {"clients": ClientSettings, "cache": CacheSettings}.get(parts[0], Settings) if len(parts) > 1 else Settings
-        return f"{path}{where}: no such setting; there are {', '.join(owner.model_fields)}"
     if item["type"] == "missing":
         return f"{path}{where}: is missing"
-    if item["type"] == "value_error":
-        return f"{path}{where}: {message}"
-    shown = "" if "key" in parts[-1] or isinstance(value, (dict, type(None))) else f"={value!r}"
-    return f"{path}{shown}{where}: {message[0].lower()}{message[1:]}"
+    if item["type"] == "extra_forbidden":
+        return f"{path}{where}: no such setting; there are {', '.join(_table(parts[:-1]).model_fields)}"
+    if item["type"] == "model_type":
+        message = f"is a table of settings: {', '.join(_table(parts).model_fields)}"
+    return f"{path}{_shown(parts, tree)}{where}: {message[0].lower()}{message[1:]}"
+
+
+def _table(parts: list[str]) -> type[BaseModel]:
+    """Which settings are to be found at a path."""
+    match parts:
+        case ["clients", _, "retry", *_]:
+            return RetrySettings
+        case ["clients", _, "breaker", *_]:
+            return BreakerSettings
+        case ["clients", _, *_]:
+            return ClientSettings
+        case ["cache", *_]:
+            return CacheSettings
+        case _:
+            return Settings
+
+
+def _shown(parts: list[str], tree: dict[str, Any]) -> str:
+    """Show the offending value, unless there is none or it may hold a secret."""
+    value: Any = tree
+    for part in parts:
+        value = cast("dict[str, Any]", value).get(part) if isinstance(value, dict) else None
+    secret = parts[-1] == "api_key" or (isinstance(value, str) and "@" in value)
+    return "" if secret or value is None or isinstance(value, (dict, SecretStr)) else f"={value!r}"

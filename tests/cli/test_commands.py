@@ -145,16 +145,17 @@ def test_eval_fails_when_no_row_was_scored(otpy, job, server):
 
 @pytest.mark.parametrize("optimizer", ["labeled", "bootstrap"])
 def test_optimize_saves_a_program_that_eval_reads(otpy, job, tmp_path, optimizer):
-    arguments = ["--program", "triage:program", "--metric", "exact_match:intent", *job, "--json", "--max-demos", 2]
-    ran = otpy("optimize", *arguments, "--optimizer", optimizer, "--out", "better.json", "--dev", "rows.jsonl")
+    arguments = ["--program", "triage:program", "--metric", "exact_match:intent", *job, "--json"]
+    search = ["--optimizer", optimizer, "--max-demos", 2, "--dev", "rows.jsonl"]
+    ran = otpy("optimize", *arguments, *search, "--out", "better.json")
     assert (ran.status, ran.err) == (0, "")
     assert list(ran.json["demos"].values()) == [2]
     assert ran.json["after"]["score"] == 1.0
     first = (tmp_path / "better.json").read_bytes()
-    ran = otpy("eval", "--program", "better.json", "--metric", "exact_match:intent", *job, "--json")
+    ran = otpy("eval", *arguments, "--program", "better.json")
     assert (ran.status, ran.err) == (0, "")
     assert ran.json["score"] == 1.0
-    otpy("optimize", *arguments, "--optimizer", optimizer, "--out", "again.json")
+    otpy("optimize", *arguments, *search, "--out", "again.json")
     assert (tmp_path / "again.json").read_bytes() == first
 
 

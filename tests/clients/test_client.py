@@ -364,6 +364,40 @@ class TestBreaker:
         assert {type(answer) for answer in answers} == {LMStatusError}
 
 
+    def test_requests_behind_a_slow_trial_wait_for_its_outcome(self):
+        asked = []
+
+        def script(_):
+            asked.append(1)
+            return Scripted("down", status=500) if len(asked) == 1 else Scripted("up", delay=0.3)
+
+        with LoopbackLM(script) as server:
+            breaker = {"fail_max": 1, "reset_timeout": 0.05}
+            answers = ask(server, *map(str, range(5)), breaker=breaker, max_concurrency=1,
+                          retry={"max_attempts": 3, "base": 0.01})  # fmt: skip
+        assert [answer.text for answer in answers] == ["up"] * 5
+
+
+def test_a_key_that_the_server_repeats_is_in_no_error():
+    with LoopbackLM(lambda _: Scripted("bad key sk-secret", status=401)) as server:
+        (answer,) = ask(server, "hello")
+    assert isinstance(answer, LMAuthError)
+    assert "sk-secret" not in f"{answer} {answer.args} {answer.body}"
+    assert "bad key ***" in str(answer)
+
+
+def test_a_wait_that_is_too_long_fails_and_holds_nobody_else_back():
+    def script(body):
+        slow = body["messages"][0]["content"] == "slow"
+        return Scripted("later", status=429, headers={"retry-after": "3000"}) if slow else "ok"
+
+    with LoopbackLM(script) as server:
+        answers = ask(server, "slow", "other", max_concurrency=1)
+    assert isinstance(answers[0], LMStatusError)
+    assert answers[0].retry_after == 3000
+    assert answers[1].text == "ok"
+
+
 class TestSettings:
     def test_a_missing_key_is_named_before_anything_is_asked(self, monkeypatch):
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
