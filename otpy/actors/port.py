@@ -131,8 +131,10 @@ class Port(GenServer):
             return Stop(error)
         self.process.when_down(self._reap)
         self._errors: list[str] = []
-        for target in (self._read_output, self._read_errors):
-            threading.Thread(target=target, name=f"otpy-port-{self._popen.pid}", daemon=True).start()
+        name = f"otpy-port-{self._popen.pid}"
+        self._listening = threading.Thread(target=self._read_errors, name=name, daemon=True)
+        self._listening.start()
+        threading.Thread(target=self._read_output, name=name, daemon=True).start()
         if first_line:
             done, _ = await asyncio.wait(
                 (self._first, self._gone), timeout=start_timeout, return_when="FIRST_COMPLETED"
@@ -152,6 +154,7 @@ class Port(GenServer):
             for raw in lines:
                 self._tell(self._line, raw.decode("utf-8", "replace").rstrip("\r\n"))
         status = self._popen.wait()
+        self._listening.join(1.0)  # its last words say why; a grandchild may hold the pipe open, so not for ever
         self._tell(self._ended, status)
 
     def _read_errors(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic_core import ErrorDetails
-    from typing_extensions import Self
 
 __all__ = ["BreakerSettings", "CacheSettings", "ClientSettings", "RetrySettings", "Settings"]
 
@@ -368,7 +367,7 @@ def _line(item: ErrorDetails, tree: dict[str, Any], sources: Mapping[str, str]) 
     """Say in one line which setting is wrong, what it is, where it came from and what is allowed."""
     parts = [str(part) for part in item["loc"]]
     if item["type"] == "setting":
-        parts.append(item["ctx"]["setting"])
+        parts.append(item.get("ctx", {})["setting"])
     path = ".".join(parts)
     source = next((found for n in range(len(parts), 0, -1) if (found := sources.get(".".join(parts[:n])))), "code")
     where = "" if source == "code" else f" (from {source})"

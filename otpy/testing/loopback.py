@@ -157,7 +157,10 @@ class LoopbackLM:
             self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
             self._arrived.notify_all()
         try:
-            answer = self.script(request)
+            try:
+                answer = self.script(request)
+            except Exception as error:  # noqa: BLE001 - a script's mistake is the test's news, not the server's end
+                answer = Scripted(f"the script raised {error!r}", status=500)
             scripted = answer if isinstance(answer, Scripted) else Scripted(answer)
             if scripted.drop:
                 return False

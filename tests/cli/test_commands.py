@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -234,9 +235,14 @@ def test_the_demo_shows_before_and_after_and_saves_the_better_program(otpy, serv
 
 
 @pytest.mark.local_model
-def test_the_demo_runs_on_the_real_model(otpy):
-    from otpy.config.local_models import cache_dir
+def test_the_demo_runs_on_the_real_model(otpy, environment):
+    from otpy.config.local_models import LOCAL_MODELS
 
-    ran = otpy("demo", "--dev", 4, "--train", 6, "--json", OTPY_CACHE_DIR=str(cache_dir()))
+    weights = LOCAL_MODELS["smollm2-135m"].file
+    kept = Path(environment["OTPY_CACHE_DIR"], "models", weights.name)
+    kept.parent.mkdir(parents=True)
+    kept.symlink_to(weights)  # the weights, and no remembered answers
+    ran = otpy("demo", "--dev", 4, "--train", 6, "--json")
     assert (ran.status, ran.err) == (0, "")
     assert ran.json["after"]["failed"] == 0
+    assert ran.json["after"]["usage"]["output_tokens"] > 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, assert_type
 
+import otpy
 from otpy.clock import Clock, ManualClock, monotonic
 from otpy.errors import AdapterParseError, EvaluationAborted, LMError, OtpyError, RateLimited
 from otpy.lm import FrozenJSON, LMRequest, LMResponse, Message, Role, Usage
@@ -39,3 +41,44 @@ def errors(error: OtpyError) -> None:
         assert_type(error.missing, tuple[str, ...])
     if isinstance(error, EvaluationAborted):
         assert_type(error.result, Any)
+
+
+def programs(question: otpy.Predict, thinking: otpy.ChainOfThought) -> None:
+    """Calling a program gives a prediction; changing one gives one of the same kind."""
+    assert_type(question(question="?"), otpy.Prediction)
+    assert_type(question.with_config(temperature=0.5), otpy.Predict)
+    assert_type(thinking.with_client("other"), otpy.ChainOfThought)
+    assert_type(question.demos, tuple[otpy.Example, ...])
+
+
+async def awaited(question: otpy.Predict) -> None:
+    """Awaiting does too."""
+    assert_type(await question.acall(question="?"), otpy.Prediction)
+
+
+def evaluations(devset: list[otpy.Example], program: otpy.Predict) -> None:
+    """An evaluation gives rows that are scored or failed; an optimizer gives a program of the same kind."""
+    metric = otpy.exact_match("answer")
+    result = otpy.Evaluate(devset, metric=metric)(program)
+    assert_type(result, otpy.EvaluationResult)
+    assert_type(result.score, float)
+    assert_type(result.rows[0], otpy.Scored | otpy.Failed)
+    optimizer: otpy.BootstrapFewShot[otpy.Predict] = otpy.BootstrapFewShot(metric)
+    assert_type(optimizer.compile(program, trainset=devset), otpy.Predict)
+
+
+def applications() -> None:
+    """An application is entered with `with`, and shows its tree as text."""
+    with otpy.start(lm="openai/some-model") as app:
+        assert_type(app, otpy.Application)
+        assert_type(app.render(), str)
+
+
+@dataclass(frozen=True, slots=True)
+class Pop(otpy.Call[int]):
+    """A request that is answered with a number."""
+
+
+async def actors(stack: otpy.Ref[otpy.GenServer]) -> None:
+    """A request carries the type of its reply."""
+    assert_type(await stack.call(Pop(), timeout=1.0), int)
