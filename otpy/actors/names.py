@@ -28,10 +28,11 @@ class Names:
         True
     """
 
-    __slots__ = ("_table", "_waiting")
+    __slots__ = ("_closed", "_table", "_waiting")
 
     def __init__(self) -> None:
         """Start empty."""
+        self._closed = False
         self._table: dict[object, Process] = {}
         self._waiting: dict[object, list[asyncio.Future[None]]] = {}
 
@@ -54,6 +55,12 @@ class Names:
         for waiter in self._waiting.pop(name, ()):
             if not waiter.done():
                 waiter.set_result(None)
+
+    def close(self) -> None:
+        """Say that nobody will take a name here any more, which ends all waiting."""
+        self._closed = True
+        for name in list(self._waiting):
+            self.announce(name)
 
     def drop(self, name: object, process: Process) -> None:
         """Take `name` back from `process`, if it still has it."""
@@ -93,11 +100,13 @@ class Names:
             timeout: Seconds to wait; `None` waits for ever.
 
         Raises:
-            NotRegistered: If nobody took the name in time.
+            NotRegistered: If nobody took the name in time, or the table is closed.
         """
         process = self._table.get(name)
         if process is not None and process.alive and process.ready:
             return process.ref
+        if self._closed:
+            raise NotRegistered(name, tuple(self._table))
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(name, []).append(waiter)
         try:

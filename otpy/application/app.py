@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.actors import SHUTDOWN, Names, Node, names_context
+from otpy.application.threads import Threads
 from otpy.clients import asking
 from otpy.clients.cache import Cache, CacheStats
 from otpy.clients.cache_store import CacheStore
@@ -76,7 +74,7 @@ class Application:
         self._root: SupervisorRef | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._node: Node | None = None
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Threads(WORKER_THREADS, f"{name}-program")
         self._entered: AbstractContextManager[None] | None = None
 
     # -- start and stop --------------------------------------------------------------------------------------------
@@ -139,12 +137,10 @@ class Application:
             self._entered = None
 
     def _close_threads(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix=f"{self.name}-program")
         settings = self._box.current
         children = [ConfigManager.child_spec(self._box, id="config", name="config")]
         store = None
@@ -160,6 +156,7 @@ class Application:
         try:
             with entered(self):
                 self._root = await Supervisor.start(children, strategy=REST_FOR_ONE, name=self.name)  # type: ignore[assignment]
+            self._root.process.when_down(lambda _: self._names.close())
         except StartFailed as failed:
             raise _innermost(failed) from failed
         finally:
@@ -227,9 +224,7 @@ class Application:
 
     async def in_thread(self, function: Callable[[], T]) -> T:
         """Run a blocking function in a worker thread, with the caller's context."""
-        context = copy_context()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, functools.partial(context.run, function))
+        return await self._threads.run(function)
 
     def on_loop(self) -> bool:
         """Whether the calling thread runs the application's loop."""

@@ -7,6 +7,7 @@ news, and a cancellation is no vote. Source of the pattern: Nygard, "Release It!
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import pybreaker
@@ -25,7 +26,7 @@ BreakerState: TypeAlias = Literal["closed", "open", "half_open"]
 _NAMES: Final = {"closed": "closed", "open": "open", "half-open": "half_open"}
 
 
-class _Failure(Exception):  # noqa: N818 - it is never seen
+class _Failure(Exception):
     """What pybreaker is told when a request failed."""
 
 
@@ -127,10 +128,8 @@ class Breaker:
 
     def _failed(self) -> None:
         before = self.state
-        try:
+        with contextlib.suppress(_Failure):
             self._inner.call(_fail)
-        except (_Failure, pybreaker.CircuitBreakerError):
-            pass
         if self.state != before:
             self._opened_at = self._clock()
             self._changed()

@@ -48,6 +48,7 @@ class CacheStore:
         self.warning: str | None = None
         self._max = max_memory_entries
         self._memory: OrderedDict[str, LMResponse] = OrderedDict()
+        self._memory_lock = threading.Lock()  # the loop reads, the thread that was at the disk writes
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self.hits = self.misses = 0
@@ -60,21 +61,23 @@ class CacheStore:
 
     def memory_get(self, key: str) -> LMResponse | None:
         """Return an answer from memory, marked as cached."""
-        found = self._memory.get(key)
-        if found is None:
-            return None
-        self._memory.move_to_end(key)
-        self.hits += 1
-        return found
+        with self._memory_lock:
+            found = self._memory.get(key)
+            if found is None:
+                return None
+            self._memory.move_to_end(key)
+            self.hits += 1
+            return found
 
     def memory_put(self, key: str, response: LMResponse) -> None:
         """Keep an answer in memory."""
         if not response.cached:
             response = LMResponse(response.text, response.model, response.finish_reason, response.usage, cached=True)
-        self._memory[key] = response
-        self._memory.move_to_end(key)
-        if len(self._memory) > self._max:
-            self._memory.popitem(last=False)
+        with self._memory_lock:
+            self._memory[key] = response
+            self._memory.move_to_end(key)
+            if len(self._memory) > self._max:
+                self._memory.popitem(last=False)
 
     # -- disk ------------------------------------------------------------------------------------------------------
 
@@ -93,12 +96,13 @@ class CacheStore:
                 marks = ",".join("?" * len(part))
                 rows = self._do(f"SELECT key, answer FROM answers WHERE key IN ({marks})", part)  # noqa: S608 - marks only
                 for key, text in rows:
-                    with contextlib.suppress(ValueError, TypeError, KeyError):
+                    with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
                         found[key] = _thawed(text)
         for key, response in found.items():
             self.memory_put(key, response)
-        self.hits += len(found)
-        self.misses += len(wanted) - len(found)
+        with self._memory_lock:
+            self.hits += len(found)
+            self.misses += len(wanted) - len(found)
         return found
 
     def disk_put_many(self, answers: Mapping[str, LMResponse]) -> None:
@@ -113,8 +117,9 @@ class CacheStore:
             rows = self._do("SELECT count(*) FROM answers", ()) if self.has_disk else []
             if self.has_disk:
                 self._do("DELETE FROM answers", ())
-        count = int(rows[0][0]) if rows else len(self._memory)
-        self._memory.clear()
+        with self._memory_lock:
+            count = int(rows[0][0]) if rows else len(self._memory)
+            self._memory.clear()
         return count
 
     def stats(self) -> dict[str, Any]:
@@ -122,11 +127,12 @@ class CacheStore:
         on_disk: int | None = None
         size: int | None = None
         if self.has_disk and self.path is not None:
+            file = self.path
             with self._lock:
                 rows = self._do("SELECT count(*) FROM answers", ())
             on_disk = int(rows[0][0]) if rows else None
             with contextlib.suppress(OSError):
-                size = self.path.stat().st_size
+                size = file.stat().st_size
         return {
             "path": None if self.path is None else str(self.path),
             "in_memory": len(self._memory),
@@ -140,15 +146,18 @@ class CacheStore:
     def close(self) -> None:
         """Close the file; it is opened again when it is used again."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._disconnect()
 
     def _do(self, sql: str, values: Any, *, many: bool = False) -> list[Any]:
-        """Run one statement; whatever goes wrong with the file, the caller gets nothing instead of an error."""
+        """Run one statement; whatever goes wrong with the file, the caller gets nothing instead of an error.
+
+        A damaged file is opened once more before it is set aside: another process may have done so already, and then
+        the name stands for a new file.
+        """
         import sqlite3  # noqa: PLC0415 - only where there is a disk
 
-        for attempt in (1, 2):
+        damage = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+        for attempt in (1, 2, 3):
             if self.path is None:
                 return []
             try:
@@ -157,8 +166,9 @@ class CacheStore:
                     cursor = connection.executemany(sql, values) if many else connection.execute(sql, values)
                     return cursor.fetchall()
             except sqlite3.DatabaseError as error:
-                damaged = not isinstance(error, sqlite3.OperationalError)
-                if damaged and attempt == 1 and self._set_aside(error):
+                damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in damage
+                if damaged and (attempt == 1 or (attempt == 2 and self._set_aside(error))):
+                    self._disconnect()
                     continue
                 self._give_up(error)
             except OSError as error:
@@ -175,9 +185,7 @@ class CacheStore:
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
-                (version,) = connection.execute("PRAGMA user_version").fetchone()
-                if version not in {0, SCHEMA}:
-                    raise sqlite3.DatabaseError(f"it has schema version {version}; this otpy writes {SCHEMA}")
+                _check_version(connection)
                 connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
                 connection.execute(f"PRAGMA user_version={SCHEMA}")
                 connection.commit()
@@ -190,19 +198,16 @@ class CacheStore:
     def _set_aside(self, error: Exception) -> bool:
         """Rename a damaged file, so that a fresh one can take its place."""
         assert self.path is not None
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._disconnect()
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.corrupt-{number}")).exists():
             number += 1
         try:
+            for suffix in ("-wal", "-shm"):  # first: they must not meet the new file
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
             self.path.rename(aside)
         except OSError:
             return False
-        for suffix in ("-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                self.path.with_name(self.path.name + suffix).unlink()
         self.warning = f"{self.path} was damaged ({error}); it is kept as {aside.name}, and a new one is used"
         return True
 
@@ -210,10 +215,20 @@ class CacheStore:
         """Go on in memory alone."""
         self.warning = f"{self.path} cannot be used ({error}); answers are remembered in memory only"
         self.path = None
-        if self._connection is not None:
-            with contextlib.suppress(Exception):
-                self._connection.close()
-            self._connection = None
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):  # it is given up
+                connection.close()
+
+
+def _check_version(connection: sqlite3.Connection) -> None:
+    """Refuse a file of another shape, and leave it as it is: it may be another otpy's."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version not in {0, SCHEMA}:
+        raise OSError(f"it has schema version {version}, this otpy reads and writes {SCHEMA}")
 
 
 def _frozen(response: LMResponse) -> str:
@@ -237,4 +252,7 @@ def _frozen(response: LMResponse) -> str:
 
 def _thawed(text: str) -> LMResponse:
     data = json.loads(text)
-    return LMResponse(data["text"], data["model"], data["finish_reason"], Usage(*data["usage"]), cached=True)
+    said, model, finish, counts = data["text"], data["model"], data["finish_reason"], data["usage"]
+    if not all(isinstance(word, str) for word in (said, model, finish)) or not all(isinstance(n, int) for n in counts):
+        raise TypeError("not an answer")
+    return LMResponse(said, model, finish, Usage(*counts), cached=True)

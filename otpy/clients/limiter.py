@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from otpy.clock import Clock, monotonic
+from otpy.errors import ConfigError
 
 if TYPE_CHECKING:
     from limits.storage import MemoryStorage
@@ -28,6 +29,9 @@ class Limiter:
         requests_per_minute: The bound, at least 1; `None` for none.
         clock: Seconds that never run backwards.
 
+    Raises:
+        ConfigError: If the bound would let nothing through, ever.
+
     Example:
         >>> from otpy.clients.limiter import Limiter
         >>> from otpy.clock import ManualClock
@@ -38,6 +42,8 @@ class Limiter:
 
     def __init__(self, requests_per_minute: int | None, *, clock: Clock = monotonic) -> None:
         """Start with an empty minute."""
+        if requests_per_minute is not None and requests_per_minute < 1:
+            raise ConfigError(f"requests_per_minute={requests_per_minute!r}: at least 1, or None for no limit")
         self.requests_per_minute = requests_per_minute
         self._clock = clock
         self._paused_until = -math.inf

@@ -52,7 +52,7 @@ class RetryPolicy:
         """
         if not error.retryable or attempt >= self.max_attempts:
             return None
-        own = rng.uniform(0.0, min(self.cap, self.base * 2 ** (attempt - 1))) + 0.001
+        own = rng.uniform(0.0, min(self.cap, self.base * 2.0 ** min(attempt - 1, 64))) + 0.001
         asked = error.until if isinstance(error, CircuitOpen) else getattr(error, "retry_after", None)
         if asked is None:
             return own

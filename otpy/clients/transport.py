@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Transport", "open_transport"]
 
 CONNECT_SECONDS: Final = 10.0
+GIL_SECONDS: Final = 0.01
 LONGEST_ANSWER: Final = 64 * 2**20
 """Bytes; a longer answer is refused while it is read."""
 
@@ -52,7 +53,11 @@ class Transport:
         self._closed = False
 
     async def post(
-        self, url: str, headers: tuple[tuple[str, str], ...], body: bytes, timeout: float  # noqa: ASYNC109 - a deadline
+        self,
+        url: str,
+        headers: tuple[tuple[str, str], ...],
+        body: bytes,
+        timeout: float,  # noqa: ASYNC109 - a deadline
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Send a request and read the whole answer.
 
@@ -71,13 +76,13 @@ class Transport:
             LMResponseInvalid: If the answer is larger than allowed, or its encoding broken.
         """
         httpx = self._httpx
-        address = self._urls.get(url)
-        if address is None:
-            address = self._urls[url] = httpx.URL(url)
-        # pyreqwest lets a cancelled request run on in its own runtime; with the same deadline it ends there too
-        extensions = {"timeout": {"read": timeout}}
-        request = httpx.Request("POST", address, headers=headers, content=body, extensions=extensions)
         try:
+            address = self._urls.get(url)
+            if address is None:
+                address = self._urls[url] = httpx.URL(url)
+            # pyreqwest lets a cancelled request run on in its own runtime; with the same deadline it ends there too
+            extensions = {"timeout": {"read": timeout}}
+            request = httpx.Request("POST", address, headers=headers, content=body, extensions=extensions)
             async with asyncio.timeout(timeout):
                 response = await self._inner.handle_async_request(request)
                 try:
@@ -103,9 +108,7 @@ class Transport:
         async for part in stream:
             size += len(part)
             if size > self._longest:
-                raise LMResponseInvalid(
-                    f"the answer is longer than {self._longest} bytes", status=response.status_code
-                )
+                raise LMResponseInvalid(f"the answer is longer than {self._longest} bytes", status=response.status_code)
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -114,6 +117,9 @@ class Transport:
         if not self._closed:
             self._closed = True
             await self._inner.aclose()
+            # pyreqwest's thread still has to drop what failed last, for which it needs the GIL: if the interpreter ends
+            # meanwhile, it aborts (Python 3.11, exit status 134)
+            await asyncio.sleep(GIL_SECONDS)
 
 
 def open_transport(base_url: str) -> Transport:
@@ -125,11 +131,7 @@ def open_transport(base_url: str) -> Transport:
     from pyreqwest.client import ClientBuilder  # noqa: PLC0415 - only where a request is sent
     from pyreqwest.compatibility.httpx import HttpxTransport  # noqa: PLC0415 - the same
 
-    builder = (
-        ClientBuilder()
-        .connect_timeout(timedelta(seconds=CONNECT_SECONDS))
-        .follow_redirects(enable=False)
-    )
+    builder = ClientBuilder().connect_timeout(timedelta(seconds=CONNECT_SECONDS)).follow_redirects(enable=False)
     if urlsplit(base_url).hostname in {"127.0.0.1", "localhost", "::1"}:
         builder = builder.no_proxy()
     return Transport(HttpxTransport(builder.build()))
@@ -144,8 +146,8 @@ def _why(error: BaseException) -> str:
     """The innermost words of an error, without the address that may hold a secret."""
     words = [str(error)]
     cause = error.__cause__
-    details = getattr(cause, "details", None)
-    with contextlib.suppress(Exception):
-        causes = (details or {}).get("causes") or []
-        words += [str(item.get("message", item) if isinstance(item, dict) else item) for item in causes][-1:]
+    details: Any = getattr(cause, "details", None)
+    with contextlib.suppress(Exception):  # pyreqwest documents no shape; without it the message is shorter
+        innermost: Any = details["causes"][-1]
+        words.append(str(innermost["message"]))
     return ": ".join(word for word in words if word) or type(error).__name__
