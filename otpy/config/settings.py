@@ -346,7 +346,7 @@ def _merge(tree: dict[str, Any], above: Mapping[str, Any], sources: dict[str, st
             if isinstance(below, BaseModel):
                 below = _thawed(below)
             if below is not None and not isinstance(below, dict):
-                was = f"{path}={below!r} (from {sources.get(path, 'code')})"
+                was = f"{_shown(path, below)} (from {sources.get(path, 'code')})"
                 raise ConfigError(f"{was}: is a table of settings, of which {source} sets {', '.join(value)}")
             tree[name] = dict(cast("dict[str, Any]", below or {}))
             _merge(tree[name], value, sources, source, f"{path}.")
@@ -378,7 +378,10 @@ def _line(item: ErrorDetails, tree: dict[str, Any], sources: Mapping[str, str]) 
         return f"{path}{where}: no such setting; there are {', '.join(_table(parts[:-1]).model_fields)}"
     if item["type"] == "model_type":
         message = f"is a table of settings: {', '.join(_table(parts).model_fields)}"
-    return f"{path}{_shown(parts, tree)}{where}: {message[0].lower()}{message[1:]}"
+    value: Any = tree
+    for part in parts:
+        value = cast("dict[str, Any]", value).get(part) if isinstance(value, dict) else None
+    return f"{_shown(path, value)}{where}: {message[0].lower()}{message[1:]}"
 
 
 def _table(parts: list[str]) -> type[BaseModel]:
@@ -396,10 +399,7 @@ def _table(parts: list[str]) -> type[BaseModel]:
             return Settings
 
 
-def _shown(parts: list[str], tree: dict[str, Any]) -> str:
-    """Show the offending value, unless there is none or it may hold a secret."""
-    value: Any = tree
-    for part in parts:
-        value = cast("dict[str, Any]", value).get(part) if isinstance(value, dict) else None
-    secret = parts[-1] == "api_key" or (isinstance(value, str) and "@" in value)
-    return "" if secret or value is None or isinstance(value, (dict, SecretStr)) else f"={value!r}"
+def _shown(path: str, value: Any) -> str:
+    """Show a setting and its value, unless the value may hold a secret."""
+    plain = isinstance(value, (str, int, float, Path)) and "@" not in str(value)
+    return f"{path}={value!r}" if plain and not path.endswith(".api_key") else path

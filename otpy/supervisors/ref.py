@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from otpy.actors import Ref
 from otpy.errors import AlreadyRegistered, NotRegistered, StartFailed, SupervisionError
@@ -76,6 +76,14 @@ class SupervisorRef(Ref[Any]):
             SupervisionError: If it runs, or is being restarted.
         """
         self._result(await self.call(WithChild("delete", id), None), id)
+
+    async def get_childspec(self, id: object) -> ChildSpec:  # noqa: A002 - OTP's word
+        """Return the spec of a child.
+
+        Raises:
+            NotRegistered: If there is no such child.
+        """
+        return cast("ChildSpec", self._result(await self.call(WithChild("get_childspec", id), None), id))
 
     async def which_children(self) -> list[ChildInfo]:
         """List the children in start order."""

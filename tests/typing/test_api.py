@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_type_checker_agrees_with_every_assertion_of_api():
+def test_a_type_checker_agrees_with_every_assertion_of_api() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "mypy", "--no-error-summary", "tests/typing/api.py"],
         cwd=ROOT,
