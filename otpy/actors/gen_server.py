@@ -74,12 +74,13 @@ class GenServer(pykka.Actor):
         """Prepare the state; `start` returns when this does.
 
         Returns:
-            `None` or `NoReply(timeout, then)` to go on, `Ignore()` if the process is not needed, `Stop(reason)` to fail.
+            `None` or `NoReply(timeout, then)` to go on, `Ignore()` if the process is not needed, `Stop(reason)` to
+            fail.
         """
         if args or kwargs:
             raise TypeError(f"{type(self).__name__} was started with arguments but has no init to take them")
 
-    def handle_call(self, request: Any, caller: Caller) -> Any:
+    def handle_call(self, request: Any, caller: Caller) -> Any:  # noqa: ARG002 - who overrides it needs it
         """Answer a request.
 
         Args:
@@ -87,7 +88,8 @@ class GenServer(pykka.Actor):
             caller: Who waits; keep it to answer later.
 
         Returns:
-            The answer itself, `Reply(value, …)`, `NoReply()` to answer later by `caller.reply`, or `Stop(reason, reply)`.
+            The answer itself, `Reply(value, …)`, `NoReply()` to answer later by `caller.reply`, or `Stop(reason,
+            reply)`.
         """
         if pykka_protocol.is_envelope(request):
             return pykka_protocol.handle_envelope(self, request)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from otpy.actors.process import Process
     from otpy.actors.reasons import Reason
     from otpy.actors.ref import Ref
 
@@ -46,7 +47,7 @@ class MonitorRef:
 
     __slots__ = ("__weakref__", "target", "watcher")
 
-    def __init__(self, watcher: Any, target: Any) -> None:
+    def __init__(self, watcher: Process, target: Process) -> None:
         """Keep who watches whom, both as processes."""
         self.watcher, self.target = watcher, target
 

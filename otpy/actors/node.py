@@ -126,7 +126,7 @@ class Node:
         try:
             return outcome.result()
         except KeyboardInterrupt:
-            self.loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            self.loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108 - `begin` may not have run yet
             concurrent.futures.wait((outcome,), timeout=INTERRUPT_SECONDS)
             raise
 

@@ -102,7 +102,7 @@ class Port(GenServer):
 
     trap_exit = True
 
-    async def init(
+    async def init(  # noqa: PLR0913 - keyword-only options
         self,
         command: Sequence[str],
         *,
@@ -119,7 +119,7 @@ class Port(GenServer):
         self._first: asyncio.Future[str] = loop.create_future()
         self._gone: asyncio.Future[None] = loop.create_future()
         try:
-            self._popen = subprocess.Popen(  # noqa: ASYNC220 - a fork takes about a millisecond; its output has threads
+            self._popen = subprocess.Popen(  # noqa: ASYNC220, S603 - a fork takes a millisecond; running a command is its purpose
                 self.command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -116,9 +116,11 @@ class Process:
     @property
     def ref(self) -> Ref[Any]:
         """The public face."""
-        if self._ref is None:
-            self._ref = self.kind.ref_class(self) if hasattr(self.kind, "ref_class") else Process.ref_class(self)
-        return self._ref
+        ref = self._ref
+        if ref is None:
+            make: Callable[[Process], Ref[Any]] = getattr(self.kind, "ref_class", Process.ref_class)
+            self._ref = ref = make(self)
+        return ref
 
     def on_own_loop(self) -> bool:
         """Whether the calling code runs on the loop that this process lives on."""
@@ -132,6 +134,10 @@ class Process:
 
     def deliver(self, item: object) -> None:
         """Put something into the mailbox; a process without one drops it."""
+
+    def stop_request(self, reason: Reason) -> None:
+        """Ask for an orderly end; a process without a mailbox just ends."""
+        self.exit(reason)
 
     def interrupt(self) -> None:
         """Make the running code end, because `dying` has been set."""
@@ -198,28 +204,37 @@ class Process:
             for table, key in self.names:
                 table.drop(key, self)
         if self.monitoring:
-            for monitor in self.monitoring:
-                if monitor.target.monitored_by is not None:
-                    monitor.target.monitored_by.pop(monitor, None)
+            self._stop_watching(self.monitoring)
         links, watchers, callbacks = self.links, self.monitored_by, self.on_exit
         self.links = self.monitored_by = self.monitoring = self.names = self.on_exit = None
         if links:
-            for other in links:
-                if other.links is not None:
-                    other.links.discard(self)
-            for other in links:
-                other.across(Process.signal, self, reason, True)
+            self._tell_links(links, reason)
         if watchers:
-            for monitor in watchers:
-                watcher = monitor.watcher
-                if watcher.monitoring is not None:
-                    watcher.monitoring.pop(monitor, None)
-                watcher.across(type(watcher).deliver, Down(monitor, self.ref, reason))
+            self._tell_watchers(watchers, reason)
         if callbacks:
             for callback in callbacks.values():
                 callback(self)
         if telemetry.listening and (is_abnormal(reason) or telemetry.verbose):
             telemetry.emit("otpy.process.exit", process=str(self), pid=self.pid, reason=reason)
+
+    def _stop_watching(self, monitoring: dict[MonitorRef, None]) -> None:
+        for monitor in monitoring:
+            if monitor.target.monitored_by is not None:
+                monitor.target.monitored_by.pop(monitor, None)
+
+    def _tell_links(self, links: set[Process], reason: Reason) -> None:
+        for other in links:
+            if other.links is not None:
+                other.links.discard(self)
+        for other in links:
+            other.across(Process.signal, self, reason, True)  # noqa: FBT003 - `linked`; across threads by position
+
+    def _tell_watchers(self, watchers: dict[MonitorRef, None], reason: Reason) -> None:
+        for monitor in watchers:
+            watcher = monitor.watcher
+            if watcher.monitoring is not None:
+                watcher.monitoring.pop(monitor, None)
+            watcher.across(type(watcher).deliver, Down(monitor, self.ref, reason))
 
     def across(self, method: Callable[..., None], *args: object) -> None:
         """Call a method of this process on its own loop, whichever loop or thread we are on."""

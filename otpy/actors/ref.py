@@ -11,7 +11,6 @@ import pykka
 
 from otpy.actors import pykka_protocol
 from otpy.actors.caller import Caller
-from otpy.actors.messages import Call, Cast
 from otpy.actors.process import Process, ProcessExit, current_process
 from otpy.actors.reasons import KILL, NORMAL, Reason
 from otpy.actors.server import CastEnvelope
@@ -19,6 +18,8 @@ from otpy.errors import CallTimeout
 
 if TYPE_CHECKING:
     from asyncio import Future
+
+    from otpy.actors.messages import Call, Cast
 
 __all__ = ["Ref"]
 
@@ -167,8 +168,8 @@ class Ref(pykka.ActorRef[A]):
                 does not trap exits and is a message to one that does.
         """
         sender = current_process()
-        self.process.across(Process.signal, sender, reason, False)
-        if sender is self.process and sender.dying is not None:
+        self.process.across(Process.signal, sender, reason, False)  # noqa: FBT003 - `linked`; by position
+        if sender is self.process and self.process.dying is not None:
             raise ProcessExit
 
     def stop(self, reason: Reason = NORMAL, *, block: bool | None = None, timeout: float | None = None) -> Any:
@@ -216,16 +217,17 @@ class Ref(pykka.ActorRef[A]):
         if not process.alive:
             return process.exit_reason
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
+        ended: Future[None] = loop.create_future()
 
-        def wake(_: Process) -> None:
-            loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(None))
+        def wake(_: object = None) -> None:
+            if not ended.done():
+                ended.set_result(None)
 
         number = 0
         if loop is process.loop:
-            number = process.when_down(lambda _: ended.done() or ended.set_result(None))
+            number = process.when_down(wake)
         else:
-            process.loop.call_soon_threadsafe(process.when_down, wake)
+            process.loop.call_soon_threadsafe(process.when_down, lambda _: loop.call_soon_threadsafe(wake))
         try:
             async with asyncio.timeout(timeout):
                 await ended

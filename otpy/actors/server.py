@@ -262,7 +262,7 @@ class ServerProcess(Process):
 
     # -- callbacks -------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, item: object) -> Step | None:
+    def _dispatch(self, item: object) -> Step | None:  # noqa: PLR0911 - one a kind of message
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None

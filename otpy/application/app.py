@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from contextlib import AbstractContextManager
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
     from otpy.config.settings import Settings
     from otpy.lm import LMRequest, LMResponse

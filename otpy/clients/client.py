@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from otpy.actors import MonitorRef, Reason
     from otpy.clients.transport import Transport
     from otpy.config.settings import ClientSettings
-    from otpy.lm import LMRequest, LMResponse
+    from otpy.lm import LMRequest
     from otpy.supervisors import TaskSupervisorRef
 
 __all__ = ["Ask", "Client", "ClientStatus"]

@@ -150,8 +150,7 @@ class EvaluationResult:
         """
         try:
             with Path(path).open("w", encoding="utf-8") as file:
-                for row in self.rows:
-                    file.write(json.dumps(_flat(row), ensure_ascii=False, default=str) + "\n")
+                file.writelines(json.dumps(_flat(row), ensure_ascii=False, default=str) + "\n" for row in self.rows)
         except OSError as error:
             raise EvaluationError(f"{path}: cannot be written: {error.strerror or error}") from error
 

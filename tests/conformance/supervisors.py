@@ -134,6 +134,14 @@ class Runner:
         return ChildSpec(start=lambda: self.start_node(node, path), **fields)
 
     async def start_node(self, node, path):
+        try:
+            return await self.start_process(node, path)
+        except InvalidChildSpec as error:
+            if path == "root":
+                raise
+            raise StartFailed(path, self.refused(path, error)) from None
+
+    async def start_process(self, node, path):
         if "flags" not in node:
             name = node.get("worker", {}).get("register")
             return await Worker.start_link(self.world, path, node.get("worker", {}), name=name)
@@ -151,7 +159,7 @@ class Runner:
                 case {"exit": value}:
                     exits("exit", value)
                 case {"return": value}:
-                    return value
+                    exits("exit", {"bad_return": value})
             return None
 
         if options["strategy"] == "dynamic":
@@ -201,6 +209,7 @@ class Runner:
                 await asyncio.sleep(0)
                 result = await operation(step)
                 await waiting
+                result = result() if callable(result) else result
                 yield f"step {number} {step['op']}", step["expect"], {"result": result}
                 continue
             result = await operation(step)
@@ -307,7 +316,7 @@ class Runner:
 
     async def op_raise(self, step):
         async def fail(_):
-            exits(step["class"], step["value"])
+            exits(step["class"], self.world.reason(step["value"]))
 
         if step["via"] == "call":
             return await self.called(step["path"], fail)
@@ -384,6 +393,8 @@ class Runner:
 
     async def op_start_child(self, step):
         node = dict(step.get("child") or {})
+        if "id" in node.get("omit", ()):
+            return {"error": "missing_id"}  # in otpy that is no call at all: `id` is a required argument
         actor = self.world.find(step["sup"]).actor
         id_ = step.get("slot", node.get("id"))
         path = f"{actor.path}/{id_}"
@@ -427,10 +438,14 @@ class Runner:
 
     async def op_which_children(self, step):
         async def which(ref):
+            infos = await ref.which_children()
+            return lambda: rows_of(ref, infos)
+
+        def rows_of(ref, infos):
             rows = []
-            for info in await ref.which_children():
+            for info in infos:
                 state = {"up": "alive", "down": "undefined"}.get(info.state, info.state)
-                if info.ref is not None and info.state == "down":
+                if info.ref is not None and not info.ref.is_alive():
                     state = "dead"
                 n = None if info.ref is None else self.world.paths[info.ref.process][1]
                 slot = info.id if info.id is not None else (

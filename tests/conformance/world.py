@@ -86,9 +86,9 @@ class World:
             case Raised():
                 return {"error": reason.value}
             case BadReturnValue(callback="init"):
-                return {"bad_return_value": reason.value}
+                return {"bad_return_value": self.value(reason.value)}
             case BadReturnValue():
-                return {"bad_return_value": reason.value}
+                return {"bad_return_value": self.value(reason.value)}
             case ActorDown():
                 return self.value(reason.reason)
             case CallTimeout():

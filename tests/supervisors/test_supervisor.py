@@ -5,8 +5,14 @@ import asyncio
 import pytest
 
 from otpy.actors import BRUTAL_KILL, INFINITY, KILL, NORMAL, SHUTDOWN, GenServer, Ignore, Shutdown, whereis
-from otpy.errors import AlreadyRegistered, InvalidChildSpec, MaxRestartsReached, NotRegistered, StartFailed
-from otpy.errors import SupervisionError
+from otpy.errors import (
+    AlreadyRegistered,
+    InvalidChildSpec,
+    MaxRestartsReached,
+    NotRegistered,
+    StartFailed,
+    SupervisionError,
+)
 from otpy.supervisors import DynamicSupervisor, Supervisor
 from otpy.testing import run_in_virtual_time
 

@@ -1,0 +1,250 @@
+"""The breaker: the states of the book, and every trap of wrapping pybreaker around a call that it must not fall into."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from otpy.clients.breaker import Breaker
+from otpy.clock import ManualClock
+from otpy.errors import CircuitOpen
+
+
+def breaker(**parameters):
+    clock = ManualClock()
+    return Breaker("openai", clock=clock, **({"fail_max": 3, "reset_timeout": 10.0} | parameters)), clock
+
+
+def opened(**parameters):
+    gate, clock = breaker(**parameters)
+    for _ in range(parameters.get("fail_max", 3)):
+        gate.admit().failure()
+    assert gate.state == "open"
+    return gate, clock
+
+
+# -- the states -------------------------------------------------------------------------------------------------------
+
+
+def test_failures_in_a_row_open_it_and_a_success_between_them_does_not():
+    gate, _ = breaker()
+    for outcome in ("failure", "failure", "success", "failure", "failure"):
+        getattr(gate.admit(), outcome)()
+    assert gate.state == "closed"
+    gate.admit().failure()
+    assert gate.state == "open"
+
+
+def test_an_open_one_admits_nobody_and_says_for_how_long():
+    gate, clock = opened()
+    clock.advance(4)
+    with pytest.raises(CircuitOpen, match="openai") as raised:
+        gate.admit()
+    assert raised.value.until == 6
+    assert raised.value.retryable
+
+
+def test_our_clock_and_no_other_decides_when_the_trial_is_due():
+    gate, clock = opened(reset_timeout=1_000_000.0)
+    clock.advance(999_999.9)
+    with pytest.raises(CircuitOpen):
+        gate.admit()
+    clock.advance(0.2)
+    gate.admit()
+    assert gate.state == "half_open"
+
+
+def test_a_good_trial_closes_it_and_the_count_begins_anew():
+    gate, clock = opened()
+    clock.advance(10)
+    gate.admit().success()
+    for _ in range(2):
+        gate.admit().failure()
+    assert gate.state == "closed"
+
+
+def test_a_bad_trial_opens_it_for_as_long_again():
+    gate, clock = opened()
+    clock.advance(12)
+    gate.admit().failure()
+    with pytest.raises(CircuitOpen) as raised:
+        gate.admit()
+    assert raised.value.until == 10
+
+
+def test_closing_it_by_hand_forgets_the_failures():
+    gate, _ = opened()
+    gate.reset()
+    assert gate.state == "closed"
+    for _ in range(2):
+        gate.admit().failure()
+    assert gate.state == "closed"
+    gate.reset()
+    for _ in range(2):
+        gate.admit().failure()
+    assert gate.state == "closed"
+
+
+# -- the traps --------------------------------------------------------------------------------------------------------
+
+
+def test_exactly_one_of_a_hundred_racing_callers_is_the_trial():
+    gate, clock = opened()
+    clock.advance(10)
+    trials = []
+    for _ in range(100):
+        try:
+            trials.append(gate.admit())
+        except CircuitOpen as error:
+            assert 0 < error.until <= 10
+    assert len(trials) == 1
+    trials[0].success()
+    assert gate.state == "closed"
+
+
+def test_a_cancelled_trial_is_no_vote_and_makes_room_for_the_next():
+    gate, clock = opened()
+    clock.advance(10)
+    gate.admit().neutral()
+    assert gate.state == "half_open"
+    gate.admit().success()
+    assert gate.state == "closed"
+
+
+def test_cancellations_open_nothing_and_hide_no_failure():
+    gate, _ = breaker()
+    for _ in range(100):
+        gate.admit().neutral()
+    assert gate.state == "closed"
+    for outcome in ("failure", "neutral", "failure", "neutral", "failure"):
+        getattr(gate.admit(), outcome)()
+    assert gate.state == "open"
+
+
+def test_a_hundred_calls_that_began_before_it_opened_open_it_once_and_push_nothing_on():
+    gate, clock = breaker()
+    permits = [gate.admit() for _ in range(100)]
+    for permit in permits[:3]:
+        permit.failure()
+    clock.advance(5)
+    for permit in permits[3:]:
+        permit.failure()
+    clock.advance(5)
+    gate.admit()
+    assert gate.state == "half_open"
+
+
+def test_a_late_success_from_before_closes_nothing():
+    gate, clock = breaker()
+    late = gate.admit()
+    for _ in range(3):
+        gate.admit().failure()
+    late.success()
+    assert gate.state == "open"
+    clock.advance(10)
+    later = gate.admit()
+    later.neutral()
+    gate.admit().failure()
+    later.success()
+    assert gate.state == "open"
+
+
+def test_a_late_failure_of_an_old_trial_does_not_count_against_a_closed_one():
+    gate, clock = opened(fail_max=1)
+    clock.advance(10)
+    trial = gate.admit()
+    gate.reset()
+    trial.failure()
+    assert gate.state == "closed"
+
+
+@pytest.mark.parametrize("first", ["success", "failure", "neutral"])
+def test_only_the_first_word_of_a_permit_counts(first):
+    gate, _ = breaker(fail_max=2)
+    permit = gate.admit()
+    getattr(permit, first)()
+    for _ in range(5):
+        permit.failure()
+        permit.success()
+        permit.neutral()
+    gate.admit().failure()
+    assert gate.state == ("open" if first == "failure" else "closed")
+
+
+def test_no_lock_is_held_between_a_permit_and_its_outcome():
+    gate, _ = breaker()
+    permits = [gate.admit() for _ in range(1_000)]
+    for permit in reversed(permits):
+        permit.success()
+    assert gate.state == "closed"
+
+
+# -- against a model --------------------------------------------------------------------------------------------------
+
+
+class AgainstTheModel(RuleBasedStateMachine):
+    """Any order of admissions, outcomes, pauses and resets, compared with a description in plain numbers."""
+
+    FAIL_MAX, RESET = 3, 10.0
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.clock = breaker(fail_max=self.FAIL_MAX, reset_timeout=self.RESET)
+        self.state, self.failures, self.until, self.era, self.trial = "closed", 0, 0.0, 0, False
+        self.permits = []
+
+    def turn(self, state):
+        self.state, self.failures, self.trial = state, 0, False
+        self.era += 1
+        if state == "open":
+            self.until = self.clock() + self.RESET
+
+    @rule()
+    def admit(self):
+        if self.state == "open" and self.clock() >= self.until:
+            self.turn("half_open")
+        if self.state == "open" or (self.state == "half_open" and self.trial):
+            with pytest.raises(CircuitOpen):
+                self.gate.admit()
+            return
+        self.trial = self.state == "half_open"
+        self.permits.append([self.gate.admit(), self.era])
+
+    @precondition(lambda self: self.permits)
+    @rule(data=st.data(), outcome=st.sampled_from(["success", "failure", "neutral"]), keep=st.booleans())
+    def end(self, data, outcome, keep):
+        permit, era = entry = data.draw(st.sampled_from(self.permits))
+        getattr(permit, outcome)()
+        if keep:
+            entry[1] = None  # a word said twice
+        else:
+            self.permits.remove(entry)
+        if era != self.era:
+            return
+        if outcome == "neutral":
+            self.trial = False
+        elif self.state == "half_open":
+            self.turn("closed" if outcome == "success" else "open")
+        elif outcome == "success":
+            self.failures = 0
+        else:
+            self.failures += 1
+            if self.failures == self.FAIL_MAX:
+                self.turn("open")
+
+    @rule(seconds=st.floats(0, 12))
+    def wait(self, seconds):
+        self.clock.advance(seconds)
+
+    @rule()
+    def reset(self):
+        self.gate.reset()
+        self.turn("closed")
+
+    @invariant()
+    def agree(self):
+        assert self.gate.state == self.state
+
+
+TestAgainstTheModel = AgainstTheModel.TestCase
+TestAgainstTheModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
