@@ -144,7 +144,8 @@ def run_optimize(
     screen.table(["predictor", "demos"], demos.items())
     if before is not None and after is not None:
         screen.table(["", "score"], [["before", before], ["after", after]])
-    screen.line(f"saved {out}; measure it: otpy eval --program {_again(program, job, out)} --metric {job.metric}")
+    screen.line(f"saved {out}; measure it:")
+    screen.line(f"  otpy eval --program {_again(program, job, out)} --data {dev or 'ROWS'} --metric {job.metric}")
     screen.result(
         {
             "command": "optimize",
