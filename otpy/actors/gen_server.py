@@ -59,7 +59,7 @@ class GenServer(pykka.Actor):
     """
 
     trap_exit: bool = False
-    """Whether exit signals arrive as `ExitMessage`s in `handle_info`, and `terminate` runs when the parent says stop."""
+    """Whether exit signals arrive as `ExitMessage`s in `handle_info`, and `terminate` runs if the parent says stop."""
 
     process: ServerProcess
     init_timeout: ClassVar[float | None] = None

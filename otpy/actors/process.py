@@ -197,12 +197,9 @@ class Process:
         self.exit_reason = reason
         self.release()
         if self.owed:
-            for caller in self.owed:
-                caller.down(reason)
-            self.owed = None
+            self._fail_callers(self.owed, reason)
         if self.names:
-            for table, key in self.names:
-                table.drop(key, self)
+            self._leave_names(self.names)
         if self.monitoring:
             self._stop_watching(self.monitoring)
         links, watchers, callbacks = self.links, self.monitored_by, self.on_exit
@@ -216,6 +213,15 @@ class Process:
                 callback(self)
         if telemetry.listening and (is_abnormal(reason) or telemetry.verbose):
             telemetry.emit("otpy.process.exit", process=str(self), pid=self.pid, reason=reason)
+
+    def _fail_callers(self, owed: dict[Caller, None], reason: Reason) -> None:
+        for caller in owed:
+            caller.down(reason)
+        self.owed = None
+
+    def _leave_names(self, names: list[tuple[Names, object]]) -> None:
+        for table, key in names:
+            table.drop(key, self)
 
     def _stop_watching(self, monitoring: dict[MonitorRef, None]) -> None:
         for monitor in monitoring:

@@ -147,7 +147,11 @@ class StoppedFlag:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait in a thread for the death."""
         died = threading.Event()
-        self._process.loop.call_soon_threadsafe(self._process.when_down, lambda _: died.set())
+
+        def tell(_: Process) -> None:
+            died.set()
+
+        self._process.loop.call_soon_threadsafe(self._process.when_down, tell)
         return died.wait(timeout)
 
 

@@ -223,11 +223,14 @@ class Ref(pykka.ActorRef[A]):
             if not ended.done():
                 ended.set_result(None)
 
+        def wake_there(_: Process) -> None:
+            loop.call_soon_threadsafe(wake)
+
         number = 0
         if loop is process.loop:
             number = process.when_down(wake)
         else:
-            process.loop.call_soon_threadsafe(process.when_down, lambda _: loop.call_soon_threadsafe(wake))
+            process.loop.call_soon_threadsafe(process.when_down, wake_there)
         try:
             async with asyncio.timeout(timeout):
                 await ended

@@ -80,7 +80,7 @@ class RegistryRef(Ref[Any]):
 
     def lookup(self, key: object) -> list[Entry]:
         """Return the live entries of a key, in order of registration."""
-        entries = self.process.actor.table.get(key, {})  # type: ignore[attr-defined]
+        entries: dict[Ref[Any], Entry] = self.process.actor.table.get(key, {})  # type: ignore[attr-defined]
         return [entry for entry in tuple(entries.values()) if entry.process.is_alive()]
 
     def whereis(self, key: object) -> Ref[Any] | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from otpy.actors.gen_server import GenServer
+    from otpy.actors.ref import Ref
 
     Step: TypeAlias = tuple[Coroutine[Any, Any, Any], Callable[[Any], "Step | None"]]
 
@@ -270,11 +271,11 @@ class ServerProcess(Process):
         self.handling = item
         if kind is Caller:
             try:
-                result: Any = self.actor.handle_call(item.request, item)  # type: ignore[attr-defined]
+                result: Any = self.actor.handle_call(item.request, item)  # type: ignore[attr-defined, arg-type]
             except BaseException as error:  # noqa: BLE001 - `_raised` sorts them
                 return self._raised(error)
             if type(result) is CoroutineType:
-                return result, self._called
+                return result, self._called  # pyright: ignore[reportUnknownVariableType] - a coroutine of anything
             return self._called(result)
         actor = self.actor
         if kind is CastEnvelope:
@@ -286,7 +287,7 @@ class ServerProcess(Process):
         if kind is _StopRequest:
             return self._stop(Stop(item.reason))  # type: ignore[attr-defined]
         if kind is ExitMessage and self.parent is not None:
-            process = item.process  # type: ignore[attr-defined]
+            process: Ref[Any] | None = item.process  # type: ignore[attr-defined]
             if process is not None and process.process is self.parent:
                 return self._stop(Stop(item.reason))  # type: ignore[attr-defined]
         return self._guarded(lambda: actor.handle_info(item), self._handled)
@@ -298,7 +299,7 @@ class ServerProcess(Process):
         except BaseException as error:  # noqa: BLE001 - `_raised` sorts them
             return self._raised(error)
         if type(result) is CoroutineType:
-            return result, then
+            return result, then  # pyright: ignore[reportUnknownVariableType] - the same
         return then(result)
 
     def _guarded_then(self, then: Callable[[Any], Step | None], result: Any) -> Step | None:
@@ -311,7 +312,7 @@ class ServerProcess(Process):
         caller = self.handling
         assert type(caller) is Caller
         self.handling = None
-        kind = type(result)
+        kind: type[Any] = type(result)
         if kind is NoReply:
             if caller.responsible is self and caller.waiting:
                 self.owe(caller)
@@ -358,7 +359,8 @@ class ServerProcess(Process):
             return None
         reason: Reason = error.reason if isinstance(error, Exit) else error
         if self.stopping is not None:
-            return self._ended(reason)
+            self._ended(reason)
+            return None
         if not self.ready:
             self._start_failed(reason, reason)
             return None

@@ -183,9 +183,9 @@ class CacheStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=10.0, check_same_thread=False)
             try:
+                _check_version(connection)
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=NORMAL")
-                _check_version(connection)
                 connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
                 connection.execute(f"PRAGMA user_version={SCHEMA}")
                 connection.commit()

@@ -43,7 +43,7 @@ class Do(Call[object]):
 class Server(GenServer):
     """Runs what it is sent; `log` remembers what happened."""
 
-    def init(self, log=None, trap_exit=False, outcome=None):
+    def init(self, log=None, *, trap_exit=False, outcome=None):
         self.log = [] if log is None else log
         self.trap_exit = trap_exit
         return outcome

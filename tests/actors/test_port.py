@@ -85,7 +85,7 @@ def test_a_killed_port_takes_its_program_along():
         port.exit(KILL)
         deadline = time.monotonic() + 10
         while alive(pid) and time.monotonic() < deadline:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # noqa: ASYNC110 - only the operating system knows
         assert not alive(pid)
 
     run(main)
@@ -133,7 +133,11 @@ def test_lines_go_to_the_owner():
     [
         (["/no/such/program"], {}, "No such file"),
         (python("pass"), {"first_line": True}, "exited with status 0"),
-        (python("import time; time.sleep(60)"), {"first_line": True, "start_timeout": 0.1}, "wrote no line within 0.1 s"),
+        (
+            python("import time; time.sleep(60)"),
+            {"first_line": True, "start_timeout": 0.1},
+            "wrote no line within 0.1 s",
+        ),
     ],
     ids=["missing", "ends at once", "silent"],
 )
