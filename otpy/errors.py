@@ -297,7 +297,7 @@ class LMError(ClientError):
         body: The beginning of the provider's answer, never the request's headers.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only facts
         self,
         message: str,
         *,

@@ -233,7 +233,7 @@ class GenServer(pykka.Actor):
     # -- pykka -----------------------------------------------------------------------------------------------------
 
     @property
-    def actor_ref(self) -> Ref[Self]:  # type: ignore[override]
+    def actor_ref(self) -> Ref[Self]:  # pyright: ignore[reportIncompatibleMethodOverride] - narrower
         """pykka's word for `ref`."""
         return self.process.ref
 
@@ -262,7 +262,8 @@ class GenServer(pykka.Actor):
 
     @staticmethod
     def _create_future() -> Any:
-        return pykka_protocol.PykkaFuture()
+        future: pykka_protocol.PykkaFuture[Any] = pykka_protocol.PykkaFuture()
+        return future
 
     def _start_actor_loop(self) -> None:
         raise NotImplementedError("an otpy process is started by start() or start_link()")

@@ -78,9 +78,13 @@ class RegistryRef(Ref[Any]):
         """Take an entry out; `False` if it was not there."""
         return await self.call(_Unregister(key, process), None)
 
+    @property
+    def _table(self) -> dict[object, dict[Process, Entry]]:
+        return self.process.actor.table  # type: ignore[attr-defined, no-any-return]
+
     def lookup(self, key: object) -> list[Entry]:
         """Return the live entries of a key, in order of registration."""
-        entries: dict[Ref[Any], Entry] = self.process.actor.table.get(key, {})  # type: ignore[attr-defined]
+        entries = self._table.get(key, {})
         return [entry for entry in tuple(entries.values()) if entry.process.is_alive()]
 
     def whereis(self, key: object) -> Ref[Any] | None:
@@ -90,7 +94,7 @@ class RegistryRef(Ref[Any]):
 
     def keys(self) -> list[object]:
         """Return all keys that have an entry."""
-        return list(self.process.actor.table)  # type: ignore[attr-defined]
+        return list(self._table)
 
     def dispatch(self, key: object, message: object) -> int:
         """Send a message to every process of a key (to `handle_info`); returns to how many."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from otpy.actors.gen_server import GenServer
-    from otpy.actors.ref import Ref
 
     Step: TypeAlias = tuple[Coroutine[Any, Any, Any], Callable[[Any], "Step | None"]]
 
@@ -286,10 +285,10 @@ class ServerProcess(Process):
             return self._guarded(lambda: actor.handle_continue(argument), self._handled)
         if kind is _StopRequest:
             return self._stop(Stop(item.reason))  # type: ignore[attr-defined]
-        if kind is ExitMessage and self.parent is not None:
-            process: Ref[Any] | None = item.process  # type: ignore[attr-defined]
+        if isinstance(item, ExitMessage) and self.parent is not None:
+            process = item.process
             if process is not None and process.process is self.parent:
-                return self._stop(Stop(item.reason))  # type: ignore[attr-defined]
+                return self._stop(Stop(item.reason))
         return self._guarded(lambda: actor.handle_info(item), self._handled)
 
     def _guarded(self, callback: Callable[[], Any], then: Callable[[Any], Step | None]) -> Step | None:
@@ -312,7 +311,7 @@ class ServerProcess(Process):
         caller = self.handling
         assert type(caller) is Caller
         self.handling = None
-        kind: type[Any] = type(result)
+        kind = type(result)  # pyright: ignore[reportUnknownVariableType] - anything
         if kind is NoReply:
             if caller.responsible is self and caller.waiting:
                 self.owe(caller)

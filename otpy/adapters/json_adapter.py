@@ -81,14 +81,18 @@ class JSONAdapter:
 
 
 def _system(signature: SignatureMeta) -> str:
-    """The instructions, the fields that need a word, the form of the answer: what little a small model can keep."""
-    lines = [signature.instructions, ""]
-    lines += [described(field) for field in signature.input_fields.values() if field.desc or field.constraints]
+    """The instructions, a line a field, the form of the answer: what little a small model can keep."""
     shapes = output_shapes(signature)
-    lines += [described(field, shapes[name]) for name, field in signature.output_fields.items()]
-    keys = " and ".join(f'"{name}"' for name in signature.output_fields)
-    lines.append(f"Answer with a JSON object with the key{'s' if len(shapes) > 1 else ''} {keys}.")
-    return "\n".join(lines)
+    keys = " and ".join(f'"{name}"' for name in shapes)
+    return "\n".join(
+        [
+            signature.instructions,
+            "",
+            *(f"Input {described(field)}" for field in signature.input_fields.values()),
+            *(f"Output {described(field, shapes[name])}" for name, field in signature.output_fields.items()),
+            f"Answer with a JSON object with the key{'s' if len(shapes) > 1 else ''} {keys}.",
+        ]
+    )
 
 
 def _objects(text: str) -> Iterator[tuple[str, set[str]]]:

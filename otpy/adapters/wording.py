@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from otpy.signatures import FieldSpec, SignatureMeta
 
@@ -51,10 +52,10 @@ def described(field: FieldSpec, form: str = "") -> str:
         >>> from otpy.adapters.wording import described
         >>> from otpy.signatures import FieldSpec
         >>> described(FieldSpec("stars", "output", int, "how good it was", (("le", 5),)), "an integer")
-        'stars: how good it was; an integer; at most 5'
+        '`stars`: how good it was; an integer; at most 5'
     """
     parts = [part for part in (field.desc, form, field.constraint_text) if part]
-    return f"{field.name}: {'; '.join(parts)}" if parts else field.name
+    return f"`{field.name}`: {'; '.join(parts)}" if parts else f"`{field.name}`"
 
 
 def output_shapes(signature: SignatureMeta) -> dict[str, str]:
@@ -64,15 +65,30 @@ def output_shapes(signature: SignatureMeta) -> dict[str, str]:
         >>> from otpy.adapters.wording import output_shapes
         >>> from otpy.signatures import Signature
         >>> output_shapes(Signature("text -> title, tags: list[str], mood: Literal['good', 'bad']"))
-        {'title': '', 'tags': '[text, …]', 'mood': 'one of "good", "bad"'}
+        {'title': '', 'tags': '[text, …]', 'mood': 'one of good, bad'}
     """
     schema = signature.output_schema().schema.value
     definitions = schema.get("$defs", {})
     shapes: dict[str, str] = {}
     for name, part in schema["properties"].items():
-        words = shape(part, definitions)
+        labels = part.get("enum", ())
+        if len(labels) > 1 and all(isinstance(label, str) and "," not in label for label in labels):
+            words = f"one of {', '.join(labels)}"  # quotes only distract a small model
+        else:
+            words = shape(part, definitions)
         shapes[name] = "" if words == "text" else words
     return shapes
+
+
+_WORD = re.compile(r"[^\W\d][\w-]*( [\w-]+)*")
+
+
+def _choice(values: Sequence[Any]) -> str:
+    """The allowed values; bare where they are words, which a small model takes for topics sooner than quoted ones."""
+    if len(values) == 1:
+        return json.dumps(values[0], ensure_ascii=False)
+    bare = all(isinstance(value, str) and _WORD.fullmatch(value) for value in values)
+    return f"one of {', '.join(values if bare else (json.dumps(value, ensure_ascii=False) for value in values))}"
 
 
 _PLAIN = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false", "null": "null"}
@@ -102,8 +118,7 @@ def shape(  # noqa: PLR0911 - one line a kind of schema
         name = schema["$ref"].rpartition("/")[2]
         return name if name in inside else shape(definitions[name], definitions, (*inside, name))
     if "enum" in schema:
-        listed = ", ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
-        return f"one of {listed}" if len(schema["enum"]) > 1 else listed
+        return _choice(schema["enum"])
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(inner(part) for part in schema["anyOf"]))
     if "properties" in schema:

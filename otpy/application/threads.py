@@ -94,7 +94,9 @@ class Threads:
             self._work.put(None)
 
 
-def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], method: Callable[[Any], None], value: Any) -> None:
+def _tell(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], method: Callable[[Any], None], value: Any
+) -> None:
     def settle() -> None:
         if not future.done():
             method(value)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ask"]
 
 RESENDS: Final = 4
-"""How often a request is sent again because the process that had it died; answers and errors of the model don't count."""
+"""How often a request is sent again because the process that had it died; what the model answers doesn't count."""
 RESTART_SECONDS: Final = 60.0
 """How long to wait for a client that is being restarted; a local model's server loads its weights in that time."""
 

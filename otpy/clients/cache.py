@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from otpy.actors import Call, Caller, Cast, GenServer, NoReply
-from otpy.clients.cache_store import CacheStore
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     from otpy.actors import Reason
+    from otpy.clients.cache_store import CacheStore
     from otpy.lm import LMResponse
 
 __all__ = ["Cache", "CacheGet", "CachePut", "CacheStats", "ClearCache"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from otpy.actors import MonitorRef, Reason
     from otpy.clients.transport import Transport
     from otpy.config.settings import ClientSettings
-    from otpy.lm import LMRequest
+    from otpy.lm import LMRequest, LMResponse  # noqa: F401 - ruff does not read `Call["LMResponse"]`
     from otpy.supervisors import TaskSupervisorRef
 
 __all__ = ["Ask", "Client", "ClientStatus"]
@@ -157,7 +157,7 @@ class Client(GenServer):
         return NoReply()
 
     def _pump(self) -> None:
-        limit = self.settings.max_concurrency
+        limit = self.settings.in_flight
         while self.waiting and (limit is None or len(self.flying) < limit):
             if not self.waiting[0].wanted:
                 self.flights.land(self.waiting.popleft())

@@ -9,6 +9,7 @@ closes, which happens when its parent is gone, whatever ended it. On Linux the k
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -44,8 +45,9 @@ def _die_with_parent(parent: int) -> None:
             os._exit(0)
 
     def watch() -> None:
-        while os.read(0, 4096):
-            pass
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -63,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     _die_with_parent(arguments.parent)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))  # nothing to save, and the model's threads must not delay it
+        signal.signal(number, signal.SIG_DFL)  # at once, a model half loaded included: there is nothing to save
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the library prints is no news
     server = _serve(arguments)

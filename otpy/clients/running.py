@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from otpy.errors import NoApplication
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Generator
 
     from otpy.actors import Names
     from otpy.lm import LMRequest, LMResponse
@@ -89,7 +89,7 @@ def running() -> Running:
 
 
 @contextlib.contextmanager
-def entered(application: Running) -> Iterator[None]:
+def entered(application: Running) -> Generator[None]:
     """Make `application` the one that `running()` finds inside the block.
 
     Args:

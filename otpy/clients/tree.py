@@ -27,7 +27,7 @@ def client_tree(name: str, box: SettingsBox, memory: Any = None) -> ChildSpec:
     In this order, `rest_for_one`: without its server a client has nobody to ask, without workers nobody to send.
     """
     settings = box.current.clients[name]
-    children = []
+    children: list[ChildSpec] = []
     if settings.is_local:
         children.append(
             Port.child_spec(

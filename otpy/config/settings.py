@@ -89,7 +89,7 @@ class ClientSettings(_Frozen):
         temperature: For requests that say none.
         max_tokens: For requests that say none.
         timeout: Seconds for one attempt at a request.
-        max_concurrency: Requests in flight at the same time; `None` for any number.
+        max_concurrency: Requests in flight at the same time; `None` for any number (of a local model, `parallel` + 1).
         requests_per_minute: The provider's limit; `None` for none.
         parallel: Requests a local model's server works on at the same time. With one, all of them share the cached
             beginning of the prompt, which on a few cores is faster than several at once.
@@ -176,6 +176,13 @@ class ClientSettings(_Frozen):
     def is_local(self) -> bool:
         """Whether the model runs in a server of ours."""
         return self.provider == "local"
+
+    @property
+    def in_flight(self) -> int | None:
+        """Requests that may be in flight: as set; a local model gets no more than its server works on, and one to come."""
+        if not self.is_local:
+            return self.max_concurrency
+        return min(self.max_concurrency or self.parallel + 1, self.parallel + 1)
 
     @property
     def url(self) -> str | None:

@@ -1,4 +1,5 @@
 """How good is a program? Rows in, every row's fate out."""
+
 from __future__ import annotations
 
 from otpy.evaluate.dataset import check_labels, load_dataset, split

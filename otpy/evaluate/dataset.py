@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["check_labels", "load_dataset", "split"]
 
 
-def load_dataset(
-    path: str | Path, inputs: Iterable[str] | None = None, required: Iterable[str] = ()
-) -> list[Example]:
+def load_dataset(path: str | Path, inputs: Iterable[str] | None = None, required: Iterable[str] = ()) -> list[Example]:
     """Read the rows of a `.jsonl` or `.csv` file.
 
     Args:

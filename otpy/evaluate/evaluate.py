@@ -5,24 +5,28 @@ A row that raises, hangs past its deadline or is killed costs that row and nothi
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from otpy.clients.running import running
 from otpy.errors import EvaluationAborted, EvaluationError
 from otpy.evaluate.metrics import Metric, check_metric, measure, metric_name
 from otpy.evaluate.progress import Progress
 from otpy.evaluate.result import EvaluationResult, Failed, Row, Scored
+from otpy.lm import Usage
+from otpy.programs.trace import Call, calling
 from otpy.signatures import Example
-from otpy.supervisors import Exited, Ok
+from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
     from otpy.programs import Program
+    from otpy.supervisors import Outcome
 
 __all__ = ["Evaluate", "prepared"]
 
@@ -30,16 +34,9 @@ MAX_CONCURRENCY: Final = 1024
 """Rows in flight unless told otherwise; the client below has bounds of its own."""
 
 
-class _Failure(Exception):
-    """Carries, out of a row's task, what failed and where."""
-
-    def __init__(self, where: str, reason: BaseException) -> None:
-        self.where, self.reason = where, reason
-        super().__init__(where, reason)
-
-
+@dataclass(frozen=True, init=False, repr=False)
 class Evaluate:
-    """Measures programs on a devset.
+    """Measures programs on a devset; a value, like the programs.
 
     Args:
         devset: Examples; mappings are made into examples.
@@ -60,7 +57,15 @@ class Evaluate:
         Evaluate(1 rows, exact_match('answer'))
     """
 
-    def __init__(
+    devset: tuple[Example, ...]
+    metric: Metric
+    max_concurrency: int
+    display_progress: bool
+    failure_score: float
+    timeout: float | None
+    max_failures: int | None
+
+    def __init__(  # noqa: PLR0913 - each is a parameter of the evaluation
         self,
         devset: Iterable[Example | Mapping[str, Any]],
         *,
@@ -72,27 +77,29 @@ class Evaluate:
         max_failures: int | None = None,
     ) -> None:
         """Check everything."""
-        self.devset: tuple[Example, ...] = tuple(_example(number, row) for number, row in enumerate(devset, 1))
-        if not self.devset:
+        rows = tuple(_example(number, row) for number, row in enumerate(devset, 1))
+        if not rows:
             raise EvaluationError("the devset is empty")
         check_metric(metric)
         if max_concurrency is None:
             max_concurrency = MAX_CONCURRENCY
-        _check("max_concurrency", max_concurrency, "an integer >= 1", lambda value: _integer(value) and value >= 1)
-        _check("timeout", timeout, "seconds > 0, or None", lambda value: value is None or (_number(value) and value > 0))
-        _check(
-            "max_failures",
-            max_failures,
-            "an integer >= 0, or None",
-            lambda value: value is None or (_integer(value) and value >= 0),
+        for name, value, ok, allowed in (
+            ("max_concurrency", max_concurrency, _integer(max_concurrency, 1), "an integer >= 1"),
+            ("timeout", timeout, timeout is None or (_number(timeout) and timeout > 0), "seconds > 0, or None"),
+            ("max_failures", max_failures, max_failures is None or _integer(max_failures, 0), "an integer >= 0, or None"),
+            ("failure_score", failure_score, _number(failure_score), "a finite number"),
+        ):
+            if not ok:
+                raise EvaluationError(f"{name}={value!r}; allowed: {allowed}")
+        vars(self).update(
+            devset=rows,
+            metric=metric,
+            max_concurrency=max_concurrency,
+            display_progress=display_progress,
+            failure_score=float(failure_score),
+            timeout=timeout,
+            max_failures=max_failures,
         )
-        _check("failure_score", failure_score, "a number", _number)
-        self.metric = metric
-        self.max_concurrency = max_concurrency
-        self.display_progress = display_progress
-        self.failure_score = float(failure_score)
-        self.timeout = timeout
-        self.max_failures = max_failures
 
     def __repr__(self) -> str:
         """Say what it measures."""
@@ -114,7 +121,7 @@ class Evaluate:
         rows: list[Row] = []
         began = time.perf_counter()
         try:
-            return running().run(self._run(program, rows, began))
+            return running().run(self._collected(program, rows, began))
         except KeyboardInterrupt as interrupt:
             result = self._result(rows, began)
             raise EvaluationAborted(f"interrupted: {result}", result) from interrupt
@@ -122,64 +129,105 @@ class Evaluate:
     async def acall(self, program: Program) -> EvaluationResult:
         """Evaluate a program, in asynchronous code; cancelling it stops the rows under way.
 
+        Whoever wants to keep what is finished past a cancellation takes the rows from `stream`.
+
         Args:
             program: The program.
 
         Raises:
             EvaluationAborted: After too many failures; what is finished is in its `result`.
-            EvaluationError: If the rows do not have the program's inputs.
+            EvaluationError: If the rows do not have the program's inputs, or the application has another event loop.
             NoApplication: If no application is running.
         """
-        return await self._run(program, [], time.perf_counter())
+        return await self._collected(program, [], time.perf_counter())
 
-    async def _run(self, program: Program, rows: list[Row], began: float) -> EvaluationResult:
-        devset = prepared(self.devset, program)
-        started: dict[int, float] = {}
+    async def _collected(self, program: Program, rows: list[Row], began: float) -> EvaluationResult:
+        async with aclosing(self.stream(program)) as stream:
+            async for row in stream:
+                rows.append(row)  # noqa: PERF401 - the caller keeps the list when this is cancelled
+        return self._result(rows, began)
 
-        async def evaluate_row(item: tuple[int, Example]) -> tuple[Any, float]:
-            index, example = item
-            started[index] = time.perf_counter()
-            try:
-                prediction = await program.acall(**example.inputs())
-            except Exception as error:
-                raise _Failure("program", error) from None
-            try:
-                return prediction, await measure(self.metric, example, prediction)
-            except Exception as error:
-                raise _Failure("metric", error) from None
+    async def stream(self, program: Program) -> AsyncGenerator[Row, None]:
+        """Evaluate a program and yield every row's fate as soon as it is known, in asynchronous code.
 
-        failures = 0
-        telemetry.emit("otpy.evaluate.start", rows=len(devset), metric=metric_name(self.metric))
-        with Progress(len(devset), "evaluating", shown=self.display_progress) as progress:
-            stream = running().tasks.async_stream(
-                evaluate_row,
-                enumerate(devset),
-                max_concurrency=self.max_concurrency,
-                ordered=False,
-                timeout=self.timeout,
-                on_timeout="kill_task",
+        Leaving the loop early stops the rows under way when the generator is closed: `contextlib.aclosing` does so at
+        once.
+
+        Args:
+            program: The program.
+
+        Raises:
+            EvaluationAborted: After too many failures; what is finished is in its `result`.
+            EvaluationError: If the rows do not have the program's inputs, or the application has another event loop.
+            NoApplication: If no application is running.
+        """
+        if not running().on_loop():
+            raise EvaluationError(
+                "the application runs on another event loop: here, `await asyncio.to_thread(evaluate, program)`,"
+                " or start it on this one with `async with otpy.start(...)`"
             )
-            async with aclosing(stream) as outcomes:  # type: ignore[type-var]
-                async for outcome in outcomes:
-                    row = _row(outcome, devset[outcome.index], started.pop(outcome.index, began))
+        devset = prepared(self.devset, program)
+        began = time.perf_counter()
+        rows: list[Row] = []
+        failures = 0
+        with (
+            telemetry.span("otpy.evaluate", rows=len(devset), metric=metric_name(self.metric)) as found,
+            Progress(len(devset), "evaluating", shown=self.display_progress) as progress,
+        ):
+            async with aclosing(self._fates(devset, program)) as fates:
+                async for row in fates:
                     rows.append(row)
-                    if telemetry.listening:
-                        telemetry.emit("otpy.evaluate.row", index=row.index, outcome=row)
                     if isinstance(row, Scored):
                         progress.scored(row.score)
-                        continue
-                    progress.fail()
-                    failures += 1
-                    if self.max_failures is not None and failures > self.max_failures:
+                    else:
+                        progress.fail()
+                        failures += 1
+                    if telemetry.listening:
+                        telemetry.emit("otpy.evaluate.row", index=row.index, outcome=row)
+                    yield row
+                    if self.max_failures is not None and isinstance(row, Failed) and failures > self.max_failures:
                         result = self._result(rows, began)
                         raise EvaluationAborted(
                             f"{failures} rows failed, more than max_failures={self.max_failures}; the last:"
                             f" row {row.index}, {row.explanation}. {result}",
                             result,
                         )
-        result = self._result(rows, began)
-        telemetry.emit("otpy.evaluate.stop", score=result.score, failed=len(result.failed), seconds=result.seconds)
-        return result
+            found.update(score=self._result(rows, began).score, failed=failures)
+
+    async def _fates(self, devset: Sequence[Example], program: Program) -> AsyncGenerator[Row, None]:
+        under_way: dict[int, tuple[float, Call]] = {}
+
+        def failed(index: int, reason: Any, where: Literal["program", "metric", "task"]) -> Failed:
+            began, call = under_way.pop(index, (time.perf_counter(), None))  # None: killed before its first step
+            usage = Usage() if call is None else call.usage
+            return Failed(index, devset[index], reason, where, time.perf_counter() - began, usage)
+
+        async def evaluate_row(item: tuple[int, Example]) -> Row:
+            index, example = item
+            with calling(program) as call:  # counts what it costs, also if it fails
+                under_way[index] = (time.perf_counter(), call)
+                try:
+                    prediction = await program.acall(**example.inputs())
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's fate
+                    return failed(index, error, "program")
+            try:
+                score = await measure(self.metric, example, prediction)
+            except Exception as error:  # noqa: BLE001 - the same
+                return failed(index, error, "metric")
+            began, _ = under_way.pop(index)
+            return Scored(index, example, prediction, score, time.perf_counter() - began, call.usage)
+
+        stream = running().tasks.async_stream(
+            evaluate_row,
+            enumerate(devset),
+            max_concurrency=self.max_concurrency,
+            ordered=False,
+            timeout=self.timeout,
+            on_timeout="kill_task",
+        )
+        async with aclosing(cast("AsyncGenerator[Outcome[Row], None]", stream)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome.value if isinstance(outcome, Ok) else failed(outcome.index, outcome.reason, "task")
 
     def _result(self, rows: Sequence[Row], began: float) -> EvaluationResult:
         ordered = tuple(sorted(rows, key=lambda row: row.index))
@@ -187,27 +235,26 @@ class Evaluate:
         return EvaluationResult(ordered, seconds, self.failure_score, metric_name(self.metric), len(self.devset))
 
 
-def _row(outcome: Ok[tuple[Any, float]] | Exited, example: Example, started: float) -> Row:
-    seconds = time.perf_counter() - started
-    if isinstance(outcome, Ok):
-        prediction, score = outcome.value
-        return Scored(outcome.index, example, prediction, score, seconds)
-    reason = outcome.reason
-    if isinstance(reason, _Failure):
-        return Failed(outcome.index, example, reason.reason, reason.where, seconds)  # type: ignore[arg-type]
-    return Failed(outcome.index, example, reason, "task", seconds)
-
-
 def prepared(devset: Sequence[Example], program: Program) -> list[Example]:
     """Return the rows with their inputs marked: as they are, or by the program's own inputs.
 
+    Args:
+        devset: The rows.
+        program: The program they are for.
+
     Raises:
-        EvaluationError: If a row has not the program's inputs, or they cannot be known.
+        EvaluationError: If a row has not the program's inputs, marks others, or they cannot be known.
     """
     names = program.input_names
     rows: list[Example] = []
     for number, example in enumerate(devset, 1):
         if example.input_names is not None:
+            others = [name for name in example.input_names if names is not None and name not in names]
+            if others:
+                wanted = ", ".join(names or ())
+                raise EvaluationError(
+                    f"row {number} marks {others[0]!r} as an input, which the program does not take; it takes {wanted}"
+                )
             rows.append(example)
             continue
         if names is None:
@@ -216,7 +263,8 @@ def prepared(devset: Sequence[Example], program: Program) -> list[Example]:
             )
         missing = [name for name in names if name not in example]
         if missing:
-            raise EvaluationError(f"row {number} has no {missing[0]!r}, an input of the program; it has {', '.join(example)}")
+            has = ", ".join(example)
+            raise EvaluationError(f"row {number} has no {missing[0]!r}, an input of the program; it has {has}")
         rows.append(example.with_inputs(*names))
     return rows
 
@@ -225,20 +273,13 @@ def _example(number: int, row: object) -> Example:
     if isinstance(row, Example):
         return row
     if hasattr(row, "keys"):
-        return Example(row)  # type: ignore[arg-type]
+        return Example(cast("Mapping[str, Any]", row))
     raise EvaluationError(f"row {number} of the devset is {row!r}, not an Example")
 
 
-def _integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _integer(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _check(name: str, value: Any, allowed: str, test: Callable[[Any], bool]) -> None:
-    if not test(value):
-        raise EvaluationError(f"{name}={value!r}; allowed: {allowed}")
-
-
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -133,9 +133,8 @@ async def measure(metric: Metric, example: Example, prediction: Prediction, trac
         EvaluationError: If it returns anything but a finite number or a bool.
         Exception: Whatever the metric raises.
     """
-    result: Any | Awaitable[Any] = metric(example, prediction, trace=trace)
-    if inspect.isawaitable(result):
-        result = await result
+    answer: Any = metric(example, prediction, trace=trace)
+    result: Any = await answer if inspect.isawaitable(answer) else answer
     try:
         score = float(result)
     except (TypeError, ValueError):

@@ -83,7 +83,12 @@ async def shut_down(supervisor: Process, child: Child) -> None:
         return
     process = ref.process
     ended: asyncio.Future[None] = supervisor.loop.create_future()
-    number = process.when_down(lambda _: ended.done() or ended.set_result(None))
+
+    def wake(_: Process) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    number = process.when_down(wake)
     supervisor.unlink(process)
     try:
         if child.spec.shutdown != BRUTAL_KILL:

@@ -11,6 +11,7 @@ from otpy.supervisors.requests import ChildInfo, CountChildren, Counts, StartChi
 
 if TYPE_CHECKING:
     from otpy.actors import ChildSpec
+    from otpy.supervisors.child import Child
 
 __all__ = ["SupervisorRef"]
 
@@ -29,11 +30,10 @@ class SupervisorRef(Ref[Any]):
         Raises:
             NotRegistered: If there is no such child, or it has no process at the moment.
         """
-        children = self.process.actor.children  # type: ignore[attr-defined]
+        children: list[Child] = list(self.process.actor.children)  # type: ignore[attr-defined]
         for child in children:
             if child.spec.id == id and child.ref is not None:
-                found: Ref[Any] = child.ref
-                return found
+                return child.ref
         raise NotRegistered(id, tuple(child.spec.id for child in children))
 
     async def settled(self) -> None:
@@ -48,7 +48,7 @@ class SupervisorRef(Ref[Any]):
             AlreadyRegistered: If a child of this id exists; its spec decides, not the new one.
             InvalidChildSpec: If the spec is not allowed here.
         """
-        return self._result(await self.call(StartChild(spec), None), spec.id)
+        return self._result(await self.call(StartChild(spec), None), spec.id)  # type: ignore[no-any-return]
 
     async def terminate_child(self, id: object) -> None:  # noqa: A002 - OTP's word
         """Stop a child; its spec stays unless it is temporary.
@@ -66,7 +66,7 @@ class SupervisorRef(Ref[Any]):
             SupervisionError: If it runs, or is being restarted.
             StartFailed: If it did not start.
         """
-        return self._result(await self.call(WithChild("restart", id), None), id)
+        return self._result(await self.call(WithChild("restart", id), None), id)  # type: ignore[no-any-return]
 
     async def delete_child(self, id: object) -> None:  # noqa: A002 - OTP's word
         """Forget the spec of a child that was terminated.

@@ -57,7 +57,7 @@ def branch(ref: Ref[Any], id: Any = None, what: str = "", restarts: int = 0) -> 
         what if strategy is None else str(strategy),
         "up" if ref.is_alive() else "down",
         restarts,
-        note() if callable(note) else str(note),
+        str(note() if callable(note) else note),
         children,
     )
 

@@ -6,7 +6,7 @@ Source: `supervisor(3)` and `supervisor.erl` (OTP 25).
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.errors import InvalidChildSpec
 
@@ -61,7 +61,7 @@ ANY_SIGNIFICANT: Final = AutoShutdown.ANY_SIGNIFICANT
 ALL_SIGNIFICANT: Final = AutoShutdown.ALL_SIGNIFICANT
 
 
-def one_of(kind: type[E], field: str, value: object) -> E:
+def one_of(kind: type[E], field: str, value: Any) -> E:
     """Return the member of an enumeration that `value` names.
 
     Raises:
@@ -91,7 +91,7 @@ def must_restart(restart: str, *, abnormal: bool) -> bool:
 
 
 def affected(strategy: Strategy, children: Sequence[T], ended: T) -> Sequence[T]:
-    """Return the children that are stopped (in reverse) and started (in order) when `ended` is restarted, itself included.
+    """Return the children that are stopped (in reverse) and started (in order) when `ended` is restarted, with itself.
 
     Args:
         strategy: The supervisor's strategy.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -14,7 +15,7 @@ from otpy.actors import KILL, KILLED, NORMAL, SHUTDOWN, ChildType, GenServer, Re
 from otpy.errors import Overloaded, SupervisionError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 
     from otpy.actors import Process
 
@@ -86,10 +87,9 @@ class TaskSupervisorRef(Ref[Any]):
             raise SupervisionError(f"{process} is not running: {process.exit_reason!r}")
         if not process.on_own_loop():
             raise SupervisionError(f"{process} lives on another event loop; start tasks from there")
-        actor: TaskSupervisor = process.actor  # type: ignore[attr-defined]
-        return actor
+        return process.actor  # type: ignore[attr-defined, no-any-return]
 
-    async def async_stream(
+    async def async_stream(  # noqa: PLR0913 - keyword-only options
         self,
         function: Callable[[I], Coroutine[Any, Any, T]],
         items: Iterable[I] | AsyncIterable[I],
@@ -168,7 +168,7 @@ class _Stream(Generic[T]):
         """Start a task for every item, as there is room."""
         index = 0
         try:
-            if hasattr(items, "__aiter__"):
+            if isinstance(items, AsyncIterable):
                 async for item in items:
                     await self._start(index, item)
                     index += 1

@@ -1,4 +1,5 @@
 """What happens inside, told to whoever wants to know: an event bus and the listeners that come with otpy."""
+
 from __future__ import annotations
 
 from otpy.telemetry.bus import attach, attached, detach, emit, span

@@ -9,7 +9,7 @@
 | `otpy.supervisor.gave_up` | supervisor, child, reason, max_restarts, max_seconds | the restart intensity was passed |
 | `otpy.supervisor.child_failed` | supervisor, child, reason | a child did not start |
 | `otpy.port.output` | port, line | an OS process wrote a line that nobody asked for |
-| `otpy.client.request.start` / `.stop` / `.exception` | client, model, attempt; seconds, usage or error | one request to a model |
+| `otpy.client.request.start` / `.stop` / `.exception` | client, model, attempt; seconds, usage or error | a request |
 | `otpy.client.retry` | client, model, attempt, delay, error | a request will be tried again |
 | `otpy.client.cache` | client, hit | a request was looked up |
 | `otpy.breaker.change` | client, state | a circuit opened, half opened or closed |
@@ -32,7 +32,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     Listener: TypeAlias = Callable[[str, dict[str, Any]], None]
 
@@ -78,7 +78,7 @@ def detach(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def attached(name: str, listener: Listener, prefix: str = "otpy.") -> Iterator[None]:
+def attached(name: str, listener: Listener, prefix: str = "otpy.") -> Generator[None]:
     """Attach a listener for the length of a block."""
     attach(name, listener, prefix)
     try:
@@ -106,7 +106,7 @@ def emit(event: str, /, **fields: Any) -> None:
 
 
 @contextlib.contextmanager
-def span(event: str, /, **fields: Any) -> Iterator[dict[str, Any]]:
+def span(event: str, /, **fields: Any) -> Generator[dict[str, Any]]:
     """Emit `event.start`, then `event.stop` or `event.exception` with the `seconds` in between.
 
     Args:

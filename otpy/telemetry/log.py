@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from otpy.telemetry import bus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 __all__ = ["log_events"]
 
@@ -34,7 +34,7 @@ _LEVELS: Final = {
 
 
 @contextlib.contextmanager
-def log_events(*, level: str = "info", json: bool | None = None, stream: TextIO | None = None) -> Iterator[None]:
+def log_events(*, level: str = "info", json: bool | None = None, stream: TextIO | None = None) -> Generator[None]:
     """Write events as log lines for the length of a block.
 
     Args:
@@ -65,7 +65,11 @@ def log_events(*, level: str = "info", json: bool | None = None, stream: TextIO 
     renderer: Any = structlog.processors.JSONRenderer(default=repr) if as_json else structlog.dev.ConsoleRenderer()
     logger: Any = structlog.wrap_logger(
         structlog.PrintLogger(out),
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), renderer],
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(least),
     )
 

@@ -17,7 +17,7 @@ from otpy.evaluate.progress import Progress
 from otpy.programs import TraceEntry, tracing
 from otpy.supervisors import Exited
 from otpy.telemetry import bus as telemetry
-from otpy.teleprompters.demos import fits, interleaved, is_demo_of
+from otpy.teleprompters.demos import fits, interleaved, is_demo_of, mixed
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_structure, labels_of
 
@@ -214,6 +214,7 @@ class BootstrapFewShot(Teleprompter[P]):
 
     async def _bootstrap(self, search: BootstrapSearch, teacher: Program, rows: list[Example]) -> BootstrapSearch:
         errors = 0
+        outage: BaseException | None = None
 
         async def attempt(trial: Trial) -> Outcome:
             example = rows[trial.at]
@@ -233,9 +234,9 @@ class BootstrapFewShot(Teleprompter[P]):
                         if isinstance(result, Exited):
                             outcome = Outcome(trials[result.index], None, None)
                             if isinstance(result.reason, (ClientError, ActorDown)):
-                                errors += 1
+                                errors, outage = errors + 1, result.reason
                                 if errors > self.max_errors:
-                                    raise result.reason
+                                    raise outage
                         else:
                             outcome = result.value
                         search = search.record(outcome)
@@ -249,6 +250,8 @@ class BootstrapFewShot(Teleprompter[P]):
                                 score=outcome.score,
                                 reason=result.reason if isinstance(result, Exited) else None,
                             )
+        if outage is not None and self.max_bootstrapped_demos and not search.best():
+            raise outage  # nothing was learned because nobody answered, and that is the news
         return search
 
     def _assembled(self, student: P, rows: list[Example], order: tuple[int, ...], successes: list[Outcome]) -> P:
@@ -262,7 +265,7 @@ class BootstrapFewShot(Teleprompter[P]):
                     demos.append({**calls[-1].inputs, **calls[-1].prediction})
             room = max(self.max_labeled_demos - len(demos), 0)
             rest = [rows[at] for at in order if at not in used and fits(predictor, rows[at])]
-            return predictor.replace_demos([*demos, *rest[:room]])
+            return predictor.replace_demos(mixed([*demos, *rest[:room]], self.seed))
 
         return student.map_predictors(with_demos)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otpy.errors import TeleprompterError
-from otpy.teleprompters.demos import fits, interleaved
+from otpy.teleprompters.demos import fits, interleaved, mixed
 from otpy.teleprompters.teleprompter import P, Teleprompter, labels_of
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class LabeledFewShot(Teleprompter[P]):
 
         def with_demos(_: str, predictor: Predict) -> Predict:
             usable = [trainset[at] for at in order if fits(predictor, trainset[at])]
-            return predictor.replace_demos(usable[: self.k]) if usable else predictor
+            return predictor.replace_demos(mixed(usable[: self.k], self.seed)) if usable else predictor
 
         better = student.map_predictors(with_demos)
         if not any(fits(predictor, row) for _, predictor in student.named_predictors() for row in trainset):

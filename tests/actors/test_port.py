@@ -84,8 +84,8 @@ def test_a_killed_port_takes_its_program_along():
         pid = await port.call(OsPid())
         port.exit(KILL)
         deadline = time.monotonic() + 10
-        while alive(pid) and time.monotonic() < deadline:
-            await asyncio.sleep(0)  # noqa: ASYNC110 - only the operating system knows
+        while alive(pid) and time.monotonic() < deadline:  # noqa: ASYNC110 - only the system knows
+            await asyncio.sleep(0)
         assert not alive(pid)
 
     run(main)

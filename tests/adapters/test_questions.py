@@ -35,7 +35,7 @@ DEMO = {"query": "Where is it?", "intent": "card", "urgency": 2}
 def test_the_system_turn_says_all_a_model_must_know(name):
     (system,) = ADAPTERS[name].prefix(Triage, ())
     assert system.role == "system"
-    told = ["Classify the query.", "what the customer wrote", "the topic", '"card", "pin"', "at least 1, at most 5"]
+    told = ["Classify the query.", "what the customer wrote", "the topic", "one of card, pin", "at least 1, at most 5"]
     for said in told:
         assert said in system.content
     assert len(system.content.split()) < 90
@@ -92,6 +92,8 @@ def test_inputs_that_are_no_texts_are_written_as_json():
         ("date", "date"),
         ("int | None", "integer or null"),
         ("Literal['a']", '"a"'),
+        ("Literal['lost card', 'pin']", "one of lost card, pin"),
+        ("Literal['lost, stolen', 'pin']", 'one of "lost, stolen", "pin"'),
         ("Literal['a', 1]", 'one of "a", 1'),
         ("list[int]", "[integer, …]"),
         ("list", "[any JSON, …]"),

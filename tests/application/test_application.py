@@ -77,10 +77,9 @@ def test_it_works_where_an_event_loop_runs_already_as_in_a_notebook():
 
 def test_a_start_that_fails_raises_what_failed_and_leaves_nothing_running(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    before = threading.active_count()
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"), otpy.start(lm="openai/x"):
         pass
-    assert threading.active_count() <= before
+    assert [thread.name for thread in threading.enumerate() if thread.name == "otpy"] == []
 
 
 def test_leaving_the_block_stops_it_with_requests_under_way():

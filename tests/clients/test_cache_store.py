@@ -90,7 +90,7 @@ def test_the_memory_may_be_read_while_another_thread_fills_it(path):
             while time.monotonic() < ends:
                 for n in range(400):
                     store.memory_get(f"k{n}")
-        except Exception as fault:
+        except KeyError as fault:
             faults.append(fault)
 
     threads = [threading.Thread(target=target) for target in (fill, read, read)]

@@ -37,7 +37,8 @@ def test_the_wait_doubles_up_to_the_cap_and_is_spread_over_all_of_it(attempt, se
 def test_callers_that_failed_together_do_not_come_back_together():
     many = {RetryPolicy(base=8.0).delay(1, LMTimeout("late"), random.Random(seed)) for seed in range(100)}
     assert len(many) == 100
-    assert min(many) < 1 < 7 < max(many)
+    assert min(many) < 1
+    assert max(many) > 7
 
 
 @given(st.floats(0, 120), st.integers(1, 4))

@@ -1,4 +1,4 @@
-"""The one seam to the network: what it carries, which error each kind of failure is, and what ends when it is let go."""
+"""The one seam to the network: what it carries, which error each failure is, and what ends when it is let go."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ def mocked(handler, *, timeout=5.0, **parameters):
     return run(Transport(httpx.MockTransport(handler), **parameters).post(URL, (("x-a", "1"),), b"body", timeout))
 
 
-async def post(url, *, timeout=5.0, headers=(), body=b"{}"):
+async def post(url, *, headers=(), body=b"{}", timeout=5.0):  # noqa: ASYNC109 - it is the transport's
     transport = open_transport(url)
     try:
         return await transport.post(url, headers, body, timeout)
@@ -235,7 +235,7 @@ def test_a_broken_answer_is_an_error_that_may_pass_and_names_the_server(raw, err
 def test_a_refused_connection_says_so_and_names_the_next_step():
     with LoopbackLM() as server:
         pass
-    with pytest.raises(LMConnectionError, match="(?i)connection refused.*base_url right") as raised:
+    with pytest.raises(LMConnectionError, match=r"(?i)connection refused.*base_url right") as raised:
         run(post(server.url))
     assert f"http://127.0.0.1:{server.port}" in str(raised.value)
 

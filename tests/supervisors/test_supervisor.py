@@ -1,6 +1,7 @@
 """A Supervisor keeps the contract of supervisor(3)."""
 
 import asyncio
+from typing import ClassVar
 
 import pytest
 
@@ -21,8 +22,8 @@ class Worker(GenServer):
     """Logs its life under its letter."""
 
     trap_exit = True
-    log: list = []
-    failing: set = set()
+    log: ClassVar[list] = []
+    failing: ClassVar[set] = set()
 
     def init(self, letter):
         self.letter = letter

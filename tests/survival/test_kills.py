@@ -23,7 +23,9 @@ class Parity(otpy.Signature):
     answer: Literal["even", "odd"] = otpy.OutputField()
 
 
-ROWS = [otpy.Example(question=f"number {n}", answer="odd" if n % 2 else "even").with_inputs("question") for n in range(60)]
+ROWS = [
+    otpy.Example(question=f"number {n}", answer="odd" if n % 2 else "even").with_inputs("question") for n in range(60)
+]
 SETTINGS = {
     "clients": {"default": {"model": "local/smollm2-135m", "temperature": 0, "max_tokens": 40, "max_concurrency": 4}},
     "cache": {"enabled": False},

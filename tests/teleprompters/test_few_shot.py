@@ -148,12 +148,18 @@ class TestBootstrapFewShot:
         assert {tuple(temperatures) for temperatures in asked.values()} == {(None,), (None, 1.0)}
 
     def test_nothing_that_satisfies_is_an_error_with_the_best_score(self):
-        with pytest.raises(TeleprompterError, match=r"no example of 4 satisfied exact_match\('kind'\); the best score was 0"):
+        with pytest.raises(
+            TeleprompterError, match=r"no example of 4 satisfied exact_match\('kind'\); the best score was 0"
+        ):
             compile_(otpy.BootstrapFewShot(METRIC), knows(), trainset=[row for row in TRAIN if row.kind == "tool"])
 
     def test_an_outage_is_raised_and_never_a_program_without_demos(self):
         with pytest.raises(LMAuthError):
             compile_(otpy.BootstrapFewShot(METRIC, max_errors=2), lambda _: Scripted("no", status=401))
+
+    def test_an_outage_that_lets_nothing_through_is_raised_however_few_examples_there_are(self):
+        with pytest.raises(LMAuthError):
+            compile_(otpy.BootstrapFewShot(METRIC), lambda _: Scripted("no", status=401), trainset=TRAIN[:2])
 
     def test_a_killed_run_is_restarted_and_ends_in_the_same_program(self):
         teleprompter = otpy.BootstrapFewShot(METRIC, max_bootstrapped_demos=5)
@@ -204,7 +210,11 @@ class TestBootstrapFewShot:
     [
         (lambda: otpy.LabeledFewShot(0), TeleprompterError, "k=0; allowed"),
         (lambda: otpy.BootstrapFewShot(METRIC, max_rounds=0), TeleprompterError, "max_rounds=0"),
-        (lambda: otpy.BootstrapFewShot(METRIC, max_bootstrapped_demos=0, max_labeled_demos=0), TeleprompterError, "nothing"),
+        (
+            lambda: otpy.BootstrapFewShot(METRIC, max_bootstrapped_demos=0, max_labeled_demos=0),
+            TeleprompterError,
+            "nothing",
+        ),
         (lambda: otpy.BootstrapFewShot(lambda row: 1), EvaluationError, "cannot be called with"),
         (lambda: compile_(otpy.LabeledFewShot(), trainset=[]), TeleprompterError, "trainset is empty"),
         (lambda: compile_(otpy.LabeledFewShot(), valset=TRAIN), TeleprompterError, "does not use a valset"),
