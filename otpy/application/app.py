@@ -154,8 +154,9 @@ class Application:
         token = names_context.set(self._names)
         try:
             with entered(self):
-                self._root = await Supervisor.start(children, strategy=REST_FOR_ONE, name=self.name)  # type: ignore[assignment]
-            self._root.process.when_down(lambda _: self._names.close())
+                root = await Supervisor.start(children, strategy=REST_FOR_ONE, name=self.name)
+            self._root = root  # type: ignore[assignment]
+            root.process.when_down(lambda _: self._names.close())
         except StartFailed as failed:
             raise _innermost(failed) from failed
         finally:

@@ -86,6 +86,7 @@ def _serve(arguments: argparse.Namespace) -> object:
     params.n_parallel = arguments.parallel
     params.n_ctx = arguments.context * arguments.parallel
     params.kv_unified = False
+    params.fit_params = False  # the context that was asked for, or an error
     params.warmup = True
     params.use_jinja = True
     params.ui = False
@@ -97,7 +98,10 @@ def _serve(arguments: argparse.Namespace) -> object:
         cpu.n_threads = threads
         cpu.poll = 0  # spinning threads would take the cores from the Python process that asks
     params.n_threads_http = max(8, 2 * arguments.parallel)
-    return Server(params)
+    try:
+        return Server(params)
+    except RuntimeError as error:
+        sys.exit(f"llama.cpp cannot serve {arguments.model} on port {arguments.port}: {error}")
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ class ClientSettings(_Frozen):
 
     @property
     def in_flight(self) -> int | None:
-        """Requests that may be in flight: as set; a local model gets no more than its server works on, and one to come."""
+        """Requests that may be in flight: as set; a local model gets what its server works on, and one to come."""
         if not self.is_local:
             return self.max_concurrency
         return min(self.max_concurrency or self.parallel + 1, self.parallel + 1)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.errors import DatasetError
 from otpy.signatures import Example
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from otpy.signatures import SignatureMeta
 
@@ -34,61 +35,68 @@ def load_dataset(path: str | Path, inputs: Iterable[str] | None = None, required
     file = Path(path)
     names = None if inputs is None else tuple(inputs)
     wanted = dict.fromkeys([*(names or ()), *required])
-    readers = {".jsonl": _jsonl, ".csv": _csv}
-    reader = readers.get(file.suffix.lower())
+    reader = _READERS.get(file.suffix.lower())
     if reader is None:
-        raise DatasetError(f"unknown kind of file {file.suffix!r}; known: {', '.join(readers)}", str(path))
+        raise DatasetError(f"unknown kind of file {file.suffix!r}; known: {', '.join(_READERS)}", str(path))
     rows: list[Example] = []
-    try:
-        for number, row in reader(file):
-            missing = [column for column in wanted if column not in row]
-            if missing:
-                has = ", ".join(row) or "nothing"
-                raise DatasetError(f"column {missing[0]!r} is missing; the row has {has}", str(path), number)
-            example = Example(row)
-            rows.append(example if names is None else example.with_inputs(*names))
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"is not UTF-8 (byte {error.start})", str(path)) from error
-    except OSError as error:
-        raise DatasetError(f"cannot be read: {error.strerror or error}", str(path)) from error
+    for number, row in reader(_text(file), str(path)):
+        missing = [column for column in wanted if column not in row]
+        if missing:
+            has = ", ".join(row) or "nothing"
+            raise DatasetError(f"column {missing[0]!r} is missing; the row has {has}", str(path), number)
+        example = Example(row)
+        rows.append(example if names is None else example.with_inputs(*names))
     if not rows:
         raise DatasetError("has no rows", str(path))
     return rows
 
 
-def _jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with file.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DatasetError(f"is not JSON: {error}", str(file), number) from None
-            if not isinstance(row, dict):
-                raise DatasetError(f"is not an object of columns: {line.strip()[:60]}", str(file), number)
-            yield number, row
+def _text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DatasetError(f"is not UTF-8: byte 0x{error.object[error.start]:02x} in line {line}", str(file)) from error
+    except OSError as error:
+        raise DatasetError(f"cannot be read: {error.strerror or error}", str(file)) from error
 
 
-def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines, strict=True)
+def _jsonl(text: str, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+        if not line.strip():
+            continue
         try:
-            header = next(reader, None)
-            if header is None:
-                return
-            columns = [column.strip() for column in header]
-            for column in columns:
-                if columns.count(column) > 1 or not column:
-                    raise DatasetError(f"the header has {column!r} more than once, or empty", str(file))
-            for number, values in enumerate((row for row in reader if row), 1):
-                if len(values) != len(columns):
-                    raise DatasetError(
-                        f"has {len(values)} values for {len(columns)} columns ({', '.join(columns)})", str(file), number
-                    )
-                yield number, dict(zip(columns, values, strict=True))
-        except csv.Error as error:
-            raise DatasetError(f"is not CSV (line {reader.line_num}): {error}", str(file)) from None
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(f"is not JSON: {error}", path, number) from None
+        if not isinstance(row, dict):
+            raise DatasetError(f"is not an object of columns: {line.strip()[:60]}", path, number)
+        yield number, cast("dict[str, Any]", row)
+
+
+def _csv(text: str, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = [column.strip() for column in next(reader, [])]
+        for number, column in enumerate(columns, 1):
+            if not column:
+                raise DatasetError(f"column {number} of the header has no name", path)
+            if columns.count(column) > 1:
+                raise DatasetError(f"the header has {column!r} more than once", path)
+        for number, values in enumerate((row for row in reader if row), 1):
+            if len(values) != len(columns):
+                raise DatasetError(
+                    f"has {len(values)} values for {len(columns)} columns ({', '.join(columns)})", path, number
+                )
+            yield number, dict(zip(columns, values, strict=True))
+    except csv.Error as error:
+        raise DatasetError(f"is not CSV (line {reader.line_num}): {error}", path) from None
+
+
+_READERS: Final[dict[str, Callable[[str, str], Iterator[tuple[int, dict[str, Any]]]]]] = {
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+}
 
 
 def check_labels(examples: Sequence[Example], signature: SignatureMeta, path: str = "") -> None:

@@ -86,7 +86,12 @@ class Evaluate:
         for name, value, ok, allowed in (
             ("max_concurrency", max_concurrency, _integer(max_concurrency, 1), "an integer >= 1"),
             ("timeout", timeout, timeout is None or (_number(timeout) and timeout > 0), "seconds > 0, or None"),
-            ("max_failures", max_failures, max_failures is None or _integer(max_failures, 0), "an integer >= 0, or None"),
+            (
+                "max_failures",
+                max_failures,
+                max_failures is None or _integer(max_failures, 0),
+                "an integer >= 0, or None",
+            ),
             ("failure_score", failure_score, _number(failure_score), "a finite number"),
         ):
             if not ok:
@@ -225,7 +230,7 @@ class Evaluate:
             timeout=self.timeout,
             on_timeout="kill_task",
         )
-        async with aclosing(cast("AsyncGenerator[Outcome[Row], None]", stream)) as outcomes:
+        async with aclosing(stream) as outcomes:
             async for outcome in outcomes:
                 yield outcome.value if isinstance(outcome, Ok) else failed(outcome.index, outcome.reason, "task")
 

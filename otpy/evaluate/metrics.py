@@ -7,13 +7,12 @@ import math
 import re
 import string
 from collections import Counter
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otpy.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from otpy.programs import Trace
     from otpy.signatures import Example, Prediction
 
@@ -36,7 +35,7 @@ def exact_match(field: str, *, normalize: bool = False) -> Metric:
     """Make a metric: whether a field of the prediction equals the example's.
 
     Args:
-        field: The field.
+        field: The field. A text in the example also equals a value that is written so, since CSV files hold only texts.
         normalize: Compare texts without case, punctuation, articles and runs of spaces.
 
     Example:
@@ -47,20 +46,23 @@ def exact_match(field: str, *, normalize: bool = False) -> Metric:
     """
 
     def metric(example: Example, prediction: Prediction, trace: Trace | None = None) -> bool:  # noqa: ARG001 - a metric
-        wanted, got = example[field], prediction[field]
-        if normalize and isinstance(wanted, str) and isinstance(got, str):
-            return normalized(wanted) == normalized(got)
-        return bool(wanted == _plain(got))
+        wanted, got = _both(example, prediction, field)
+        if isinstance(wanted, str):
+            got = str(got)
+            return normalized(wanted) == normalized(got) if normalize else wanted == got
+        return bool(wanted == got)
 
     metric.__name__ = f"exact_match({field!r})"
     return metric
 
 
-def _plain(value: Any) -> Any:
-    """An enum's member counts as its value, which is what data files hold."""
-    import enum  # noqa: PLC0415 - only here
-
-    return value.value if isinstance(value, enum.Enum) else value
+def _both(example: Example, prediction: Prediction, field: str) -> tuple[Any, Any]:
+    """A field's two values, as data files hold them: an enum's member counts as its value."""
+    for what, row in (("example", example), ("prediction", prediction)):
+        if field not in row:
+            raise EvaluationError(f"the {what} has no field {field!r}; it has {', '.join(row) or 'none'}")
+    wanted, got = (value.value if isinstance(value, Enum) else value for value in (example[field], prediction[field]))
+    return wanted, got
 
 
 def f1(field: str) -> Metric:
@@ -79,7 +81,7 @@ def f1(field: str) -> Metric:
     """
 
     def metric(example: Example, prediction: Prediction, trace: Trace | None = None) -> float:  # noqa: ARG001 - a metric
-        wanted, got = normalized(str(example[field])).split(), normalized(str(prediction[field])).split()
+        wanted, got = (normalized(str(value)).split() for value in _both(example, prediction, field))
         if not wanted or not got:
             return float(wanted == got)
         common = sum((Counter(wanted) & Counter(got)).values())
@@ -137,8 +139,8 @@ async def measure(metric: Metric, example: Example, prediction: Prediction, trac
     result: Any = await answer if inspect.isawaitable(answer) else answer
     try:
         score = float(result)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         score = math.nan
-    if isinstance(result, str) or not math.isfinite(score):
+    if isinstance(result, (str, bytes)) or not math.isfinite(score):
         raise EvaluationError(f"metric {metric_name(metric)} returned {result!r}; allowed: a finite number, or a bool")
     return score

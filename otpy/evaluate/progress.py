@@ -108,14 +108,15 @@ class Progress:
 
     def _draw(self) -> None:
         self._drawn = self._clock()
-        self._bar.update(self._task, completed=self.done, note=self.note(self._drawn - self._began))
+        with contextlib.suppress(Exception):  # a terminal that has gone stops no work
+            self._bar.update(self._task, completed=self.done, note=self.note(self._drawn - self._began))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Leave the bar as it is."""
         if self._bar is not None:
-            with contextlib.suppress(Exception):  # the terminal is gone; the work is not
-                self._draw()
+            self._draw()
+            with contextlib.suppress(Exception):  # the same
                 self._bar.stop()
             self._bar = None

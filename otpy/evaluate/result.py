@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from otpy.errors import EvaluationError
 from otpy.lm import Usage
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from otpy.signatures import Example, Prediction
 
 __all__ = ["EvaluationResult", "Failed", "Row", "Scored"]
+
+_NOTHING: Final = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Scored:
         prediction: What the program returned.
         score: What the metric made of it.
         seconds: How long it took.
+        usage: Tokens and requests of the program's call, re-asks included; a metric's own are not counted.
     """
 
     index: int
@@ -36,6 +39,7 @@ class Scored:
     prediction: Prediction
     score: float
     seconds: float
+    usage: Usage = _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class Failed:
         reason: The exception, or an exit reason such as `"killed"` or `"timeout"`.
         where: `"program"` or `"metric"`, whichever failed; `"task"` if the row's task was ended from outside.
         seconds: How long it took.
+        usage: What it has cost all the same.
     """
 
     index: int
@@ -55,6 +60,7 @@ class Failed:
     reason: Any
     where: Literal["program", "metric", "task"]
     seconds: float
+    usage: Usage = _NOTHING
 
     @property
     def explanation(self) -> str:
@@ -113,11 +119,8 @@ class EvaluationResult:
 
     @cached_property
     def usage(self) -> Usage:
-        """Tokens and requests of all predictions."""
-        total = Usage()
-        for row in self.scored:
-            total = total + row.prediction.usage
-        return total
+        """Tokens and requests of all rows, the failed ones too."""
+        return sum((row.usage for row in self.rows), _NOTHING)
 
     @property
     def complete(self) -> bool:
@@ -150,7 +153,7 @@ class EvaluationResult:
         """
         try:
             with Path(path).open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(_flat(row), ensure_ascii=False, default=str) + "\n" for row in self.rows)
+                file.writelines(json.dumps(_flat(row), ensure_ascii=False, default=_plain) + "\n" for row in self.rows)
         except OSError as error:
             raise EvaluationError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -179,4 +182,9 @@ def _flat(row: Row) -> dict[str, Any]:
         flat |= {"prediction": row.prediction.to_dict(), "score": row.score}
     else:
         flat |= {"where": row.where, "error": row.explanation}
-    return {**flat, "seconds": round(row.seconds, 6)}
+    return {**flat, "seconds": round(row.seconds, 6), "usage": asdict(row.usage)}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: pydantic's models by their fields, everything else as it is printed."""
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)

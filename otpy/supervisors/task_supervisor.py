@@ -15,7 +15,7 @@ from otpy.actors import KILL, KILLED, NORMAL, SHUTDOWN, ChildType, GenServer, Re
 from otpy.errors import Overloaded, SupervisionError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 
     from otpy.actors import Process
 
@@ -98,7 +98,7 @@ class TaskSupervisorRef(Ref[Any]):
         ordered: bool = True,
         timeout: float | None = None,  # noqa: ASYNC109 - a deadline per task
         on_timeout: Literal["exit", "kill_task"] = "exit",
-    ) -> AsyncIterator[Outcome[T]]:
+    ) -> AsyncGenerator[Outcome[T]]:
         """Run `function(item)` for every item, each in a task of its own, and yield how each ended.
 
         An item is taken from the source only when there is room for its task, so an endless source is fine. Leaving the

@@ -1,4 +1,5 @@
 """Optimizers: programs in, better programs out. Each is a pure search, run by a supervised process."""
+
 from __future__ import annotations
 
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot

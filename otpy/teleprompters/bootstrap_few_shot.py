@@ -76,7 +76,7 @@ class BootstrapSearch:
     order: tuple[int, ...]
     wanted: int
     max_rounds: int = 1
-    outcomes: dict[Trial, Outcome] = field(default_factory=dict)
+    outcomes: dict[Trial, Outcome] = field(default_factory=dict[Trial, Outcome])
 
     def trials(self) -> list[Trial]:
         """Return all trials there could be, in order: a round over all examples, then the next over those left."""
@@ -104,9 +104,7 @@ class BootstrapSearch:
 
     def record(self, outcome: Outcome) -> BootstrapSearch:
         """Return the search with one outcome more."""
-        return BootstrapSearch(
-            self.order, self.wanted, self.max_rounds, {**self.outcomes, outcome.trial: outcome}
-        )
+        return BootstrapSearch(self.order, self.wanted, self.max_rounds, {**self.outcomes, outcome.trial: outcome})
 
     def best(self) -> list[Outcome]:
         """Return the successes that count, in order."""
@@ -226,10 +224,10 @@ class BootstrapFewShot(Teleprompter[P]):
             satisfied = bool(score) if threshold is None else score >= threshold
             return Outcome(trial, score, tuple(trace) if satisfied else None)
 
-        with Progress(self.max_bootstrapped_demos or None, "bootstrapping", shown=self.display_progress) as progress:
+        with Progress(self.max_bootstrapped_demos, "bootstrapping", shown=self.display_progress) as progress:
             while trials := search.propose(self.max_concurrency):
                 stream = running().tasks.async_stream(attempt, trials, max_concurrency=len(trials))
-                async with aclosing(stream) as outcomes:  # type: ignore[type-var]
+                async with aclosing(stream) as outcomes:
                     async for result in outcomes:
                         if isinstance(result, Exited):
                             outcome = Outcome(trials[result.index], None, None)

@@ -137,7 +137,7 @@ async def _outcome(names: Names, name: object) -> Any:
 
 
 def _examples(what: str, rows: Iterable[Any]) -> list[Example]:
-    examples = []
+    examples: list[Example] = []
     for number, row in enumerate(rows, 1):
         if not hasattr(row, "keys"):
             raise TeleprompterError(f"row {number} of the {what} is {row!r}, not an Example")
@@ -166,7 +166,8 @@ def check_structure(student: Program, teacher: Program) -> None:
     own, other = dict(student.named_predictors()), dict(teacher.named_predictors())
     if set(own) != set(other):
         raise TeleprompterError(
-            f"student and teacher differ: the student has the predictors {', '.join(own)}, the teacher {', '.join(other)}"
+            f"student and teacher differ: the student has the predictors {', '.join(own)},"
+            f" the teacher {', '.join(other)}"
         )
     for path, predictor in own.items():
         fields, others = list(predictor.signature.fields), list(other[path].signature.fields)

@@ -1,4 +1,5 @@
 """What tests of supervised programs need: time that is held, and models that answer by script."""
+
 from __future__ import annotations
 
 from otpy.testing.loopback import LoopbackLM, Scripted

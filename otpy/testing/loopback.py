@@ -35,7 +35,7 @@ class Scripted:
 
     content: Any = "ok"
     status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict[str, str])
     body: bytes | None = None
     drop: bool = False
     hold: bool = False
@@ -148,7 +148,7 @@ class LoopbackLM:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:]) if name}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        request = json.loads(body) if body else {}
+        request: dict[str, Any] = json.loads(body) if body else {}
         with self._arrived:
             self.requests.append(request)
             self.headers.append(headers)

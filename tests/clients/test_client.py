@@ -48,9 +48,7 @@ def ask(server, *texts, **client):
 
     async def main():
         async with otpy.start(settings=settings(server, **client)) as app:
-            return await asyncio.gather(
-                *(app.ask("default", request(text)) for text in texts), return_exceptions=True
-            )
+            return await asyncio.gather(*(app.ask("default", request(text)) for text in texts), return_exceptions=True)
 
     return run(main)
 
@@ -362,7 +360,6 @@ class TestBreaker:
         with LoopbackLM(lambda _: Scripted("no", status=400)) as server:
             answers = ask(server, *map(str, range(20)), breaker={"fail_max": 2}, max_concurrency=1)
         assert {type(answer) for answer in answers} == {LMStatusError}
-
 
     def test_requests_behind_a_slow_trial_wait_for_its_outcome(self):
         asked = []

@@ -16,7 +16,8 @@ from otpy.testing import run_in_virtual_time
 sys.path.insert(0, str(Path(__file__).parent))
 
 from compare import difference
-from supervisors import Runner
+import processes
+import supervisors
 
 CORPUS = Path(os.environ.get("OTPY_CONFORMANCE_CORPUS") or Path(__file__).parents[3] / "shared/conformance/corpus")
 
@@ -41,10 +42,20 @@ def test_supervisors(scenario):
         pytest.skip("simple_one_for_one is not in otpy yet; DynamicSupervisor takes its place")
     logging.getLogger("otpy").disabled = True
 
+    replay(supervisors.Runner(scenario), scenario)
+
+
+@pytest.mark.skipif(not ALL, reason=f"no corpus at {CORPUS}; OTPY_CONFORMANCE_CORPUS names one")
+@pytest.mark.parametrize("scenario", [s for s in ALL if s["kind"] == "process"], ids=lambda scenario: scenario["id"])
+def test_processes(scenario):
+    logging.getLogger("otpy").disabled = True
+    replay(processes.Runner(scenario), scenario)
+
+
+def replay(runner, scenario):
     async def main():
-        runner = Runner(scenario)
         async for where, expected, got in runner.run():
-            problem = difference("supervisor", expected, got, scenario.get("ignore", ()))
+            problem = difference(scenario["kind"], expected, got, scenario.get("ignore", ()))
             assert not problem, f"{scenario['title']}\n{where}\n{problem}"
 
     run_in_virtual_time(main())

@@ -65,7 +65,7 @@ def test_an_unknown_label_is_named_with_its_row_and_those_allowed():
 
     rows = [otpy.Example(text="x", kind="a"), otpy.Example(text="y", kind="c")]
     with pytest.raises(
-        DatasetError, match="rows.csv, row 2: column 'kind' has the unknown label 'c'; allowed: 'a', 'b'"
+        DatasetError, match=r"rows\.csv, row 2: column 'kind' has the unknown label 'c'; allowed: 'a', 'b'"
     ):
         check_labels(rows, Sort, "rows.csv")
     check_labels(rows[:1], Sort)

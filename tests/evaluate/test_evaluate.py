@@ -75,7 +75,7 @@ def only_row_7_failed(result, error, where):
     assert (failed.index, failed.where) == (7, where)
     assert failed.reason == error or isinstance(failed.reason, error)
     assert result.score == pytest.approx(29 / 30)
-    assert "1 ×" in result.summary()
+    assert "1 ×" in result.summary()  # noqa: RUF001 - a multiplication sign
 
 
 class TestOneRowFails:
@@ -136,20 +136,22 @@ class TestOneRowFails:
         only_row_7_failed(result, TIMEOUT, "task")
 
     def test_its_task_is_killed(self):
-        with LoopbackLM(lambda body: Scripted(hold=True) if question(body) == "7" else right(body)) as server:
-            with app(server) as running:
+        with (
+            LoopbackLM(lambda body: Scripted(hold=True) if question(body) == "7" else right(body)) as server,
+            app(server) as running,
+        ):
 
-                def kill():
-                    server.wait_for(30)
-                    tasks = running.tasks.process.actor.tasks
-                    while len(tasks) != 1:
-                        pass
-                    next(iter(tasks)).ref.exit(KILL)
+            def kill():
+                server.wait_for(30)
+                tasks = running.tasks.process.actor.tasks
+                while len(tasks) != 1:
+                    pass
+                next(iter(tasks)).ref.exit(KILL)
 
-                thread = threading.Thread(target=kill)
-                thread.start()
-                result = otpy.Evaluate(ROWS, metric=METRIC)(PROGRAM)
-                thread.join()
+            thread = threading.Thread(target=kill)
+            thread.start()
+            result = otpy.Evaluate(ROWS, metric=METRIC)(PROGRAM)
+            thread.join()
         only_row_7_failed(result, "killed", "task")
 
 
@@ -179,22 +181,24 @@ def test_too_many_failures_stop_it_and_what_is_done_is_in_the_error():
 
 
 def test_ctrl_c_keeps_what_is_done():
-    with LoopbackLM(lambda body: Scripted(hold=True) if int(question(body)) > 9 else right(body)) as server:
-        with app(server) as running:
-            main = threading.get_ident()
+    with (
+        LoopbackLM(lambda body: Scripted(hold=True) if int(question(body)) > 9 else right(body)) as server,
+        app(server) as running,
+    ):
+        main = threading.get_ident()
 
-            def interrupt():
-                server.wait_for(30)
-                while running.client_status()["answered"] < 10:
-                    pass
-                signal.pthread_kill(main, signal.SIGINT)
+        def interrupt():
+            server.wait_for(30)
+            while running.client_status()["answered"] < 10:
+                pass
+            signal.pthread_kill(main, signal.SIGINT)
 
-            thread = threading.Thread(target=interrupt)
-            thread.start()
-            with pytest.raises(EvaluationAborted, match="stopped after 10 of 30 rows") as caught:
-                otpy.Evaluate(ROWS, metric=METRIC)(PROGRAM)
-            thread.join()
-            assert not running.tasks.process.actor.tasks
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(EvaluationAborted, match="stopped after 10 of 30 rows") as caught:
+            otpy.Evaluate(ROWS, metric=METRIC)(PROGRAM)
+        thread.join()
+        assert not running.tasks.process.actor.tasks
     assert isinstance(caught.value.__cause__, KeyboardInterrupt)
     assert len(caught.value.result.scored) == 10
 

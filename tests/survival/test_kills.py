@@ -34,7 +34,7 @@ SETTINGS = {
 
 @pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.local_model)])
 def rows(request, monkeypatch):
-    """The rows to evaluate, with the model behind them: a loopback server always, the real one where it is installed."""
+    """The rows to evaluate, with their model behind them: a loopback server always, the real one if it is installed."""
     if request.param == "loopback":
         monkeypatch.setattr(models, "server_command", lambda *_, **__: [sys.executable, str(SERVED)])
         return ROWS
