@@ -14,6 +14,7 @@ from otpy.actors.node import Node, new_event_loop
 from otpy.actors.port import FirstLine, OsPid, Port, PortExited, PortLine
 from otpy.actors.process import Process, current_process, self_ref
 from otpy.actors.reasons import (
+    CALLING_SELF,
     IGNORE,
     KILL,
     KILLED,
@@ -33,6 +34,7 @@ from otpy.actors.timers import Timer, demonitor, link, monitor, send_after, unli
 
 __all__ = [
     "BRUTAL_KILL",
+    "CALLING_SELF",
     "IGNORE",
     "INFINITY",
     "KILL",

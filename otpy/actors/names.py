@@ -10,7 +10,8 @@ import asyncio
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from otpy.errors import AlreadyRegistered, NotRegistered
+from otpy.actors.reasons import NOPROC
+from otpy.errors import ActorDown, AlreadyRegistered, NotRegistered
 
 if TYPE_CHECKING:
     from otpy.actors.process import Process
@@ -41,7 +42,10 @@ class Names:
 
         Raises:
             AlreadyRegistered: If a live process has it.
+            ActorDown: If the process is dead.
         """
+        if not process.alive:
+            raise ActorDown(process, NOPROC)
         owner = self._table.get(name)
         if owner is not None and owner.alive:
             raise AlreadyRegistered(name, owner)

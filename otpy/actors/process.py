@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from otpy.actors.messages import Down, ExitMessage, MonitorRef
 from otpy.actors.reasons import KILL, KILLED, NOPROC, NORMAL, Reason, is_abnormal
+from otpy.errors import ActorDown
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
@@ -256,10 +257,16 @@ class Process:
     # -- links and monitors ----------------------------------------------------------------------------------------
 
     def link(self, other: Process) -> None:
-        """Link both ways; a dead other end answers with an exit signal `noproc`."""
+        """Link both ways.
+
+        Raises:
+            ActorDown: If the other one is dead; a process that traps exits gets an `ExitMessage` instead.
+        """
         if other is self:
             return
         if not other.alive:
+            if not self.traps_exit:
+                raise ActorDown(other, NOPROC)
             self.signal(other, NOPROC, linked=True)
             return
         if self.links is None:

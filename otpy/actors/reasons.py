@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 __all__ = [
+    "CALLING_SELF",
     "IGNORE",
     "KILL",
     "KILLED",
@@ -35,6 +36,8 @@ KILLED: Final = "killed"
 """It was killed."""
 NOPROC: Final = "noproc"
 """There was no such process."""
+CALLING_SELF: Final = "calling_self"
+"""A callback called its own process, and would have waited for itself."""
 IGNORE: Final = "ignore"
 """Its `init` decided that it is not needed; supervisors keep the child without a process."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from otpy.actors.caller import Caller
 from otpy.actors.messages import ExitMessage, Ignore, NoReply, Reply, Stop, Timeout
 from otpy.actors.process import Process, ProcessExit
-from otpy.actors.reasons import IGNORE, KILLED, NOPROC, NORMAL, BadReturnValue, Exit, Reason, is_abnormal
+from otpy.actors.reasons import CALLING_SELF, IGNORE, KILLED, NOPROC, NORMAL, BadReturnValue, Exit, Reason, is_abnormal
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
@@ -142,6 +142,9 @@ class ServerProcess(Process):
         if not self.alive:
             if type(item) is Caller:
                 item.down(NOPROC)
+            return
+        if self._task is not None and type(item) is Caller and self._task is asyncio.current_task():
+            item.down(CALLING_SELF)
             return
         self._incoming.append(item)
         if not self._scheduled and self._task is None and self.ready:

