@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from otpy.evaluate.dataset import check_labels, load_dataset, split
-from otpy.evaluate.evaluate import Evaluate, prepared
+from otpy.evaluate.evaluate import Evaluate
 from otpy.evaluate.metrics import Metric, check_metric, exact_match, f1, measure, metric_name
 from otpy.evaluate.result import EvaluationResult, Failed, Row, Scored
+from otpy.evaluate.rows import prepared
 
 __all__ = [
     "Evaluate",

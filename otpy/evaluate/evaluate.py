@@ -9,26 +9,23 @@ import math
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.clients.running import running
-from otpy.errors import EvaluationAborted, EvaluationError
+from otpy.errors import EvaluationAborted, EvaluationError, NotRegistered
 from otpy.evaluate.metrics import Metric, check_metric, measure, metric_name
 from otpy.evaluate.progress import Progress
-from otpy.evaluate.result import EvaluationResult, Failed, Row, Scored
-from otpy.lm import Usage
-from otpy.programs.trace import Call, calling
+from otpy.evaluate.result import EvaluationResult, Row, Scored
+from otpy.evaluate.rows import fates, prepared
 from otpy.signatures import Example
-from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
     from otpy.programs import Program
-    from otpy.supervisors import Outcome
 
-__all__ = ["Evaluate", "prepared"]
+__all__ = ["Evaluate"]
 
 MAX_CONCURRENCY: Final = 1024
 """Rows in flight unless told otherwise; the client below has bounds of its own."""
@@ -140,7 +137,7 @@ class Evaluate:
             program: The program.
 
         Raises:
-            EvaluationAborted: After too many failures; what is finished is in its `result`.
+            EvaluationAborted: After too many failures, or if the application stops; what is finished is in its `result`.
             EvaluationError: If the rows do not have the program's inputs, or the application has another event loop.
             NoApplication: If no application is running.
         """
@@ -162,7 +159,7 @@ class Evaluate:
             program: The program.
 
         Raises:
-            EvaluationAborted: After too many failures; what is finished is in its `result`.
+            EvaluationAborted: After too many failures, or if the application stops; what is finished is in its `result`.
             EvaluationError: If the rows do not have the program's inputs, or the application has another event loop.
             NoApplication: If no application is running.
         """
@@ -179,99 +176,35 @@ class Evaluate:
             telemetry.span("otpy.evaluate", rows=len(devset), metric=metric_name(self.metric)) as found,
             Progress(len(devset), "evaluating", shown=self.display_progress) as progress,
         ):
-            async with aclosing(self._fates(devset, program)) as fates:
-                async for row in fates:
-                    rows.append(row)
-                    if isinstance(row, Scored):
-                        progress.scored(row.score)
-                    else:
-                        progress.fail()
-                        failures += 1
-                    if telemetry.listening:
-                        telemetry.emit("otpy.evaluate.row", index=row.index, outcome=row)
-                    yield row
-                    if self.max_failures is not None and isinstance(row, Failed) and failures > self.max_failures:
-                        result = self._result(rows, began)
-                        raise EvaluationAborted(
-                            f"{failures} rows failed, more than max_failures={self.max_failures}; the last:"
-                            f" row {row.index}, {row.explanation}. {result}",
-                            result,
-                        )
-            found.update(score=self._result(rows, began).score, failed=failures)
-
-    async def _fates(self, devset: Sequence[Example], program: Program) -> AsyncGenerator[Row, None]:
-        under_way: dict[int, tuple[float, Call]] = {}
-
-        def failed(index: int, reason: Any, where: Literal["program", "metric", "task"]) -> Failed:
-            began, call = under_way.pop(index, (time.perf_counter(), None))  # None: killed before its first step
-            usage = Usage() if call is None else call.usage
-            return Failed(index, devset[index], reason, where, time.perf_counter() - began, usage)
-
-        async def evaluate_row(item: tuple[int, Example]) -> Row:
-            index, example = item
-            with calling(program) as call:  # counts what it costs, also if it fails
-                under_way[index] = (time.perf_counter(), call)
-                try:
-                    prediction = await program.acall(**example.inputs())
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's fate
-                    return failed(index, error, "program")
+            stream = fates(devset, program, self.metric, max_concurrency=self.max_concurrency, timeout=self.timeout)
             try:
-                score = await measure(self.metric, example, prediction)
-            except Exception as error:  # noqa: BLE001 - the same
-                return failed(index, error, "metric")
-            began, _ = under_way.pop(index)
-            return Scored(index, example, prediction, score, time.perf_counter() - began, call.usage)
-
-        stream = running().tasks.async_stream(
-            evaluate_row,
-            enumerate(devset),
-            max_concurrency=self.max_concurrency,
-            ordered=False,
-            timeout=self.timeout,
-            on_timeout="kill_task",
-        )
-        async with aclosing(stream) as outcomes:
-            async for outcome in outcomes:
-                yield outcome.value if isinstance(outcome, Ok) else failed(outcome.index, outcome.reason, "task")
+                async with aclosing(stream) as finished:
+                    async for row in finished:
+                        rows.append(row)
+                        if isinstance(row, Scored):
+                            progress.scored(row.score)
+                        else:
+                            progress.fail()
+                            failures += 1
+                        if telemetry.listening:
+                            telemetry.emit("otpy.evaluate.row", index=row.index, outcome=row)
+                        yield row
+                        if self.max_failures is not None and failures > self.max_failures:
+                            result = self._result(rows, began)
+                            raise EvaluationAborted(
+                                f"{failures} rows failed, more than max_failures={self.max_failures}; the last:"
+                                f" row {result.failed[-1].index}, {result.failed[-1].explanation}. {result}",
+                                result,
+                            )
+            except NotRegistered as error:
+                result = self._result(rows, began)
+                raise EvaluationAborted(f"the application has stopped: {result}", result) from error
+            found.update(score=self._result(rows, began).score, failed=failures)
 
     def _result(self, rows: Sequence[Row], began: float) -> EvaluationResult:
         ordered = tuple(sorted(rows, key=lambda row: row.index))
         seconds = time.perf_counter() - began
         return EvaluationResult(ordered, seconds, self.failure_score, metric_name(self.metric), len(self.devset))
-
-
-def prepared(devset: Sequence[Example], program: Program) -> list[Example]:
-    """Return the rows with their inputs marked: as they are, or by the program's own inputs.
-
-    Args:
-        devset: The rows.
-        program: The program they are for.
-
-    Raises:
-        EvaluationError: If a row has not the program's inputs, marks others, or they cannot be known.
-    """
-    names = program.input_names
-    rows: list[Example] = []
-    for number, example in enumerate(devset, 1):
-        if example.input_names is not None:
-            others = [name for name in example.input_names if names is not None and name not in names]
-            if others:
-                wanted = ", ".join(names or ())
-                raise EvaluationError(
-                    f"row {number} marks {others[0]!r} as an input, which the program does not take; it takes {wanted}"
-                )
-            rows.append(example)
-            continue
-        if names is None:
-            raise EvaluationError(
-                f"the inputs of {type(program).__name__} are not known; mark them: example.with_inputs('…')"
-            )
-        missing = [name for name in names if name not in example]
-        if missing:
-            has = ", ".join(example)
-            raise EvaluationError(f"row {number} has no {missing[0]!r}, an input of the program; it has {has}")
-        rows.append(example.with_inputs(*names))
-    return rows
 
 
 def _example(number: int, row: object) -> Example:

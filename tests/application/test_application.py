@@ -55,12 +55,16 @@ def test_with_two_applications_such_a_thread_must_say_which():
         with app.activate():
             caught.append(PROGRAM(question="q").answer)
 
-    with LoopbackLM(lambda _: {"answer": "1"}) as one, LoopbackLM(lambda _: {"answer": "2"}) as two:
-        with start(one, name="one") as first, start(two, name="two"):
-            thread = threading.Thread(target=ask, args=(first,))
-            thread.start()
-            thread.join()
-            assert PROGRAM(question="q").answer == "2"  # the innermost block
+    with (
+        LoopbackLM(lambda _: {"answer": "1"}) as one,
+        LoopbackLM(lambda _: {"answer": "2"}) as two,
+        start(one, name="one") as first,
+        start(two, name="two"),
+    ):
+        thread = threading.Thread(target=ask, args=(first,))
+        thread.start()
+        thread.join()
+        assert PROGRAM(question="q").answer == "2"  # the innermost block
     assert "'one', 'two'" in str(caught[0])
     assert caught[1] == "1"
 

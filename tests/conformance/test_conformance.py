@@ -15,9 +15,9 @@ from otpy.testing import run_in_virtual_time
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import servers
+import trees
 from compare import difference
-import processes
-import supervisors
 
 CORPUS = Path(os.environ.get("OTPY_CONFORMANCE_CORPUS") or Path(__file__).parents[3] / "shared/conformance/corpus")
 
@@ -42,14 +42,14 @@ def test_supervisors(scenario):
         pytest.skip("simple_one_for_one is not in otpy yet; DynamicSupervisor takes its place")
     logging.getLogger("otpy").disabled = True
 
-    replay(supervisors.Runner(scenario), scenario)
+    replay(trees.Runner(scenario), scenario)
 
 
 @pytest.mark.skipif(not ALL, reason=f"no corpus at {CORPUS}; OTPY_CONFORMANCE_CORPUS names one")
 @pytest.mark.parametrize("scenario", [s for s in ALL if s["kind"] == "process"], ids=lambda scenario: scenario["id"])
 def test_processes(scenario):
     logging.getLogger("otpy").disabled = True
-    replay(processes.Runner(scenario), scenario)
+    replay(servers.Runner(scenario), scenario)
 
 
 def replay(runner, scenario):

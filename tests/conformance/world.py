@@ -130,7 +130,11 @@ class World:
     def taken(self):
         """What happened since it was last taken."""
         step = {"events": self.events}
-        for key, value in (("failed_starts", self.failed_starts), ("observed", self.observed), ("async", self.finished)):
+        for key, value in (
+            ("failed_starts", self.failed_starts),
+            ("observed", self.observed),
+            ("async", self.finished),
+        ):
             if value:
                 step[key] = value
         self.events, self.failed_starts, self.observed, self.finished = [], [], [], []

@@ -2,12 +2,11 @@
 
 import asyncio
 
+from world import World, exits
+
 from otpy.actors import (
     BRUTAL_KILL,
     INFINITY,
-    KILL,
-    NORMAL,
-    SHUTDOWN,
     ChildSpec,
     Down,
     ExitMessage,
@@ -18,7 +17,6 @@ from otpy.actors import (
     link,
     monitor,
 )
-from otpy.actors.process import current_process
 from otpy.errors import (
     ActorDown,
     ActorError,
@@ -28,10 +26,9 @@ from otpy.errors import (
     NotRegistered,
     Overloaded,
     StartFailed,
+    SupervisionError,
 )
-from otpy.errors import SupervisionError
 from otpy.supervisors import DynamicSupervisor, Supervisor
-from world import World, exits
 
 SHUTDOWNS = {"brutal_kill": BRUTAL_KILL, "infinity": INFINITY}
 
@@ -84,6 +81,7 @@ class Worker(GenServer):
                 exits("exit", value)
             case {"return": value}:
                 return value
+        return None
 
     async def handle_call(self, request, caller):
         return await request(self)
@@ -130,7 +128,9 @@ class Runner:
         if "shutdown" in node:
             shutdown = node["shutdown"]
             known = SHUTDOWNS.get(shutdown) if isinstance(shutdown, str) else None
-            fields["shutdown"] = known or (shutdown / 1000 if isinstance(shutdown, (int, float)) and shutdown >= 0 else shutdown)
+            fields["shutdown"] = known or (
+                shutdown / 1000 if isinstance(shutdown, (int, float)) and shutdown >= 0 else shutdown
+            )
         return ChildSpec(start=lambda: self.start_node(node, path), **fields)
 
     async def start_node(self, node, path):
@@ -147,8 +147,12 @@ class Runner:
             return await Worker.start_link(self.world, path, node.get("worker", {}), name=name)
         flags, world, runner = node["flags"], self.world, self
         init = node.get("init", "ok")
-        options = {"strategy": flags.get("strategy", "one_for_one"), "max_restarts": flags.get("intensity", 1),
-                   "max_seconds": flags.get("period", 5), "auto_shutdown": flags.get("auto_shutdown", "never")}  # fmt: skip
+        options = {
+            "strategy": flags.get("strategy", "one_for_one"),
+            "max_restarts": flags.get("intensity", 1),
+            "max_seconds": flags.get("period", 5),
+            "auto_shutdown": flags.get("auto_shutdown", "never"),
+        }
 
         def outcome():
             match init:
@@ -250,7 +254,7 @@ class Runner:
             children = [self.child(actor, child) for child in actor.children]
             if isinstance(actor, DynamicSupervisor):
                 children.sort(key=lambda child: str(child[0]))
-            counts = [len(actor.children), sum(state in {"alive"} for _, state, _ in children),
+            counts = [len(actor.children), sum(state == "alive" for _, state, _ in children),
                       sum(child.spec.type == "supervisor" for child in actor.children)]  # fmt: skip
             found[path] = {"n": n, "children": children, "counts": [*counts, counts[0] - counts[2]]}
         return found
@@ -263,7 +267,7 @@ class Runner:
             return [id_, "restarting", None]
         if child.ref is None:
             return [id_, "undefined", None]
-        path, n = self.world.paths[child.ref.process]
+        _path, n = self.world.paths[child.ref.process]
         return [id_, "alive" if child.ref.is_alive() else "dead", n]
 
     # -- operations ------------------------------------------------------------------------------------------------
@@ -468,8 +472,9 @@ class Runner:
         async def get(ref):
             spec = await ref.get_childspec(self.named(step))
             shutdown = {BRUTAL_KILL: "brutal_kill", INFINITY: "infinity"}.get(spec.shutdown)
-            return {"ok": {"id": spec.id, "restart": spec.restart.value, "type": spec.type.value,
-                           "shutdown": shutdown or round(spec.shutdown * 1000), "significant": spec.significant}}  # fmt: skip
+            shown = {"id": spec.id, "restart": spec.restart.value, "type": spec.type.value}
+            shown["shutdown"] = shutdown or round(spec.shutdown * 1000)
+            return {"ok": {**shown, "significant": spec.significant}}
 
         return await self.asked(step, get)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from world import Raised, World, exits
+
 from otpy.actors import (
     KILL,
     NORMAL,
@@ -20,7 +22,6 @@ from otpy.actors import (
 )
 from otpy.actors.process import current_process
 from otpy.errors import ActorDown, AlreadyRegistered, CallTimeout, StartFailed
-from world import Raised, World, exits
 
 
 class Fired:
@@ -202,7 +203,7 @@ class Actor(GenServer):
             self.log({"demonitor": active})
 
     async def do_exit_signal(self, action, caller):
-        target, reason = self.target(action["to"] if "to" in action else "self"), self.world.reason(action["reason"])
+        target, reason = self.target(action.get("to", "self")), self.world.reason(action["reason"])
         target.ref.exit(reason)
         if target is self.process:
             self.log("survived")
