@@ -84,7 +84,7 @@ _WORD = re.compile(r"[^\W\d][\w-]*( [\w-]+)*")
 
 
 def _choice(values: Sequence[Any]) -> str:
-    """The allowed values; bare where they are words, which a small model takes for topics sooner than quoted ones."""
+    """The allowed values; bare where they are words: fewer tokens, and a small model chose no worse among them."""
     if len(values) == 1:
         return json.dumps(values[0], ensure_ascii=False)
     bare = all(isinstance(value, str) and _WORD.fullmatch(value) for value in values)

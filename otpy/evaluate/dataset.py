@@ -77,8 +77,8 @@ def _jsonl(text: str, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _csv(text: str, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header: list[str] = next(reader, None) or []
-        columns = [column.strip() for column in header]
+        nothing: list[str] = []
+        columns = [column.strip() for column in next(reader, nothing)]
         for number, column in enumerate(columns, 1):
             if not column:
                 raise DatasetError(f"column {number} of the header has no name", path)

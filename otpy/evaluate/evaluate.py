@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.clients.running import running
 from otpy.errors import EvaluationAborted, EvaluationError, NotRegistered
-from otpy.evaluate.metrics import Metric, check_metric, measure, metric_name
+from otpy.evaluate.metrics import Metric, check_metric, metric_name
 from otpy.evaluate.progress import Progress
-from otpy.evaluate.result import EvaluationResult, Row, Scored
+from otpy.evaluate.result import EvaluationResult, Failed, Row, Scored
 from otpy.evaluate.rows import fates, prepared
 from otpy.signatures import Example
 from otpy.telemetry import bus as telemetry
@@ -125,8 +125,7 @@ class Evaluate:
         try:
             return running().run(self._collected(program, rows, began))
         except KeyboardInterrupt as interrupt:
-            result = self._result(rows, began)
-            raise EvaluationAborted(f"interrupted: {result}", result) from interrupt
+            raise self._aborted("interrupted", rows, began) from interrupt
 
     async def acall(self, program: Program) -> EvaluationResult:
         """Evaluate a program, in asynchronous code; cancelling it stops the rows under way.
@@ -137,7 +136,7 @@ class Evaluate:
             program: The program.
 
         Raises:
-            EvaluationAborted: After too many failures, or if the application stops; what is finished is in its `result`.
+            EvaluationAborted: After too many failures, or when the application stops; what is done is in its `result`.
             EvaluationError: If the rows do not have the program's inputs, or the application has another event loop.
             NoApplication: If no application is running.
         """
@@ -159,7 +158,7 @@ class Evaluate:
             program: The program.
 
         Raises:
-            EvaluationAborted: After too many failures, or if the application stops; what is finished is in its `result`.
+            EvaluationAborted: After too many failures, or when the application stops; what is done is in its `result`.
             EvaluationError: If the rows do not have the program's inputs, or the application has another event loop.
             NoApplication: If no application is running.
         """
@@ -171,7 +170,7 @@ class Evaluate:
         devset = prepared(self.devset, program)
         began = time.perf_counter()
         rows: list[Row] = []
-        failures = 0
+        most = math.inf if self.max_failures is None else self.max_failures
         with (
             telemetry.span("otpy.evaluate", rows=len(devset), metric=metric_name(self.metric)) as found,
             Progress(len(devset), "evaluating", shown=self.display_progress) as progress,
@@ -185,21 +184,23 @@ class Evaluate:
                             progress.scored(row.score)
                         else:
                             progress.fail()
-                            failures += 1
                         if telemetry.listening:
                             telemetry.emit("otpy.evaluate.row", index=row.index, outcome=row)
                         yield row
-                        if self.max_failures is not None and failures > self.max_failures:
-                            result = self._result(rows, began)
-                            raise EvaluationAborted(
-                                f"{failures} rows failed, more than max_failures={self.max_failures}; the last:"
-                                f" row {result.failed[-1].index}, {result.failed[-1].explanation}. {result}",
-                                result,
+                        if isinstance(row, Failed) and progress.failed > most:
+                            raise self._aborted(
+                                f"{progress.failed} rows failed, more than max_failures={most}; the last:"
+                                f" row {row.index}, {row.explanation}",
+                                rows,
+                                began,
                             )
             except NotRegistered as error:
-                result = self._result(rows, began)
-                raise EvaluationAborted(f"the application has stopped: {result}", result) from error
-            found.update(score=self._result(rows, began).score, failed=failures)
+                raise self._aborted("the application has stopped", rows, began) from error
+            found.update(score=self._result(rows, began).score, failed=progress.failed)
+
+    def _aborted(self, why: str, rows: Sequence[Row], began: float) -> EvaluationAborted:
+        result = self._result(rows, began)
+        return EvaluationAborted(f"{why}: {result}", result)
 
     def _result(self, rows: Sequence[Row], began: float) -> EvaluationResult:
         ordered = tuple(sorted(rows, key=lambda row: row.index))

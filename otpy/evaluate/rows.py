@@ -27,7 +27,12 @@ RESTART_SECONDS: Final = 5.0
 
 
 async def fates(
-    devset: Sequence[Example], program: Program, metric: Metric, *, max_concurrency: int, timeout: float | None
+    devset: Sequence[Example],
+    program: Program,
+    metric: Metric,
+    *,
+    max_concurrency: int,
+    timeout: float | None,  # noqa: ASYNC109 - a deadline per row
 ) -> AsyncGenerator[Row, None]:
     """Run a program on every row and yield what becomes of each, as they end.
 
@@ -68,10 +73,11 @@ async def fates(
         began, _ = under_way.pop(index)
         return Scored(index, example, prediction, score, time.perf_counter() - began, call.usage)
 
-    left = list(range(len(devset)))
+    left: list[int] = list(range(len(devset)))
     while left:
         tasks = cast("TaskSupervisorRef", await running().names.wait_for("tasks", RESTART_SECONDS))
-        batch, left = left, []
+        batch = left
+        left = []
         stream = tasks.async_stream(
             evaluate_row,
             batch,

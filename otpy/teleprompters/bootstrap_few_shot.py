@@ -6,23 +6,32 @@ optimizer of this name there.
 
 from __future__ import annotations
 
+import math
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.clients.running import running
-from otpy.errors import ActorDown, ClientError, TeleprompterError
+from otpy.errors import (
+    ActorDown,
+    AdapterParseError,
+    BudgetExceeded,
+    ClientError,
+    LMAuthError,
+    ModelNotAvailable,
+    TeleprompterError,
+)
 from otpy.evaluate import Metric, check_metric, measure, metric_name, prepared
 from otpy.evaluate.progress import Progress
-from otpy.programs import TraceEntry, tracing
-from otpy.supervisors import Exited
+from otpy.programs import Program, TraceEntry, tracing
+from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
 from otpy.teleprompters.demos import fits, interleaved, is_demo_of, mixed
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_structure, labels_of
+from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_structure, labels_of
 
 if TYPE_CHECKING:
-    from otpy.programs import Predict, Program
+    from otpy.programs import Predict
     from otpy.signatures import Example
 
 __all__ = ["BootstrapFewShot", "BootstrapSearch", "Outcome", "Trial"]
@@ -52,11 +61,13 @@ class Outcome:
         trial: The trial.
         score: What the metric said; `None` if it did not come to that.
         trace: The calls of the predictors, if the metric was satisfied.
+        error: What the program or the metric raised, if it did.
     """
 
     trial: Trial
     score: float | None
     trace: tuple[TraceEntry, ...] | None
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True)
@@ -128,8 +139,9 @@ class BootstrapFewShot(Teleprompter[P]):
         max_bootstrapped_demos: Demos a predictor from the teacher's calls, at least 0.
         max_labeled_demos: Demos a predictor in all, with those that stand as they are, at least 0.
         max_rounds: Tries an example gets; from the second on with temperature 1.
-        max_errors: Model failures that are tolerated; the next one is raised. A row that the program or the metric
-            cannot do is no demo, and no such failure.
+        max_errors: Errors that are tolerated, of the model, the program or the metric. What may pass by itself is tried
+            again; anything else costs its example. An answer that does not fulfil the signature is no error, but no
+            demo either.
         max_concurrency: Examples under way at once; the result does not depend on it.
         balanced: Whether, where an output's type lists its values, they take turns in being tried.
         seed: Decides the order of trials and what fills up.
@@ -165,8 +177,9 @@ class BootstrapFewShot(Teleprompter[P]):
             ("max_errors", max_errors, 0),
             ("max_concurrency", max_concurrency, 1),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise TeleprompterError(f"{name}={value!r}; allowed: an integer >= {least}")
+            check_integer(name, value, least)
+        if metric_threshold is not None and not math.isfinite(metric_threshold):
+            raise TeleprompterError(f"metric_threshold={metric_threshold!r}; allowed: a finite number, or None")
         if max_bootstrapped_demos == 0 and max_labeled_demos == 0:
             raise TeleprompterError("max_bootstrapped_demos=0 and max_labeled_demos=0: there is nothing to do")
         self.metric, self.metric_threshold = metric, metric_threshold
@@ -182,37 +195,41 @@ class BootstrapFewShot(Teleprompter[P]):
             f" max_labeled_demos={self.max_labeled_demos}, seed={self.seed})"
         )
 
-    async def search(self, student: P, trainset: list[Example], teacher: Program | None) -> P:
+    async def search(self, student: P, trainset: list[Example], teacher: Program | None, journal: dict[Any, Any]) -> P:
         """Bootstrap, then fill up."""
         rows = prepared(trainset, student)
-        if teacher is None:
-            teacher = self._taught(student, rows)
+        teacher = student if teacher is None else teacher
         check_structure(student, teacher)
         labels = labels_of(student) if self.balanced else []
         order = tuple(interleaved(rows, labels, self.seed))
-        search = BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds)
-        search = await self._bootstrap(search, teacher, rows)
+        search = BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds, dict(journal))
+        search = await self._bootstrap(search, self._taught(teacher, rows), rows, journal)
         successes = search.best()
         if self.max_bootstrapped_demos and not successes:
+            errors = [outcome.error for outcome in search.outcomes.values() if outcome.error is not None]
             scores = [outcome.score for outcome in search.outcomes.values() if outcome.score is not None]
             best = f"the best score was {max(scores):g}" if scores else "no example came as far as the metric"
+            failed = f"; {len(errors)} failed, the last with {_in_words(errors[-1])}" if errors else ""
             needed = "" if self.metric_threshold is None else f" of at least {self.metric_threshold:g}"
             raise TeleprompterError(
-                f"no example of {len(rows)} satisfied {metric_name(self.metric)}{needed}; {best}. A stronger teacher,"
-                f" a lower threshold or more rounds may help; LabeledFewShot needs no success"
-            )
+                f"no example of {len(rows)} satisfied {metric_name(self.metric)}{needed}; {best}{failed}."
+                f" A stronger teacher, a lower threshold or more rounds may help; LabeledFewShot needs no success"
+            ) from (errors[-1] if errors else None)
         return self._assembled(student, rows, order, successes)
 
-    def _taught(self, student: P, rows: list[Example]) -> Program:
-        """The student itself, with labelled demos where they fit: DSPy's default teacher."""
-        fitting = any(fits(predictor, row) for _, predictor in student.named_predictors() for row in rows)
-        if self.max_labeled_demos == 0 or not fitting:
-            return student
-        return LabeledFewShot[P](self.max_labeled_demos, seed=self.seed, balanced=self.balanced).choose(student, rows)
+    def _taught(self, teacher: Program, rows: list[Example]) -> Program:
+        """A teacher that has no demos gets labelled ones where they fit, as in DSPy."""
+        predictors = [predictor for _, predictor in teacher.named_predictors()]
+        fitting = any(fits(predictor, row) for predictor in predictors for row in rows)
+        if self.max_labeled_demos == 0 or not fitting or any(predictor.demos for predictor in predictors):
+            return teacher
+        labeled = LabeledFewShot[Program](self.max_labeled_demos, seed=self.seed, balanced=self.balanced)
+        return labeled.choose(teacher, rows)
 
-    async def _bootstrap(self, search: BootstrapSearch, teacher: Program, rows: list[Example]) -> BootstrapSearch:
+    async def _bootstrap(
+        self, search: BootstrapSearch, teacher: Program, rows: list[Example], journal: dict[Any, Any]
+    ) -> BootstrapSearch:
         errors = 0
-        outage: BaseException | None = None
 
         async def attempt(trial: Trial) -> Outcome:
             example = rows[trial.at]
@@ -224,33 +241,42 @@ class BootstrapFewShot(Teleprompter[P]):
             satisfied = bool(score) if threshold is None else score >= threshold
             return Outcome(trial, score, tuple(trace) if satisfied else None)
 
-        with Progress(self.max_bootstrapped_demos, "bootstrapping", shown=self.display_progress) as progress:
+        with Progress(len(rows), "bootstrapping", shown=self.display_progress) as progress:
             while trials := search.propose(self.max_concurrency):
                 stream = running().tasks.async_stream(attempt, trials, max_concurrency=len(trials))
                 async with aclosing(stream) as outcomes:
                     async for result in outcomes:
-                        if isinstance(result, Exited):
-                            outcome = Outcome(trials[result.index], None, None)
-                            if isinstance(result.reason, (ClientError, ActorDown)):
-                                errors, outage = errors + 1, result.reason
-                                if errors > self.max_errors:
-                                    raise outage
-                        else:
+                        if isinstance(result, Ok):
                             outcome = result.value
+                            progress.scored(outcome.trace is not None)
+                        else:
+                            errors += not isinstance(result.reason, AdapterParseError)
+                            if errors > self.max_errors or _is_final(result.reason):
+                                raise self._given_up(result.reason)
+                            if _may_pass(result.reason):
+                                continue  # it stays unknown, so it is proposed again
+                            outcome = Outcome(trials[result.index], None, None, result.reason)
+                            progress.fail()
                         search = search.record(outcome)
-                        if outcome.trace is not None:
-                            progress.scored(1.0)
+                        journal[outcome.trial] = outcome
                         if telemetry.listening:
                             telemetry.emit(
                                 "otpy.teleprompter.trial",
                                 teleprompter="BootstrapFewShot",
                                 trial=outcome.trial,
                                 score=outcome.score,
-                                reason=result.reason if isinstance(result, Exited) else None,
+                                reason=outcome.error,
                             )
-        if outage is not None and self.max_bootstrapped_demos and not search.best():
-            raise outage  # nothing was learned because nobody answered, and that is the news
         return search
+
+    def _given_up(self, reason: Any) -> Exception:
+        if isinstance(reason, (ClientError, ActorDown)):
+            return reason
+        error = TeleprompterError(
+            f"more errors than max_errors={self.max_errors} while bootstrapping; the last: {_in_words(reason)}"
+        )
+        error.__cause__ = reason if isinstance(reason, BaseException) else None
+        return error
 
     def _assembled(self, student: P, rows: list[Example], order: tuple[int, ...], successes: list[Outcome]) -> P:
         used = {outcome.trial.at for outcome in successes}
@@ -266,6 +292,22 @@ class BootstrapFewShot(Teleprompter[P]):
             return predictor.replace_demos(mixed([*demos, *rest[:room]], self.seed))
 
         return student.map_predictors(with_demos)
+
+
+def _is_final(reason: Any) -> bool:
+    """Whether no request at all will be answered, whatever the example: a wrong key, an empty purse, no model."""
+    return isinstance(reason, (LMAuthError, BudgetExceeded, ModelNotAvailable))
+
+
+def _may_pass(reason: Any) -> bool:
+    """Whether a trial ended without an answer, for no fault of its example: an outage, or a task that was killed."""
+    if isinstance(reason, (ClientError, ActorDown)):
+        return reason.retryable
+    return not isinstance(reason, BaseException)
+
+
+def _in_words(reason: Any) -> str:
+    return f"{type(reason).__name__}: {reason}" if isinstance(reason, BaseException) else str(reason)
 
 
 def _for(teacher: Program, example: Example, number: int) -> Program:

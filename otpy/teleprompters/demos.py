@@ -21,10 +21,23 @@ def fits(predictor: Predict, example: Mapping[str, Any]) -> bool:
     return all(name in example for name in predictor.signature.fields)
 
 
-def is_demo_of(demo: Mapping[str, Any], example: Mapping[str, Any]) -> bool:
-    """Whether a demo was made from this example: it agrees in every field they share, and they share some."""
-    shared = [name for name in demo if name in example]
-    return bool(shared) and all(demo[name] == example[name] for name in shared)
+def is_demo_of(demo: Mapping[str, Any], example: Example) -> bool:
+    """Whether a demo was made from this example: it has some of its inputs, and they agree.
+
+    Args:
+        demo: The demo.
+        example: The example, with its inputs marked.
+
+    Example:
+        >>> from otpy.signatures import Example
+        >>> from otpy.teleprompters.demos import is_demo_of
+        >>> pear = Example(word="pear", kind="fruit").with_inputs("word")
+        >>> is_demo_of({"word": "pear", "kind": "tool"}, pear), is_demo_of({"word": "fig", "kind": "fruit"}, pear)
+        (True, False)
+    """
+    shared = [name for name in example.inputs() if name in demo]
+    # as they are written: a demo's values have been converted to the signature's types, an example's have not
+    return bool(shared) and all(str(demo[name]) == str(example[name]) for name in shared)
 
 
 def interleaved(examples: Sequence[Example], labels: Sequence[str], seed: int) -> list[int]:
@@ -60,8 +73,8 @@ def interleaved(examples: Sequence[Example], labels: Sequence[str], seed: int) -
 def mixed(demos: Iterable[T], seed: int) -> list[T]:
     """Return demos in the order they are shown in: a seeded shuffle of those chosen.
 
-    Demos whose labels take turns teach a small model the turns. SmolLM2-135M on six intents of BANKING77, 24 demos,
-    three seeds: 62 % in turns, 74 % shuffled.
+    The order matters to a small model as much as the choice does, and turns are no good order. SmolLM2-135M on six
+    intents of BANKING77, 120 rows, the same 24 demos of one seed: 55 % with labels in turns, 63 % shuffled.
 
     Args:
         demos: The demos chosen.

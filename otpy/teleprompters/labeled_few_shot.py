@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from otpy.errors import TeleprompterError
 from otpy.teleprompters.demos import fits, interleaved, mixed
-from otpy.teleprompters.teleprompter import P, Teleprompter, labels_of
+from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, labels_of
 
 if TYPE_CHECKING:
     from otpy.programs import Predict, Program
@@ -37,15 +37,20 @@ class LabeledFewShot(Teleprompter[P]):
 
     def __init__(self, k: int = 16, *, seed: int = 0, balanced: bool = True) -> None:
         """Check the arguments."""
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise TeleprompterError(f"k={k!r}; allowed: an integer >= 1")
+        check_integer("k", k, 1)
         self.k, self.seed, self.balanced = k, seed, balanced
 
     def __repr__(self) -> str:
         """Print the parameters."""
         return f"LabeledFewShot(k={self.k}, seed={self.seed}, balanced={self.balanced})"
 
-    async def search(self, student: P, trainset: list[Example], teacher: Program | None) -> P:  # noqa: ARG002 - the base's
+    async def search(
+        self,
+        student: P,
+        trainset: list[Example],
+        teacher: Program | None,  # noqa: ARG002 - the base's
+        journal: dict[Any, Any],  # noqa: ARG002 - the base's; there is nothing worth keeping
+    ) -> P:
         """Choose."""
         return self.choose(student, trainset)
 

@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from otpy.actors import NORMAL, Call, ChildSpec, GenServer, NoReply, Restart, Stop
 from otpy.clients.running import running
-from otpy.errors import ActorDown, NotRegistered, OtpyError, TeleprompterError
+from otpy.errors import TeleprompterError
 from otpy.programs import Program
 from otpy.signatures import Example
 from otpy.telemetry import bus as telemetry
+from otpy.teleprompters.process import run
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from otpy.actors import Caller, Names
-
-__all__ = ["Teleprompter", "check_structure", "labels_of"]
+__all__ = ["Teleprompter", "check_integer", "check_structure", "labels_of"]
 
 P = TypeVar("P", bound=Program)
-_numbers = itertools.count(1)
-
-
-class _Result(Call[Any]):
-    """Ask a run for its program; answered when there is one."""
-
-
-class _Run(GenServer):
-    """One optimization. Killed, it is restarted and does its work again, from the cache as far as it had come."""
-
-    def init(self, work: Callable[[], Awaitable[Any]]) -> NoReply:
-        """Begin as soon as the start has returned."""
-        self.outcome: tuple[bool, Any] | None = None
-        return NoReply(then=work)
-
-    async def handle_continue(self, argument: Any) -> None:
-        """Do the work; an error of ours is an outcome, anything else a crash."""
-        try:
-            self.outcome = (True, await argument())
-        except OtpyError as error:
-            self.outcome = (False, error)
-
-    def handle_call(self, request: Any, caller: Caller) -> Any:
-        """Hand the outcome over, and end."""
-        assert isinstance(request, _Result) and self.outcome is not None  # noqa: PT018 - one invariant
-        succeeded, value = self.outcome
-        if succeeded:
-            return Stop(NORMAL, reply=value)
-        caller.fail(value)
-        return Stop(NORMAL)
 
 
 class Teleprompter(Generic[P]):
@@ -90,8 +57,9 @@ class Teleprompter(Generic[P]):
 
         The work is done by a process of its own under the application's `teleprompters`; cancelling this ends it.
         """
-        if not isinstance(student, Program):
-            raise TeleprompterError(f"student={student!r}: a program, such as Predict('question -> answer')")
+        _check_program("student", student)
+        if teacher is not None:
+            _check_program("teacher", teacher)
         examples = _examples("trainset", trainset)
         if not examples:
             raise TeleprompterError("the trainset is empty")
@@ -100,40 +68,47 @@ class Teleprompter(Generic[P]):
         if teacher is not None and not self.uses_teacher:
             raise TeleprompterError(f"{type(self).__name__} does not use a teacher; leave it out")
 
-        async def work() -> P:
-            return await self.search(student, examples, teacher)
-
-        supervisor = running().teleprompters
-        name = ("teleprompter", next(_numbers))
-        spec: ChildSpec = _Run.child_spec(work, name=name, restart=Restart.TRANSIENT)
+        if not running().on_loop():
+            raise TeleprompterError(
+                "the application runs on another event loop: here, `await asyncio.to_thread(...)` around `compile`,"
+                " or start it on this one with `async with otpy.start(...)`"
+            )
+        journal: dict[Any, Any] = {}
         with telemetry.span("otpy.teleprompter", teleprompter=type(self).__name__):
-            await supervisor.start_child(spec)
-            try:
-                return await _outcome(running().names, name)  # type: ignore[no-any-return]
-            finally:
-                run = running().names.whereis(name)
-                if run is not None:
-                    await supervisor.terminate_child(run)
+            better: P = await run(lambda: self.search(student, examples, teacher, journal))
+            return better
 
     uses_valset: bool = False
     uses_teacher: bool = False
 
-    async def search(self, student: P, trainset: list[Example], teacher: Program | None) -> P:
-        """Do the work, inside the run's process."""
+    async def search(self, student: P, trainset: list[Example], teacher: Program | None, journal: dict[Any, Any]) -> P:
+        """Do the work, inside the run's process.
+
+        Args:
+            student: The program.
+            trainset: Examples to learn from, at least one.
+            teacher: A program, if one was given.
+            journal: What has been found out so far: it outlives the process, so that one that was killed does nothing
+                twice.
+        """
         raise NotImplementedError
 
 
-async def _outcome(names: Names, name: object) -> Any:
-    """Wait for a run's outcome, through the restarts of its process."""
-    while True:
-        try:
-            run = await names.wait_for(name, 5.0)
-            return await run.call(_Result(), None)
-        except NotRegistered as error:
-            raise ActorDown(f"optimization {name}", "it was given up by its supervisor") from error
-        except ActorDown as down:
-            if down.reason == NORMAL:
-                raise
+def _check_program(what: str, program: object) -> None:
+    if not isinstance(program, Program):
+        raise TeleprompterError(f"{what}={program!r}: a program, such as Predict('question -> answer')")
+    if not program.named_predictors():
+        raise TeleprompterError(f"the {what}, {program!r}, has no predictors, so there is nothing to improve")
+
+
+def check_integer(name: str, value: object, least: int) -> None:
+    """Refuse an argument that is no integer, or too small.
+
+    Raises:
+        TeleprompterError: With the name, the value and what is allowed.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise TeleprompterError(f"{name}={value!r}; allowed: an integer >= {least}")
 
 
 def _examples(what: str, rows: Iterable[Any]) -> list[Example]:

@@ -129,14 +129,8 @@ class World:
 
     def taken(self):
         """What happened since it was last taken."""
-        step = {"events": self.events}
-        for key, value in (
-            ("failed_starts", self.failed_starts),
-            ("observed", self.observed),
-            ("async", self.finished),
-        ):
-            if value:
-                step[key] = value
+        lists = {"failed_starts": self.failed_starts, "observed": self.observed, "async": self.finished}
+        step = {"events": self.events, **{key: value for key, value in lists.items() if value}}
         self.events, self.failed_starts, self.observed, self.finished = [], [], [], []
         return step
 

@@ -1,4 +1,4 @@
-"""A metric is a function of an example and a prediction; what it cannot be is refused, and what it returns is checked."""
+"""A metric is a function of an example and a prediction; what cannot be one is refused, what it returns is checked."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_bool_or_a_number_is_a_score_from_plain_and_asynchronous_metrics(value
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "1", "good", [1], {}])
 def test_anything_else_is_an_error_that_shows_it(value):
-    with pytest.raises(EvaluationError, match="<lambda> returned .*allowed: a finite number, or a bool") as caught:
+    with pytest.raises(EvaluationError, match=r"<lambda> returned .*allowed: a finite number, or a bool") as caught:
         measured(lambda example, prediction, trace=None: value)
     assert repr(value) in str(caught.value)
 
