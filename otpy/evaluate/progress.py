@@ -65,7 +65,11 @@ class Progress:
         )
         from rich.progress import Progress as Bar  # noqa: PLC0415 - the same
 
-        console = Console(stderr=True)
+        class Quiet(Console):
+            def on_broken_pipe(self) -> None:
+                self.quiet = True  # rich's own ends the whole program, and standard output with it
+
+        console = Quiet(stderr=True)
         if not console.is_terminal:
             return None, None
         bar = Bar(
