@@ -26,6 +26,8 @@ __all__ = ["Sort", "run_demo"]
 DATA = Path(__file__).parent / "data"
 DEMOS = 24
 """Demos that the better program gets: with fewer a model this small guesses, with many more its prompt gets long."""
+BOOTSTRAPPED = 6
+"""How many of them are the model's own right answers; it is right about some topics only, and demos have to cover all."""
 SHOWN = 5
 
 
@@ -106,7 +108,7 @@ def _improved(
     evaluation = Evaluate(devset, metric=metric, display_progress=screen.shows_progress)
     teleprompter: BootstrapFewShot[Predict] = BootstrapFewShot(
         metric,
-        max_bootstrapped_demos=DEMOS,
+        max_bootstrapped_demos=BOOTSTRAPPED,
         max_labeled_demos=DEMOS,
         seed=seed,
         display_progress=screen.shows_progress,

@@ -20,10 +20,19 @@ if TYPE_CHECKING:
     from otpy.programs import Program
     from otpy.signatures import Example
 
-__all__ = ["fates", "prepared"]
+__all__ = ["fates", "prepared", "supervisor_of_tasks"]
 
 RESTART_SECONDS: Final = 5.0
 """How long to wait for the supervisor of tasks while it is restarted."""
+
+
+async def supervisor_of_tasks() -> TaskSupervisorRef:
+    """Return the application's supervisor of tasks, waiting for it while it is restarted.
+
+    Raises:
+        NotRegistered: If it is gone for good.
+    """
+    return cast("TaskSupervisorRef", await running().names.wait_for("tasks", RESTART_SECONDS))
 
 
 async def fates(
@@ -75,7 +84,7 @@ async def fates(
 
     left: list[int] = list(range(len(devset)))
     while left:
-        tasks = cast("TaskSupervisorRef", await running().names.wait_for("tasks", RESTART_SECONDS))
+        tasks = await supervisor_of_tasks()
         batch = left
         left = []
         stream = tasks.async_stream(

@@ -11,7 +11,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from otpy.clients.running import running
 from otpy.errors import (
     ActorDown,
     AdapterParseError,
@@ -23,10 +22,11 @@ from otpy.errors import (
 )
 from otpy.evaluate import Metric, check_metric, measure, metric_name, prepared
 from otpy.evaluate.progress import Progress
+from otpy.evaluate.rows import supervisor_of_tasks
 from otpy.programs import Program, TraceEntry, tracing
 from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
-from otpy.teleprompters.demos import fits, interleaved, is_demo_of, mixed
+from otpy.teleprompters.demos import filled_up, fits, interleaved, is_demo_of, mixed
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_structure, labels_of
 
@@ -243,7 +243,7 @@ class BootstrapFewShot(Teleprompter[P]):
 
         with Progress(len(rows), "bootstrapping", shown=self.display_progress) as progress:
             while trials := search.propose(self.max_concurrency):
-                stream = running().tasks.async_stream(attempt, trials, max_concurrency=len(trials))
+                stream = (await supervisor_of_tasks()).async_stream(attempt, trials, max_concurrency=len(trials))
                 async with aclosing(stream) as outcomes:
                     async for result in outcomes:
                         if isinstance(result, Ok):
@@ -289,7 +289,8 @@ class BootstrapFewShot(Teleprompter[P]):
                     demos.append({**calls[-1].inputs, **calls[-1].prediction})
             room = max(self.max_labeled_demos - len(demos), 0)
             rest = [rows[at] for at in order if at not in used and fits(predictor, rows[at])]
-            return predictor.replace_demos(mixed([*demos, *rest[:room]], self.seed))
+            labels = labels_of(student) if self.balanced else []
+            return predictor.replace_demos(mixed(filled_up(demos, rest, labels, room), self.seed))
 
         return student.map_predictors(with_demos)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["fits", "interleaved", "is_demo_of", "mixed"]
+__all__ = ["filled_up", "fits", "interleaved", "is_demo_of", "mixed"]
 
 
 def fits(predictor: Predict, example: Mapping[str, Any]) -> bool:
@@ -67,6 +68,38 @@ def interleaved(examples: Sequence[Example], labels: Sequence[str], seed: int) -
         part = [group[turn] for group in turns if turn < len(group)]
         rng.shuffle(part)
         result += part
+    return result
+
+
+def filled_up(
+    demos: Sequence[Mapping[str, Any]], rest: Sequence[Example], labels: Sequence[str], room: int
+) -> list[Mapping[str, Any]]:
+    """Return demos with more of them, taken so that no label is far ahead of another.
+
+    Args:
+        demos: The demos there are.
+        rest: What may be added, in order of preference.
+        labels: The fields whose values are labels; without any, the first ones are taken.
+        room: How many may be added.
+
+    Example:
+        >>> from otpy.signatures import Example
+        >>> from otpy.teleprompters.demos import filled_up
+        >>> rest = [Example(label=label) for label in "aab"]
+        >>> [demo["label"] for demo in filled_up([{"label": "a"}], rest, ["label"], 2)]
+        ['a', 'b', 'a']
+    """
+
+    def label_of(demo: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(str(demo.get(label)) for label in labels)
+
+    result, left = list(demos), list(rest)
+    counts = Counter(map(label_of, result))
+    while left and len(result) < len(demos) + room:
+        chosen = min(left, key=lambda example: counts[label_of(example)])
+        left.remove(chosen)
+        counts[label_of(chosen)] += 1
+        result.append(chosen)
     return result
 
 

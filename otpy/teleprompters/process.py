@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.actors import NORMAL, Call, GenServer, NoReply, Restart, Stop, is_abnormal
@@ -12,7 +13,7 @@ from otpy.errors import ActorDown, NotRegistered
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from otpy.actors import Caller
+    from otpy.actors import Caller, ChildSpec
     from otpy.supervisors import DynamicSupervisorRef
 
 __all__ = ["Run", "run"]
@@ -22,7 +23,13 @@ RESTART_SECONDS: Final = 5.0
 _numbers = itertools.count(1)
 
 
-class _Outcome(Call[Any]):
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    value: Any = None
+    error: Exception | None = None
+
+
+class _Ask(Call[_Outcome]):
     """Ask a run for what came of it; answered when that is known."""
 
 
@@ -35,25 +42,21 @@ class Run(GenServer):
 
     def init(self, work: Callable[[], Awaitable[Any]]) -> NoReply:
         """Begin as soon as the start has returned."""
+        self.outcome = _Outcome()
         return NoReply(then=work)
 
     async def handle_continue(self, argument: Any) -> None:
         """Do the work."""
-        self.result: Any = None
-        self.error: Exception | None = None
         try:
-            self.result = await argument()
+            self.outcome = _Outcome(await argument())
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for whoever asked
-            self.error = error
+            self.outcome = _Outcome(error=error)
 
     def handle_call(self, request: Any, caller: Caller) -> Any:
         """Hand the outcome over, and end."""
-        if not isinstance(request, _Outcome):
-            return super().handle_call(request, caller)
-        if self.error is None:
-            return Stop(NORMAL, reply=self.result)
-        caller.fail(self.error)
-        return Stop(NORMAL)
+        if isinstance(request, _Ask):
+            return Stop(NORMAL, reply=self.outcome)
+        return super().handle_call(request, caller)
 
 
 async def run(work: Callable[[], Awaitable[Any]]) -> Any:
@@ -70,24 +73,43 @@ async def run(work: Callable[[], Awaitable[Any]]) -> Any:
     """
     names = running().names
     name = ("teleprompter", next(_numbers))
-    spec = Run.child_spec(work, name=name, restart=Restart.TRANSIENT)
-    while True:
+    spec = Run.child_spec(work, id=name, name=name, restart=Restart.TRANSIENT)
+    outcome = None
+    while outcome is None:
         try:
             supervisor = cast("DynamicSupervisorRef", await names.wait_for("teleprompters", RESTART_SECONDS))
         except NotRegistered as error:
             raise ActorDown("the optimization", "its application has stopped") from error
-        await supervisor.start_child(spec)
         try:
-            while supervisor.is_alive():
-                try:
-                    process = await names.wait_for(name, RESTART_SECONDS)
-                    return await process.call(_Outcome(), None)
-                except NotRegistered:
-                    continue  # its supervisor has died, or takes long to restart it
-                except ActorDown as down:
-                    if not is_abnormal(down.reason):
-                        raise
+            outcome = await _outcome(supervisor, spec)
         finally:
             left = names.whereis(name)
             if left is not None and supervisor.is_alive():
                 await supervisor.terminate_child(left)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
+async def _outcome(supervisor: DynamicSupervisorRef, spec: ChildSpec) -> _Outcome | None:
+    """Wait for a run through its restarts; `None` if its supervisor has died, and the run with it."""
+    try:
+        process = await supervisor.start_child(spec)
+        while True:
+            stopped: ActorDown | None = None
+            try:
+                if process is not None:
+                    return await process.call(_Ask(), None)
+            except ActorDown as down:
+                stopped = None if is_abnormal(down.reason) else down
+            if stopped is not None:
+                await supervisor.settled()  # it answers: so it was not its own end that stopped the run
+                return _Outcome(error=stopped)
+            if not supervisor.is_alive():
+                return None
+            try:
+                process = await running().names.wait_for(spec.id, RESTART_SECONDS)
+            except NotRegistered:
+                process = None  # not yet
+    except ActorDown:
+        return None

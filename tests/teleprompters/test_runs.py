@@ -154,7 +154,8 @@ class TestAMistake:
 
     def test_answers_that_are_no_json_are_no_errors(self):
         teleprompter = otpy.BootstrapFewShot(METRIC, max_errors=0, max_bootstrapped_demos=14, max_labeled_demos=0)
-        better, _ = compiled(lambda body: "saw?" if word(body) == "saw" else right(body), teleprompter)
+        student = otpy.Predict(Sort, max_reasks=0)
+        better, _ = compiled(lambda body: "saw?" if word(body) == "saw" else right(body), teleprompter, student)
         assert {demo.word for demo in better.demos} == set(RIGHT) - {"saw"}
 
     def test_a_search_that_raises_gives_its_error_to_whoever_asked_and_restarts_nobody(self):
