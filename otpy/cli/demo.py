@@ -117,7 +117,7 @@ def _improved(
         before = finished(evaluation, program)
         screen.line(f"zero-shot: {before}")
         better = teleprompter.compile(program, trainset=trainset)
-        screen.line(f"bootstrapped {len(better.demos)} demos from the examples it got right")
+        screen.line(f"bootstrapped {len(better.demos)} demos: up to {BOOTSTRAPPED} right answers of its own, and examples")
         after = finished(evaluation, better)
         screen.line(f"few-shot:  {after}")
         return Outcome(before, after, better, application.render())

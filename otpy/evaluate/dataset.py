@@ -62,9 +62,8 @@ def _text(file: Path) -> str:
 
 
 def _jsonl(text: str, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(io.StringIO(text, newline=None), 1):
-        if not line.strip():
-            continue
+    lines = (line for line in io.StringIO(text, newline=None) if line.strip())
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:

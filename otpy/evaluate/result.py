@@ -152,7 +152,7 @@ class EvaluationResult:
             EvaluationError: If the file cannot be written.
         """
         try:
-            with Path(path).open("w", encoding="utf-8") as file:
+            with Path(path).open("w", encoding="utf-8", errors="backslashreplace") as file:  # for lone surrogates
                 file.writelines(json.dumps(_flat(row), ensure_ascii=False, default=_plain) + "\n" for row in self.rows)
         except OSError as error:
             raise EvaluationError(f"{path}: cannot be written: {error.strerror or error}") from error

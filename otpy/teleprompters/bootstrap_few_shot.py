@@ -178,7 +178,9 @@ class BootstrapFewShot(Teleprompter[P]):
             ("max_concurrency", max_concurrency, 1),
         ):
             check_integer(name, value, least)
-        if metric_threshold is not None and not math.isfinite(metric_threshold):
+        check_integer("seed", seed, 0)
+        number = isinstance(metric_threshold, (int, float)) and math.isfinite(metric_threshold)
+        if metric_threshold is not None and not number:
             raise TeleprompterError(f"metric_threshold={metric_threshold!r}; allowed: a finite number, or None")
         if max_bootstrapped_demos == 0 and max_labeled_demos == 0:
             raise TeleprompterError("max_bootstrapped_demos=0 and max_labeled_demos=0: there is nothing to do")

@@ -38,6 +38,7 @@ class LabeledFewShot(Teleprompter[P]):
     def __init__(self, k: int = 16, *, seed: int = 0, balanced: bool = True) -> None:
         """Check the arguments."""
         check_integer("k", k, 1)
+        check_integer("seed", seed, 0)
         self.k, self.seed, self.balanced = k, seed, balanced
 
     def __repr__(self) -> str:
