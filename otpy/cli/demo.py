@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Sort", "run_demo"]
 
 DATA = Path(__file__).parent / "data"
-DEMOS = 24
+DEMOS = 36
 """Demos that the better program gets: with fewer a model this small guesses, with many more its prompt gets long."""
 BOOTSTRAPPED = 6
-"""How many of them are the model's own right answers; it is right about some topics only, and demos have to cover all."""
+"""How many of them are its own right answers: it is right about some topics only, and demos have to cover them all."""
 SHOWN = 5
 
 
@@ -117,7 +117,9 @@ def _improved(
         before = finished(evaluation, program)
         screen.line(f"zero-shot: {before}")
         better = teleprompter.compile(program, trainset=trainset)
-        screen.line(f"bootstrapped {len(better.demos)} demos: up to {BOOTSTRAPPED} right answers of its own, and examples")
+        screen.line(
+            f"bootstrapped {len(better.demos)} demos: up to {BOOTSTRAPPED} right answers of its own, and examples"
+        )
         after = finished(evaluation, better)
         screen.line(f"few-shot:  {after}")
         return Outcome(before, after, better, application.render())
