@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,8 @@ __all__ = ["CacheStore"]
 
 SCHEMA: Final = 1
 """The version of the file's shape, kept in `PRAGMA user_version`."""
+BUSY_SECONDS: Final = 10.0
+"""How long other processes may hold the file before it is given up."""
 _CHUNK: Final = 500
 
 
@@ -157,17 +160,22 @@ class CacheStore:
         import sqlite3  # noqa: PLC0415 - only where there is a disk
 
         damage = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-        for attempt in (1, 2, 3):
-            if self.path is None:
-                return []
+        busy = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+        seen_damaged = 0
+        deadline = time.monotonic() + BUSY_SECONDS
+        while self.path is not None:
             try:
                 connection = self._open()
                 with connection:
                     cursor = connection.executemany(sql, values) if many else connection.execute(sql, values)
                     return cursor.fetchall()
             except sqlite3.DatabaseError as error:
-                damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in damage
-                if damaged and (attempt == 1 or (attempt == 2 and self._set_aside(error))):
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code in busy and time.monotonic() < deadline:
+                    time.sleep(0.01)  # SQLite's own patience does not cover the change to WAL by several at once
+                    continue
+                seen_damaged += code in damage
+                if code in damage and (seen_damaged == 1 or (seen_damaged == 2 and self._set_aside(error))):
                     self._disconnect()
                     continue
                 self._give_up(error)
@@ -181,7 +189,7 @@ class CacheStore:
         if self._connection is None:
             assert self.path is not None
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, timeout=10.0, check_same_thread=False)
+            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False)
             try:
                 _check_version(connection)
                 connection.execute("PRAGMA journal_mode=WAL")
