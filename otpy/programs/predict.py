@@ -138,7 +138,8 @@ class Predict(Program):
             ...     print(f"{message.role}: {message.content}")
             system: Given the fields `question`, produce the fields `answer`.
             <BLANKLINE>
-            answer: integer
+            Input `question`
+            Output `answer`: integer
             Answer with a JSON object with the key "answer".
             user: question: 2 + 2?
         """

@@ -283,6 +283,22 @@ class TestCrashes:
         assert len(server.requests) == 5  # nothing was paid twice
         assert "restarts 1" in next(line for line in tree.splitlines() if "─ client " in line)
 
+    def test_what_may_pass_by_itself_is_tried_again_even_if_the_client_that_would_decide_it_is_gone(self):
+        with LoopbackLM(failing(1, status=503, hold=True)) as server:
+
+            async def main():
+                async with otpy.start(settings=settings(server)) as app:
+                    asking = asyncio.ensure_future(app.ask("default", request()))
+                    await asyncio.to_thread(server.wait_for, 1)
+                    client = app.names.get(("client", "default"))
+                    client.cast("a message that no callback knows")
+                    await client.join(5)
+                    server.release()
+                    return (await asking).text
+
+            assert run(main) == "ok"
+        assert len(server.requests) == 2
+
     def test_a_killed_worker_costs_a_resend_of_its_own_request(self):
         async def kill(app):
             workers = app.names.get(("workers", "default")).process.actor
