@@ -182,10 +182,7 @@ def classify_error(status: int, headers: Mapping[str, str], body: bytes) -> LMEr
     codes = {str(error.get("code")), str(error.get("type"))}
     common: dict[str, Any] = {"status": status, "retry_after": retry_after(headers), "body": _start(body)}
     if status in {401, 403}:
-        return LMAuthError(
-            f"the provider refuses the API key ({status}): {said}; check the key's environment variable or api_key",
-            **common,
-        )
+        return LMAuthError(f"the provider refuses the API key ({status}): {said}", **common)
     too_long = status == 413 or any(words in said for words in _TOO_LONG)
     if too_long or codes & {"context_length_exceeded", "exceed_context_size_error"}:
         return LMContextWindowExceeded(f"the prompt is too long for the model: {said}; use fewer demos", **common)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from otpy.clients import openai_chat
-from otpy.errors import LMError
+from otpy.errors import LMAuthError, LMError
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Deployment:
         temperature: For requests that say none.
         max_tokens: For requests that say none.
         profile: The server's habits.
+        key_source: Where the key came from, in words.
     """
 
     client: str
@@ -43,6 +44,7 @@ class Deployment:
     temperature: float | None
     max_tokens: int | None
     profile: openai_chat.Profile
+    key_source: str
 
     def __repr__(self) -> str:
         """Print it without the headers."""
@@ -71,6 +73,7 @@ class Deployment:
             settings.temperature,
             settings.max_tokens,
             openai_chat.PROFILES[settings.effective_profile],
+            settings.key_source,
         )
 
 
@@ -103,6 +106,8 @@ async def send(job: Job) -> None:
             response = openai_chat.decode(status, headers, answer)
         except LMError as error:
             _scrub(error, where.headers)
+            if isinstance(error, LMAuthError):
+                error.args = (f"{error}; check {where.key_source}",)
             error.client, error.model = where.client, where.model
             measured["error"] = error
             flight.outcome = error

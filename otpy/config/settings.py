@@ -210,8 +210,7 @@ class ClientSettings(_Frozen):
         if self.api_key is not None:
             return self.api_key
         environ = os.environ if environ is None else environ
-        known = PROVIDERS.get(self.provider, (None, None, ""))
-        variable = self.api_key_env or (known[1] if self.base_url in {None, known[0]} else None)
+        variable = self.key_variable
         if variable is None:
             return None
         value = environ.get(variable)
@@ -223,6 +222,21 @@ class ClientSettings(_Frozen):
             return _sendable(value)
         except ValueError as error:
             raise ConfigError(f"the API key for {self.model} in the environment variable {variable}: {error}") from None
+
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable that may hold the key."""
+        known = PROVIDERS.get(self.provider, (None, None, ""))
+        return self.api_key_env or (known[1] if self.base_url in {None, known[0]} else None)
+
+    @property
+    def key_source(self) -> str:
+        """Where the key is taken from, in words for an error."""
+        if self.api_key is not None:
+            return "api_key in the settings"
+        if self.key_variable is not None:
+            return f"the environment variable {self.key_variable}"
+        return "whether the server wants a key: none was sent; set api_key, or name its variable in api_key_env"
 
 
 def _sendable(key: str) -> SecretStr:

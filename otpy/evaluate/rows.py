@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from otpy.clients.running import running
-from otpy.errors import EvaluationError
+from otpy.errors import EvaluationError, SupervisionError
 from otpy.evaluate.metrics import Metric, measure
 from otpy.evaluate.result import Failed, Row, Scored
 from otpy.lm import Usage
@@ -65,9 +65,7 @@ async def fates(
         usage = Usage() if call is None else call.usage
         return Failed(index, devset[index], reason, where, time.perf_counter() - began, usage)
 
-    async def evaluate_row(index: int) -> Row | None:
-        if not tasks.is_alive():
-            return None  # nobody would notice what becomes of this task
+    async def evaluate_row(index: int) -> Row:
         example = devset[index]
         with calling(program) as call:  # counts what it costs, also if it fails
             under_way[index] = (time.perf_counter(), call)
@@ -82,11 +80,10 @@ async def fates(
         began, _ = under_way.pop(index)
         return Scored(index, example, prediction, score, time.perf_counter() - began, call.usage)
 
-    left: list[int] = list(range(len(devset)))
+    left = dict.fromkeys(range(len(devset)))
     while left:
         tasks = await supervisor_of_tasks()
-        batch = left
-        left = []
+        batch = list(left)
         stream = tasks.async_stream(
             evaluate_row,
             batch,
@@ -96,13 +93,13 @@ async def fates(
             on_timeout="kill_task",
         )
         async with aclosing(stream) as outcomes:
-            async for outcome in outcomes:
-                index = batch[outcome.index]
-                row = outcome.value if isinstance(outcome, Ok) else failed(index, outcome.reason, "task")
-                if row is None:
-                    left.append(index)
-                else:
-                    yield row
+            try:
+                async for outcome in outcomes:
+                    index = batch[outcome.index]
+                    del left[index]
+                    yield outcome.value if isinstance(outcome, Ok) else failed(index, outcome.reason, "task")
+            except SupervisionError:
+                await tasks.join()  # and those it had not begun wait for the next one
 
 
 def prepared(devset: Sequence[Example], program: Program) -> list[Example]:

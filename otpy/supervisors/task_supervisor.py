@@ -116,6 +116,8 @@ class TaskSupervisorRef(Ref[Any]):
         Raises:
             ValueError: If an argument is out of range.
             TimeoutError: See `on_timeout`.
+            SupervisionError: If the supervisor stops before the source is exhausted; the tasks that it had are yielded
+                first, as `Exited`.
         """
         if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
             raise ValueError(f"max_concurrency={max_concurrency!r}; allowed: an integer >= 1")
@@ -282,6 +284,9 @@ class TaskSupervisor(GenServer):
 
     def run(self, coroutine: Coroutine[Any, Any, T], name: object = None) -> TaskProcess[T]:
         """Start a task; for the face of this supervisor and its streams."""
+        if self.process.stopping is not None or not self.process.alive:
+            coroutine.close()
+            raise SupervisionError(f"{self.process} takes no more tasks: it is stopping, or has stopped")
         if self.max_children is not None and len(self.tasks) >= self.max_children:
             coroutine.close()
             raise Overloaded(f"{self.process}: {self.max_children} tasks run already (max_children)")

@@ -154,7 +154,7 @@ def test_retry_after_is_honoured():
 @pytest.mark.parametrize(
     ("failure", "error", "words"),
     [
-        ({"status": 401, "content": "bad key"}, LMAuthError, "check the key's environment variable"),
+        ({"status": 401, "content": "bad key"}, LMAuthError, "check api_key in the settings"),
         ({"status": 404, "content": "no such model"}, LMStatusError, "check the model's name and base_url"),
         ({"status": 400, "content": "bad request"}, LMStatusError, "answered 400: bad request"),
         (
@@ -176,6 +176,15 @@ def test_what_will_not_pass_is_not_tried_again_and_says_what_to_do(failure, erro
     assert words in str(answer)
     assert "sk-secret" not in repr(answer)
     assert len(server.requests) == 1
+
+
+def test_a_refused_key_names_the_environment_variable_that_it_came_from(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    with LoopbackLM(lambda _: Scripted(status=401, content="bad key")) as server:
+        (answer,) = ask(server, "hello", api_key=None, api_key_env="MY_KEY")
+        (without,) = ask(server, "hello", api_key=None)
+    assert str(answer).endswith("bad key; check the environment variable MY_KEY")
+    assert "none was sent" in str(without)
 
 
 def test_an_answer_that_is_never_a_completion_is_a_typed_error():

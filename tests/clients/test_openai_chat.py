@@ -167,7 +167,7 @@ def test_whatever_comes_back_is_an_answer_or_one_of_our_errors(status, headers, 
 @pytest.mark.parametrize(
     ("status", "body", "kind", "retryable", "words"),
     [
-        (401, error_body("bad key"), LMAuthError, False, "check the key's environment variable or api_key"),
+        (401, error_body("bad key"), LMAuthError, False, "refuses the API key (401)"),
         (403, error_body("not yours"), LMAuthError, False, "not yours"),
         (
             404,

@@ -240,3 +240,32 @@ class TestStream:
                 await collect(tasks.async_stream(None, [], max_concurrency=value))
 
         run(main)
+
+
+def test_a_supervisor_that_stops_takes_no_more_tasks_and_ends_the_streams_on_it():
+    async def stubborn(_):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    async def main():
+        tasks = await TaskSupervisor.start(shutdown=1.0)
+        seen = []
+
+        async def iterate():
+            async for outcome in tasks.async_stream(stubborn, range(5), max_concurrency=2):
+                seen.append(outcome)  # noqa: PERF401 - kept although the iteration ends in an error
+
+        iterating = asyncio.ensure_future(iterate())
+        await asyncio.sleep(0.1)
+        stopping = tasks.stop()
+        await asyncio.sleep(0.1)
+        assert tasks.is_alive()  # it waits for its two
+        with pytest.raises(SupervisionError, match="takes no more tasks"):
+            tasks.async_nolink(stubborn, 0)
+        assert await stopping
+        with pytest.raises(SupervisionError, match="takes no more tasks"):
+            await iterating
+        assert seen == [Exited(0, KILLED), Exited(1, KILLED)]
+
+    run(main)
