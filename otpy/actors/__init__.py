@@ -8,6 +8,7 @@ from __future__ import annotations
 from otpy.actors.caller import Caller
 from otpy.actors.child_spec import BRUTAL_KILL, INFINITY, ChildSpec, ChildType, Restart
 from otpy.actors.gen_server import GenServer
+from otpy.actors.mailbox import Mailbox
 from otpy.actors.messages import Call, Cast, Down, ExitMessage, Ignore, MonitorRef, NoReply, Reply, Stop, Timeout
 from otpy.actors.names import Names, current_names, names_context, whereis
 from otpy.actors.node import Node, new_event_loop
@@ -30,6 +31,7 @@ from otpy.actors.reasons import (
 from otpy.actors.ref import Ref
 from otpy.actors.registry import Entry, Registry, RegistryRef
 from otpy.actors.task import Task, TaskProcess
+from otpy.actors.threads import Orphan, blocking, orphans
 from otpy.actors.timers import Timer, demonitor, link, monitor, send_after, unlink
 
 __all__ = [
@@ -55,10 +57,12 @@ __all__ = [
     "FirstLine",
     "GenServer",
     "Ignore",
+    "Mailbox",
     "MonitorRef",
     "Names",
     "NoReply",
     "Node",
+    "Orphan",
     "OsPid",
     "Port",
     "PortExited",
@@ -76,6 +80,7 @@ __all__ = [
     "TaskProcess",
     "Timeout",
     "Timer",
+    "blocking",
     "current_names",
     "current_process",
     "demonitor",
@@ -84,6 +89,7 @@ __all__ = [
     "monitor",
     "names_context",
     "new_event_loop",
+    "orphans",
     "self_ref",
     "send_after",
     "unlink",

@@ -26,7 +26,7 @@ class Caller:
     given up by then, the late answer is dropped.
     """
 
-    __slots__ = ("future", "loop", "pykka", "request", "responsible", "timer")
+    __slots__ = ("future", "loop", "request", "responsible")
 
     def __init__(
         self, request: Any, future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop, responsible: Process
@@ -36,8 +36,6 @@ class Caller:
         self.future = future
         self.loop = loop
         self.responsible = responsible
-        self.timer: asyncio.TimerHandle | None = None
-        self.pykka = False
 
     @property
     def waiting(self) -> bool:
@@ -49,8 +47,6 @@ class Caller:
         if _get_running_loop() is not self.loop:
             self._elsewhere(self.reply, value)
             return
-        if self.timer is not None:
-            self.timer.cancel()
         if not self.future.done():
             self.future.set_result(value)
 
@@ -59,14 +55,12 @@ class Caller:
         if _get_running_loop() is not self.loop:
             self._elsewhere(self.fail, error)
             return
-        if self.timer is not None:
-            self.timer.cancel()
         if not self.future.done():
             self.future.set_exception(error)
 
     def down(self, reason: Reason) -> None:
         """The process responsible for the answer has died."""
-        if self.pykka and isinstance(reason, BaseException):
+        if isinstance(reason, BaseException) and getattr(self.future, "takes_reason", False):
             self.fail(reason)
         else:
             self.fail(ActorDown(str(self.responsible), reason))

@@ -6,16 +6,18 @@ Source: `gen_server(3)`; the names are Elixir's.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
 
 import pykka
 
 from otpy.actors import pykka_protocol
 from otpy.actors.child_spec import ChildSpec, ChildType, Restart, Shutdown_
+from otpy.actors.mailbox import BoundedProcess, Mailbox, bounded
 from otpy.actors.names import current_names
 from otpy.actors.process import Process, current_process
-from otpy.actors.reasons import KILLED, Exit, Reason
+from otpy.actors.reasons import KILLED, NORMAL, Exit, Reason
 from otpy.actors.server import ServerProcess
+from otpy.actors.threads import Threaded, refuse_coroutines
 from otpy.errors import StartFailed
 
 if TYPE_CHECKING:
@@ -61,9 +63,24 @@ class GenServer(pykka.Actor):
     trap_exit: bool = False
     """Whether exit signals arrive as `ExitMessage`s in `handle_info`, and `terminate` runs if the parent says stop."""
 
+    mailbox: Mailbox | None = None
+    """How many messages may wait, and what happens to one more; `None` for any number."""
+
+    scheduling: ClassVar[Literal["loop", "thread"]] = "loop"
+    """Where callbacks run: on the event loop, or, for blocking code, one after the other in a thread of their own."""
+
     process: ServerProcess
     init_timeout: ClassVar[float | None] = None
     """Seconds that `init` may take; `None` means as long as it needs."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a server that wants a thread and has `async` callbacks.
+
+        Raises:
+            TypeError: If so; it names the callback.
+        """
+        super().__init_subclass__(**kwargs)
+        refuse_coroutines(cls)
 
     def __init__(self) -> None:  # pyright: ignore[reportMissingSuperCall] - pykka's fields are lazy here
         """Make the object; state belongs into `init`, which runs in the process."""
@@ -111,6 +128,34 @@ class GenServer(pykka.Actor):
 
     def terminate(self, reason: Reason) -> Any:
         """Clean up; called when the server stops itself or crashes, and at its parent's word if it traps exits."""
+
+    # -- looking in ------------------------------------------------------------------------------------------------
+
+    def format_status(self, state: Any) -> Any:
+        """Say what crash reports and `sys.get_status` may show of the state; override it to leave out secrets.
+
+        Args:
+            state: What `system_get_state` returned, a copy.
+        """
+        return state
+
+    def system_get_state(self) -> Any:
+        """Return the state as `sys.get_state` shows it: a dict of the attributes."""
+        return {name: value for name, value in vars(self).items() if name != "process"}
+
+    def system_replace_state(self, state: Any) -> None:
+        """Take over the state that `sys.replace_state` gives: the attributes, all of them."""
+        process = self.process
+        vars(self).clear()
+        vars(self).update(state, process=process)
+
+    def code_change(self, old: type[Any], extra: Any) -> None:
+        """Bring the state of an older class into this one's form; called by `sys.change_code`.
+
+        Args:
+            old: The class whose state this is.
+            extra: What `change_code` was given.
+        """
 
     def _unexpected(self, kind: str, message: object) -> NoReturn:
         raise NotImplementedError(f"{type(self).__name__} has no handle_{kind} for {message!r}")
@@ -195,8 +240,10 @@ class GenServer(pykka.Actor):
         kwargs: dict[str, Any] | None = None,
     ) -> Ref[Self]:
         """Start a process for this object; `start` and `start_link` make the object first."""
-        process = ServerProcess(self, name, parent)
+        process = (BoundedProcess if bounded(self) else ServerProcess)(self, name, parent)
         self.process = process
+        if self.scheduling == "thread":
+            process.callbacks = Threaded(self, process)
         ref = process.ref
         if name is not None:
             current_names().register(name, process)
@@ -254,7 +301,7 @@ class GenServer(pykka.Actor):
 
     def stop(self) -> None:
         """Ask this process for an orderly end."""
-        self.process.stop_request("normal")
+        self.process.across(type(self.process).stop_request, NORMAL)
 
     @staticmethod
     def _create_actor_inbox() -> Any:

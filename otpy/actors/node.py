@@ -8,13 +8,17 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import os
 import sys
 import threading
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from otpy.actors.reasons import NOPROC, SHUTDOWN
+from otpy.errors import ActorDown
+
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
     from typing import Self
 
@@ -28,6 +32,8 @@ INTERRUPT_SECONDS: Final = 5.0
 
 def _settle(task: asyncio.Task[T], outcome: concurrent.futures.Future[T]) -> None:
     """Hand a task's outcome over to the thread that waits for it."""
+    if outcome.done():
+        return
     if task.cancelled():
         outcome.set_exception(concurrent.futures.CancelledError())
     elif (error := task.exception()) is not None:
@@ -68,6 +74,10 @@ class Node:
         self.name = name
         self.loop = new_event_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._stopping = self._closed = False
+        self._outcomes: set[concurrent.futures.Future[Any]] = set()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -85,6 +95,10 @@ class Node:
             loop.run_until_complete(asyncio.wait(left, timeout=1.0))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+        with self._lock:
+            self._closed = True
+            for outcome in self._outcomes:  # those that came too late even to be cancelled
+                outcome.cancel()
 
     def start(self) -> Self:
         """Run the loop."""
@@ -93,6 +107,9 @@ class Node:
 
     def stop(self) -> None:
         """Cancel what still runs, stop the loop, and wait for the thread."""
+        if os.getpid() != self._pid:
+            return  # a fork has no such thread
+        self._stopping = True
         if self._thread.is_alive():
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()
@@ -109,26 +126,56 @@ class Node:
         Ctrl-C cancels the coroutine, waits for it to end, and is raised again.
 
         Raises:
-            RuntimeError: On the node's own thread, which would wait for itself.
+            ActorDown: If the node is stopped, before or meanwhile.
+            RuntimeError: On the node's own thread, which would wait for itself, and if the node was never started.
         """
-        if self.here():
+        if (why_not := self._refusal()) is not None:
             coroutine.close()
-            raise RuntimeError("this thread runs the node's loop; await the coroutine instead of run()")
+            raise why_not
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         context = copy_context()
         tasks: list[asyncio.Task[T]] = []
 
         def begin() -> None:
+            if self._stopping:
+                outcome.cancel()
+                return
             tasks.append(self.loop.create_task(coroutine, context=context))
             tasks[0].add_done_callback(lambda task: _settle(task, outcome))
 
-        self.loop.call_soon_threadsafe(begin)
+        with self._lock:
+            self._outcomes.add(outcome)
+            if self._closed:
+                outcome.cancel()
+        self._post(begin)
         try:
             return outcome.result()
+        except concurrent.futures.CancelledError:
+            if not self._stopping:
+                raise
+            raise ActorDown(f"node {self.name!r}", SHUTDOWN) from None
         except KeyboardInterrupt:
-            self.loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108 - `begin` may not have run yet
+            self._post(lambda: tasks[0].cancel())  # noqa: PLW0108 - `begin` may not have run yet
             concurrent.futures.wait((outcome,), timeout=INTERRUPT_SECONDS)
             raise
+        finally:
+            with self._lock:
+                self._outcomes.discard(outcome)
+            if not tasks:
+                coroutine.close()
+
+    def _refusal(self) -> Exception | None:
+        if os.getpid() != self._pid:
+            return RuntimeError(f"node {self.name!r} runs in the process this one was forked from; start another here")
+        if self.here():
+            return RuntimeError("this thread runs the node's loop; await the coroutine instead of run()")
+        if self._thread.ident is None:
+            return RuntimeError(f"node {self.name!r} does not run yet; start() it, or use it in a `with` block")
+        return ActorDown(f"node {self.name!r}", NOPROC) if self._stopping else None
+
+    def _post(self, function: Callable[[], Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and all outcomes are cancelled
+            self.loop.call_soon_threadsafe(function)
 
     def __enter__(self) -> Self:
         """Start it."""

@@ -123,6 +123,15 @@ class Process:
             self._ref = ref = make(self)
         return ref
 
+    def ancestors(self) -> tuple[Process, ...]:
+        """Return who started it, who started that, and so on, nearest first, as far as they live."""
+        found: list[Process] = []
+        parent = self.parent
+        while parent is not None:
+            found.append(parent)
+            parent = parent.parent
+        return tuple(found)
+
     def on_own_loop(self) -> bool:
         """Whether the calling code runs on the loop that this process lives on."""
         return _get_running_loop() is self.loop
@@ -135,6 +144,15 @@ class Process:
 
     def deliver(self, item: object) -> None:
         """Put something into the mailbox; a process without one drops it."""
+
+    def deliver_from_elsewhere(self, item: object) -> None:
+        """Put something into the mailbox from another thread or loop."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.deliver, item)
+
+    async def offered(self, message: object, timeout: float | None) -> None:  # noqa: ARG002, ASYNC109 - for bounded ones
+        """Put a cast into the mailbox as soon as there is room: here at once."""
+        self.ref.cast(message)
 
     def stop_request(self, reason: Reason) -> None:
         """Ask for an orderly end; a process without a mailbox just ends."""
@@ -203,6 +221,7 @@ class Process:
             self._leave_names(self.names)
         if self.monitoring:
             self._stop_watching(self.monitoring)
+        self.parent = None  # a dead process must not keep the chain of its ancestors in memory
         links, watchers, callbacks = self.links, self.monitored_by, self.on_exit
         self.links = self.monitored_by = self.monitoring = self.names = self.on_exit = None
         if links:

@@ -115,6 +115,7 @@ class _ThreadsafeFuture:
     """The part of an asyncio future that `Caller` uses, over a `PykkaFuture`."""
 
     __slots__ = ("_future",)
+    takes_reason = True  # pykka's callers get the exception itself, not `ActorDown`
 
     def __init__(self, future: pykka.Future[Any]) -> None:
         self._future = future
@@ -208,12 +209,11 @@ def put_envelope(process: Process, message: object, reply_to: pykka.Future[Any] 
         process.loop.call_soon_threadsafe(stop)
         return
     if reply_to is None:
-        from otpy.actors.server import CastEnvelope  # noqa: PLC0415 - the server knows this room
+        from otpy.actors.envelopes import CastEnvelope  # noqa: PLC0415 - the caller knows this room
 
         process.across(type(process).deliver, CastEnvelope(Envelope(message)))
         return
     caller = Caller(Envelope(message), _ThreadsafeFuture(reply_to), process.loop, process)  # type: ignore[arg-type]
-    caller.pykka = True
     process.across(type(process).deliver, caller)
 
 

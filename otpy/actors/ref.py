@@ -11,10 +11,11 @@ import pykka
 
 from otpy.actors import pykka_protocol
 from otpy.actors.caller import Caller
+from otpy.actors.deadlines import expire_after
+from otpy.actors.envelopes import CastEnvelope
 from otpy.actors.process import Process, ProcessExit, current_process
-from otpy.actors.reasons import KILL, NORMAL, Reason
-from otpy.actors.server import CastEnvelope
-from otpy.errors import CallTimeout
+from otpy.actors.reasons import CALLING_SELF, KILL, NORMAL, Reason
+from otpy.errors import ActorDown, CallTimeout
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -102,13 +103,13 @@ class Ref(pykka.ActorRef[A]):
         future = loop.create_future()
         caller = Caller(request, future, loop, process)
         if timeout is not None:
-            caller.timer = loop.call_later(timeout, caller.expire, timeout)
+            expire_after(loop, timeout, caller)
         if loop is process.loop:
             process.deliver(caller)
         elif process.loop.is_closed():
             caller.down(process.exit_reason or "noproc")
         else:
-            process.loop.call_soon_threadsafe(process.deliver, caller)
+            process.deliver_from_elsewhere(caller)
         return future
 
     @overload
@@ -127,6 +128,8 @@ class Ref(pykka.ActorRef[A]):
             CallTimeout: If the time is up.
             RuntimeError: On a thread that runs an event loop, which would be blocked.
         """
+        if current_process() is self.process:
+            raise ActorDown(str(self), CALLING_SELF)
         if _get_running_loop() is not None:
             raise RuntimeError("call_sync() would block the event loop that runs in this thread; await call() instead")
 
@@ -143,20 +146,46 @@ class Ref(pykka.ActorRef[A]):
             raise CallTimeout(str(self), timeout or 0.0) from None
 
     def cast(self, message: Cast | object) -> None:
-        """Send a message to `handle_cast`; nobody hears whether it arrived."""
+        """Send a message to `handle_cast`; nobody hears whether it arrived.
+
+        Raises:
+            MailboxFull: If the mailbox has a bound and no room; `await ref.offer(message)` waits for room.
+        """
         process = self.process
         if _get_running_loop() is process.loop:
             process.deliver(CastEnvelope(message))
         else:
-            process.across(type(process).deliver, CastEnvelope(message))
+            process.deliver_from_elsewhere(CastEnvelope(message))
+
+    async def offer(self, message: Cast | object, timeout: float | None = None) -> None:  # noqa: ASYNC109 - a deadline
+        """Like `cast`, but wait until the mailbox has room: back-pressure for whoever produces.
+
+        Args:
+            message: What to send.
+            timeout: Seconds to wait for room; `None` waits for ever.
+
+        Raises:
+            CallTimeout: If there was none in time.
+            ActorDown: If the process is dead, or dies first.
+        """
+        process = self.process
+        if _get_running_loop() is process.loop:
+            await process.offered(message, timeout)
+        else:
+            there = asyncio.run_coroutine_threadsafe(process.offered(message, timeout), process.loop)
+            await asyncio.wrap_future(there)
 
     def send(self, message: object) -> None:
-        """Send a message to `handle_info`; nobody hears whether it arrived."""
+        """Send a message to `handle_info`; nobody hears whether it arrived.
+
+        Raises:
+            MailboxFull: As for `cast`.
+        """
         process = self.process
         if _get_running_loop() is process.loop:
             process.deliver(message)
         else:
-            process.across(type(process).deliver, message)
+            process.deliver_from_elsewhere(message)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The process behind a `GenServer`: a mailbox, one callback at a time, and an orderly end.
+"""The process behind a `GenServer`: a mailbox, and one callback at a time.
 
 Callbacks may be plain functions or coroutines. Plain ones run inside one turn of the event loop, without a task; a
 coroutine gets a task, which goes on through the mailbox until it is empty. Source: `gen_server(3)`.
@@ -7,26 +7,24 @@ coroutine gets a task, which goes on through the mailbox until it is empty. Sour
 from __future__ import annotations
 
 import asyncio
-import logging
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from otpy.actors.answering import Answering, logger
 from otpy.actors.caller import Caller
-from otpy.actors.messages import ExitMessage, Ignore, NoReply, Reply, Stop, Timeout
-from otpy.actors.process import Process, ProcessExit
-from otpy.actors.reasons import CALLING_SELF, IGNORE, KILLED, NOPROC, NORMAL, BadReturnValue, Exit, Reason, is_abnormal
+from otpy.actors.envelopes import CastEnvelope, Continue, StopRequest
+from otpy.actors.messages import ExitMessage, Ignore, NoReply, Reply, Stop
+from otpy.actors.reasons import CALLING_SELF, IGNORE, KILLED, NOPROC, NORMAL, BadReturnValue, Reason
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
+    from otpy.actors.answering import Step
     from otpy.actors.gen_server import GenServer
+    from otpy.actors.process import Process
 
-    Step: TypeAlias = tuple[Coroutine[Any, Any, Any], Callable[[Any], "Step | None"]]
-
-__all__ = ["CastEnvelope", "ServerProcess"]
-
-logger = logging.getLogger("otpy.actors")
+__all__ = ["ServerProcess"]
 
 MESSAGES_PER_TURN: Final = 64
 """After so many messages a server lets others have the loop."""
@@ -34,35 +32,11 @@ CANCELS_BEFORE_ORPHANED: Final = 100
 """A killed process that swallows so many cancellations is declared dead while its code still runs."""
 
 
-class CastEnvelope:
-    """Marks a message in the mailbox as a cast."""
-
-    __slots__ = ("message",)
-
-    def __init__(self, message: object) -> None:
-        """Wrap a message."""
-        self.message = message
+_VERDICTS: Final = frozenset({CoroutineType, NoReply, Reply, Stop})
+"""What `handle_call` may return that is not the answer itself."""
 
 
-class _Continue:
-    """Asks for `handle_continue`."""
-
-    __slots__ = ("argument",)
-
-    def __init__(self, argument: object) -> None:
-        self.argument = argument
-
-
-class _StopRequest:
-    """Asks for an orderly end; whoever asked waits for the death, not for an answer."""
-
-    __slots__ = ("reason",)
-
-    def __init__(self, reason: Reason) -> None:
-        self.reason = reason
-
-
-class ServerProcess(Process):
+class ServerProcess(Answering):
     """A mailbox and the callbacks of a `GenServer`.
 
     Args:
@@ -71,41 +45,28 @@ class ServerProcess(Process):
         parent: As in `Process`.
     """
 
-    __slots__ = ("_batch", "_idle", "_incoming", "_running", "_scheduled", "_task", "actor", "handling", "start_error",
-                 "started", "stopping")  # fmt: skip
+    __slots__ = ("_running", "_scheduled", "_task", "suspended")
 
     def __init__(self, actor: GenServer, name: object = None, parent: Process | None = None) -> None:
         """Make the process; `begin` runs its `init`."""
-        super().__init__(type(actor), name, parent)
-        self.actor = actor
-        self.handling: object = None
-        self.start_error: Reason | None = None
-        self.started: asyncio.Future[None] | None = None
-        self.stopping: Stop | None = None
-        self._incoming: list[object] = []
-        self._batch: list[object] = []
-        self._idle: asyncio.TimerHandle | None = None
+        super().__init__(actor, name, parent)
+        self.suspended = False
         self._running = False
         self._scheduled = False
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def traps_exit(self) -> bool:  # type: ignore[override]
-        """Whether exit signals become messages."""
-        return self.actor.trap_exit
 
     # -- start -----------------------------------------------------------------------------------------------------
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Run `init`; `False` if it has to be waited for (by `started`)."""
         self._running = True
-        step = self.context.run(self._guarded, lambda: self.actor.init(*args, **kwargs), self._initialised)
+        step = self.context.run(self.guarded, lambda: self.callbacks.init(*args, **kwargs), self._initialised)
         self._running = False
         if step is not None:
             self.started = self.loop.create_future()
             self._go_on(step)
             return False
-        self._after_sync()
+        self._rest()
         return True
 
     def _initialised(self, result: object) -> Step | None:
@@ -127,72 +88,156 @@ class ServerProcess(Process):
             self._start_failed(error, error)
         return None
 
-    def _start_failed(self, error: Reason, reason: Reason) -> None:
-        self.start_error = error
-        self.died(reason)
-
-    def _wake_starter(self) -> None:
-        if self.started is not None and not self.started.done():
-            self.started.set_result(None)
-
     # -- mailbox ---------------------------------------------------------------------------------------------------
 
     def deliver(self, item: object) -> None:
         """Put something into the mailbox; a call to a dead server is refused."""
-        if not self.alive:
+        if self._scheduled:
+            self._incoming.append(item)
+        elif not self.alive:
             if type(item) is Caller:
                 item.down(NOPROC)
-            return
-        if self._task is not None and type(item) is Caller and self._task is asyncio.current_task():
-            item.down(CALLING_SELF)
-            return
-        self._incoming.append(item)
-        if not self._scheduled and self._task is None and self.ready:
-            self._scheduled = True
-            self.loop.call_soon(self._drain, context=self.context)
+        elif self._task is not None:
+            if type(item) is Caller and self._task is asyncio.current_task():
+                item.down(CALLING_SELF)
+            else:
+                self._incoming.append(item)
+        elif self.suspended and (type(item) is StopRequest or self._is_from_parent(item)):
+            self._end_suspended(item)
+        else:
+            self._incoming.append(item)
+            if self.ready and not (self._running or self.suspended):
+                self._scheduled = True
+                self.loop.call_soon(self._drain, context=self.context)
 
     def stop_request(self, reason: Reason) -> None:
         """Ask for an orderly end, behind whatever is in the mailbox already."""
-        self.deliver(_StopRequest(reason))
+        self.deliver(StopRequest(reason))
 
-    def queued(self) -> int:
-        """Count the messages that wait."""
-        return len(self._incoming) + len(self._batch)
+    def _is_from_parent(self, item: object) -> bool:
+        if not isinstance(item, ExitMessage) or self.parent is None or item.process is None:
+            return False
+        return item.process.process is self.parent
 
     def _schedule(self) -> None:
-        if (self._incoming or self._batch) and not self._scheduled and self._task is None and self.alive:
+        if (
+            (self._incoming or self._batch)
+            and not (self._scheduled or self._running or self.suspended)
+            and self.ready
+            and self._task is None
+            and self.alive
+        ):
             self._scheduled = True
             self.loop.call_soon(self._drain, context=self.context)
 
-    def _next(self) -> object:
-        if not self._batch:
-            self._batch, self._incoming = self._incoming, []
-            self._batch.reverse()
-        return self._batch.pop()
-
-    def _drain(self) -> None:
+    def _drain(self) -> None:  # noqa: C901, PLR0912 - one loop, unrolled where it is hot
         self._scheduled = False
-        if self._task is not None:
+        if self._task is not None or not self.alive:
+            return
+        if self.suspended:
+            self._seek_end()
             return
         self._running = True
+        callbacks = self.callbacks
         for _ in range(MESSAGES_PER_TURN):
-            if not self.alive or not (self._batch or self._incoming):
-                break
-            step = self._dispatch(self._next())
+            batch = self._batch
+            if not batch:
+                if not self._incoming:
+                    break
+                self._batch = batch = self._incoming
+                self._incoming = []
+                batch.reverse()
+            item = batch.pop()
+            kind = type(item)
+            if self._idle is not None or self.debug is not None:
+                step = self._dispatch(item)
+            elif kind is CastEnvelope:  # this and the next: the quick way, for floods
+                self.handling = item
+                try:
+                    result: Any = callbacks.handle_cast(item.cell_contents)  # type: ignore[attr-defined]
+                except BaseException as error:  # noqa: BLE001 - `_raised` sorts them
+                    step = self._raised(error)
+                else:
+                    step = None if result is None else self._taken_up(result, self._handled)
+            elif kind is Caller:
+                self.handling = item
+                try:
+                    result = callbacks.handle_call(item.request, item)  # type: ignore[attr-defined]
+                except BaseException as error:  # noqa: BLE001 - `_raised` sorts them
+                    step = self._raised(error)
+                else:
+                    if type(result) in _VERDICTS or item.loop is not self.loop:  # type: ignore[attr-defined]
+                        step = self._taken_up(result, self._called)
+                    else:
+                        self.handling = step = None
+                        future = cast("Caller", item).future
+                        if not future.done():
+                            future.set_result(result)
+            else:
+                step = self._dispatch(item)
             if step is not None:
                 self._go_on(step)
                 break
-            if self.dying is not None:
+            if self.dying is not None or not self.alive:
                 break
         self._running = False
-        self._after_sync()
+        if self._incoming or self._batch or self._system or self._senders or self.dying is not None:
+            self._rest()
 
-    def _after_sync(self) -> None:
+    def _rest(self) -> None:
+        """Between two callbacks: die if that is due, serve who looks in, and see to the mailbox again."""
         if self._task is None and self.alive:
             if self.dying is not None:
                 self.died(self.dying)
+                return
+            if self._system and self.ready:
+                self._serve()
+            if self._senders:
+                self.let_in()
+            self._schedule()
+
+    # -- looking in ------------------------------------------------------------------------------------------------
+
+    def system(self, request: Callable[[Any], Any], caller: Caller) -> None:
+        """Serve a request of the `sys` toolbox between two messages, before any message that waits."""
+        if not self.alive:
+            caller.down(NOPROC)
+            return
+        self._system.append((request, caller))
+        if self.ready and self._task is None and not self._running:
+            self._serve()
+            self._schedule()
+
+    def _serve(self) -> None:
+        while self._system:
+            request, caller = self._system.pop(0)
+            try:
+                answer = request(self)
+            except Exception as error:  # noqa: BLE001 - whoever asked gets it
+                caller.fail(error)
             else:
-                self._schedule()
+                caller.reply(answer)
+
+    def suspend(self) -> None:
+        """Look at no message until `resume`; exit signals, and stopping, still work."""
+        self.suspended = True
+        self.loop.call_soon(self._drain)  # what ends it may be in the mailbox already
+
+    def resume(self) -> None:
+        """Go on with the mailbox."""
+        self.suspended = False
+
+    def _seek_end(self) -> None:
+        for item in (*reversed(self._batch), *self._incoming):
+            if type(item) is StopRequest or self._is_from_parent(item):
+                self._end_suspended(item)
+                return
+
+    def _end_suspended(self, item: object) -> None:
+        step = self._stop(Stop(item.reason))  # type: ignore[attr-defined]
+        if step is not None:
+            self._go_on(step)
+        self._rest()
 
     # -- coroutines ------------------------------------------------------------------------------------------------
 
@@ -210,7 +255,7 @@ class ServerProcess(Process):
         if self.dying is not None:
             task.cancel()
 
-    async def _drive(self, step: Step | None) -> None:
+    async def _drive(self, step: Step | None) -> None:  # noqa: C901, PLR0912 - the same loop, for coroutines
         task = self._task
         assert task is not None
         budget = MESSAGES_PER_TURN
@@ -229,19 +274,25 @@ class ServerProcess(Process):
                     if self.dying is not None:
                         self.died(self.dying)
                         return
-                elif not (self._batch or self._incoming):
+                    continue
+                if self._system and self.ready:
+                    self._serve()
+                if self.suspended or not (self._batch or self._incoming):
                     return
-                elif budget == 0:
+                if budget == 0:
                     budget = MESSAGES_PER_TURN
                     step = (asyncio.sleep(0), _nothing)
                 else:
                     budget -= 1
-                    step = self._dispatch(self._next())
+                    item = self._next()
+                    if self._senders:
+                        self.let_in()
+                    step = self._dispatch(item)
                     if self.dying is not None and step is None:
                         self.died(self.dying)
         finally:
             self._task = None
-            self._schedule()
+            self._rest()
 
     def interrupt(self) -> None:
         """Die, now if no code of this process is on the stack, else as soon as it can be interrupted."""
@@ -269,40 +320,47 @@ class ServerProcess(Process):
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
+        if self.debug is not None:
+            self.debug.took(self, item)
         kind = type(item)
         self.handling = item
+        callbacks = self.callbacks
         if kind is Caller:
             try:
-                result: Any = self.actor.handle_call(item.request, item)  # type: ignore[attr-defined, arg-type]
+                result: Any = callbacks.handle_call(item.request, item)  # type: ignore[attr-defined]
             except BaseException as error:  # noqa: BLE001 - `_raised` sorts them
                 return self._raised(error)
-            if type(result) is CoroutineType:
-                return result, self._called  # pyright: ignore[reportUnknownVariableType] - a coroutine of anything
-            return self._called(result)
-        actor = self.actor
+            return self._taken_up(result, self._called)
         if kind is CastEnvelope:
-            message = item.message  # type: ignore[attr-defined]
-            return self._guarded(lambda: actor.handle_cast(message), self._handled)
-        if kind is _Continue:
+            message = item.cell_contents  # type: ignore[attr-defined]
+            return self.guarded(lambda: callbacks.handle_cast(message), self._handled)
+        if kind is Continue:
             argument = item.argument  # type: ignore[attr-defined]
-            return self._guarded(lambda: actor.handle_continue(argument), self._handled)
-        if kind is _StopRequest:
+            return self.guarded(lambda: callbacks.handle_continue(argument), self._handled)
+        if kind is StopRequest:
             return self._stop(Stop(item.reason))  # type: ignore[attr-defined]
-        if isinstance(item, ExitMessage) and self.parent is not None:
-            process = item.process
-            if process is not None and process.process is self.parent:
-                return self._stop(Stop(item.reason))
-        return self._guarded(lambda: actor.handle_info(item), self._handled)
+        if self._is_from_parent(item):
+            return self._stop(Stop(item.reason))  # type: ignore[attr-defined]
+        return self.guarded(lambda: callbacks.handle_info(item), self._handled)
 
-    def _guarded(self, callback: Callable[[], Any], then: Callable[[Any], Step | None]) -> Step | None:
+    def _next(self) -> object:
+        if not self._batch:
+            self._batch, self._incoming = self._incoming, []
+            self._batch.reverse()
+        return self._batch.pop()
+
+    def guarded(self, callback: Callable[[], Any], then: Callable[[Any], Step | None]) -> Step | None:
         """Run a callback; a coroutine becomes a step, an exception an end."""
         try:
             result = callback()
         except BaseException as error:  # noqa: BLE001 - `_raised` sorts them
             return self._raised(error)
+        return self._taken_up(result, then)
+
+    def _taken_up(self, result: Any, then: Callable[[Any], Step | None]) -> Step | None:
         if type(result) is CoroutineType:
-            return result, then  # pyright: ignore[reportUnknownVariableType] - the same
-        return then(result)
+            return result, then  # pyright: ignore[reportUnknownVariableType] - a coroutine of anything
+        return self._guarded_then(then, result)
 
     def _guarded_then(self, then: Callable[[Any], Step | None], result: Any) -> Step | None:
         try:
@@ -310,109 +368,10 @@ class ServerProcess(Process):
         except Exception as error:  # noqa: BLE001 - e.g. a timeout that is no number
             return self._raised(error)
 
-    def _called(self, result: Any) -> Step | None:
-        caller = self.handling
-        assert type(caller) is Caller
-        self.handling = None
-        kind = type(result)  # pyright: ignore[reportUnknownVariableType] - anything
-        if kind is NoReply:
-            if caller.responsible is self and caller.waiting:
-                self.owe(caller)
-            self._then(result)
-        elif kind is Reply:
-            caller.reply(result.value)
-            self._then(result)
-        elif kind is Stop:
-            self.owe(caller)
-            return self._stop(result, caller if result.replies else None)
-        else:
-            caller.reply(result)
-        return None
-
-    def _handled(self, result: object) -> Step | None:
-        item, self.handling = self.handling, None
-        if result is None:
-            return None
-        if isinstance(result, NoReply):
-            self._then(result)
-            return None
-        if isinstance(result, Stop):
-            return self._stop(result)
-        names: dict[type, str] = {CastEnvelope: "handle_cast", _Continue: "handle_continue"}
-        return self._crash(BadReturnValue(names.get(type(item), "handle_info"), result))
-
-    def _then(self, result: NoReply | Reply[Any]) -> None:
-        if result.then is not None:
-            self._batch.append(_Continue(result.then))
-        if result.timeout is not None:
-            self._idle = self.loop.call_later(result.timeout, self._timed_out, context=self.context)
-
-    def _timed_out(self) -> None:
-        self._idle = None
-        if not (self._incoming or self._batch):
-            self.deliver(Timeout())
-
-    # -- the end ---------------------------------------------------------------------------------------------------
-
-    def _raised(self, error: BaseException) -> Step | None:
-        if isinstance(error, ProcessExit):
-            if self.dying is not None:
-                self.died(self.dying)
-            return None
-        reason: Reason = error.reason if isinstance(error, Exit) else error
-        if self.stopping is not None:
-            self._ended(reason)
-            return None
-        if not self.ready:
-            self._start_failed(reason, reason)
-            return None
-        if isinstance(error, KeyboardInterrupt):
-            self.died(reason)
-            raise error
-        return self._crash(reason)
-
-    def _crash(self, reason: Reason) -> Step | None:
-        message, self.handling = self.handling, None
-        if type(message) is Caller:
-            self.owe(message)
-            message = message.request
-        elif type(message) is CastEnvelope:
-            message = message.message
-        if is_abnormal(reason):
-            cause = reason if isinstance(reason, BaseException) else None
-            logger.error("%s crashed on %.200r: %r", self, message, reason, exc_info=cause)
-            if telemetry.listening:
-                telemetry.emit("otpy.process.crash", process=str(self), pid=self.pid, reason=reason, message=message)
-        return self._stop(Stop(reason))
-
-    def _stop(self, stop: Stop, reply_to: Caller | None = None) -> Step | None:
-        self.stopping = stop
-        if reply_to is not None:
-            self.handling = reply_to
-        return self._guarded(lambda: self.actor.terminate(stop.reason), lambda _: self._ended(stop.reason))
-
-    def _ended(self, reason: Reason) -> None:
-        caller = self.handling
-        if type(caller) is Caller and self.stopping is not None and self.stopping.replies:
-            self.settled(caller)
-            caller.reply(self.stopping.reply)
-        self.died(reason)
-
     def release(self) -> None:
         """Refuse what waits in the mailbox, stop timers, and free whoever waits for the start."""
-        if self._idle is not None:
-            self._idle.cancel()
-        if type(self.handling) is Caller and self.handling.responsible is self:
-            self.handling.down(self.exit_reason)
-        self.handling = None
-        waiting = [*reversed(self._batch), *self._incoming]
-        self._batch, self._incoming = [], []
-        for item in waiting:
-            if type(item) is Caller:
-                item.down(self.exit_reason)
-        if not self.ready and self.start_error is None:
-            self.start_error = self.exit_reason
-        self._wake_starter()
+        self._scheduled = False
+        super().release()
 
 
 def _nothing(_: object) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from otpy.actors.answering import logger
 from otpy.actors.process import Process, ProcessExit, current_process
 from otpy.actors.reasons import KILLED, NORMAL, Exit, Reason
-from otpy.actors.server import CANCELS_BEFORE_ORPHANED, logger
+from otpy.actors.server import CANCELS_BEFORE_ORPHANED
 from otpy.errors import ActorDown, CallTimeout
 from otpy.telemetry import bus as telemetry
 

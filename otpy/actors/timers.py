@@ -5,9 +5,12 @@ Source: Erlang's `erlang(3)` (`send_after`, `monitor`, `link`), under Elixir's n
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from otpy.actors.process import Process, current_process
+from otpy.actors.threads import on_loop_of
+from otpy.errors import MailboxFull
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,23 +31,44 @@ def _me(what: str) -> Process:
 class Timer:
     """A message on its way."""
 
-    __slots__ = ("_handle", "_target", "fired")
+    __slots__ = ("_handle", "_target", "_token")
 
     def __init__(self, target: Ref[Any], delay: float, message: object) -> None:
         """Arm the timer on the target's loop."""
-        self.fired = False
         self._target = target
-        self._handle: asyncio.TimerHandle = target.process.loop.call_later(delay, self._fire, message)
+        self._token = [True]  # whoever pops it, the clock or `cancel`, has decided, whichever thread it is on
+        self._handle: asyncio.TimerHandle | None = None
+        process = target.process
+        if process.on_own_loop():
+            self._arm(delay, message)
+        elif not process.loop.is_closed():
+            process.loop.call_soon_threadsafe(self._arm, delay, message)
+
+    def _arm(self, delay: float, message: object) -> None:
+        self._handle = self._target.process.loop.call_later(delay, self._fire, message)
+
+    @property
+    def fired(self) -> bool:
+        """Whether the message is out, or has been taken back."""
+        return not self._token
 
     def _fire(self, message: object) -> None:
-        self.fired = True
-        self._target.send(message)
+        if self._decided():
+            with contextlib.suppress(MailboxFull):  # it has been reported, and nobody waits here
+                self._target.send(message)
+
+    def _decided(self) -> bool:
+        try:
+            return self._token.pop()
+        except IndexError:
+            return False
 
     def cancel(self) -> bool:
         """Take the message back; `False` if it has been sent or taken back already."""
-        if self.fired or self._handle.cancelled():
+        if not self._decided():
             return False
-        self._handle.cancel()
+        if self._handle is not None and self._target.process.on_own_loop():
+            self._handle.cancel()
         return True
 
 
@@ -61,19 +85,23 @@ def send_after(target: Ref[Any], delay: float, message: object) -> Timer:
 
 def monitor(ref: Ref[Any]) -> MonitorRef:
     """Ask for one `Down` message when a process ends; at once, with `"noproc"`, if it already has."""
-    return _me("monitor").monitor(ref.process)
+    me = _me("monitor")
+    return on_loop_of(me, me.monitor, ref.process)
 
 
 def demonitor(monitor_ref: MonitorRef) -> bool:
     """Take a monitor back; `False` if its message is out already."""
-    return _me("demonitor").demonitor(monitor_ref)
+    me = _me("demonitor")
+    return on_loop_of(me, me.demonitor, monitor_ref)
 
 
 def link(ref: Ref[Any]) -> None:
     """Link the running process to another: when one ends, the other gets its exit signal."""
-    _me("link").link(ref.process)
+    me = _me("link")
+    on_loop_of(me, me.link, ref.process)
 
 
 def unlink(ref: Ref[Any]) -> None:
     """Remove the link to another process."""
-    _me("unlink").unlink(ref.process)
+    me = _me("unlink")
+    on_loop_of(me, me.unlink, ref.process)
