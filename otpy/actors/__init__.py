@@ -5,15 +5,20 @@ Stands alone: nothing here knows of language models.
 
 from __future__ import annotations
 
+from otpy.actors.agent import Agent, AgentRef, Get, GetAndUpdate, Update
 from otpy.actors.caller import Caller
 from otpy.actors.child_spec import BRUTAL_KILL, INFINITY, ChildSpec, ChildType, Restart
+from otpy.actors.entries import Entry
 from otpy.actors.gen_server import GenServer
+from otpy.actors.gen_state_machine import GenStateMachine, in_state
+from otpy.actors.groups import Answers, GroupMonitor, Groups, GroupsRef, Joined, Left
 from otpy.actors.mailbox import Mailbox
 from otpy.actors.messages import Call, Cast, Down, ExitMessage, Ignore, MonitorRef, NoReply, Reply, Stop, Timeout
-from otpy.actors.names import Names, current_names, names_context, whereis
+from otpy.actors.names import Names, Via, current_names, names_context, whereis
 from otpy.actors.node import Node, new_event_loop
 from otpy.actors.port import FirstLine, OsPid, Port, PortExited, PortLine
 from otpy.actors.process import Process, current_process, self_ref
+from otpy.actors.pykka_actor import PykkaActor, PykkaActorRef
 from otpy.actors.reasons import (
     CALLING_SELF,
     IGNORE,
@@ -29,12 +34,30 @@ from otpy.actors.reasons import (
     is_abnormal,
 )
 from otpy.actors.ref import Ref
-from otpy.actors.registry import Entry, Registry, RegistryRef
+from otpy.actors.registry import ANY, Registry, RegistryName, RegistryRef
 from otpy.actors.task import Task, TaskProcess
 from otpy.actors.threads import Orphan, blocking, orphans
 from otpy.actors.timers import Timer, demonitor, link, monitor, send_after, unlink
+from otpy.actors.transitions import (
+    Action,
+    CallEvent,
+    CastEvent,
+    EnterEvent,
+    Event,
+    EventTimeout,
+    InfoEvent,
+    InternalEvent,
+    KeepState,
+    NamedTimeout,
+    NextState,
+    Postpone,
+    RepeatState,
+    StateTimeout,
+    TimeoutEvent,
+)
 
 __all__ = [
+    "ANY",
     "BRUTAL_KILL",
     "CALLING_SELF",
     "IGNORE",
@@ -44,22 +67,44 @@ __all__ = [
     "NOPROC",
     "NORMAL",
     "SHUTDOWN",
+    "Action",
+    "Agent",
+    "AgentRef",
+    "Answers",
     "BadReturnValue",
     "Call",
+    "CallEvent",
     "Caller",
     "Cast",
+    "CastEvent",
     "ChildSpec",
     "ChildType",
     "Down",
+    "EnterEvent",
     "Entry",
+    "Event",
+    "EventTimeout",
     "Exit",
     "ExitMessage",
     "FirstLine",
     "GenServer",
+    "GenStateMachine",
+    "Get",
+    "GetAndUpdate",
+    "GroupMonitor",
+    "Groups",
+    "GroupsRef",
     "Ignore",
+    "InfoEvent",
+    "InternalEvent",
+    "Joined",
+    "KeepState",
+    "Left",
     "Mailbox",
     "MonitorRef",
+    "NamedTimeout",
     "Names",
+    "NextState",
     "NoReply",
     "Node",
     "Orphan",
@@ -67,23 +112,33 @@ __all__ = [
     "Port",
     "PortExited",
     "PortLine",
+    "Postpone",
     "Process",
+    "PykkaActor",
+    "PykkaActorRef",
     "Reason",
     "Ref",
     "Registry",
+    "RegistryName",
     "RegistryRef",
+    "RepeatState",
     "Reply",
     "Restart",
     "Shutdown",
+    "StateTimeout",
     "Stop",
     "Task",
     "TaskProcess",
     "Timeout",
+    "TimeoutEvent",
     "Timer",
+    "Update",
+    "Via",
     "blocking",
     "current_names",
     "current_process",
     "demonitor",
+    "in_state",
     "is_abnormal",
     "link",
     "monitor",

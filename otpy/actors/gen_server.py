@@ -168,7 +168,7 @@ class GenServer(pykka.Actor):
 
         Args:
             args: For `init`.
-            name: Registered for the length of its life.
+            name: Registered for the length of its life; anything hashable, or a key of a registry (`Registry.via`).
             kwargs: For `init`.
 
         Raises:
@@ -242,13 +242,13 @@ class GenServer(pykka.Actor):
         """Start a process for this object; `start` and `start_link` make the object first."""
         process = (BoundedProcess if bounded(self) else ServerProcess)(self, name, parent)
         self.process = process
-        if self.scheduling == "thread":
-            process.callbacks = Threaded(self, process)
         ref = process.ref
         if name is not None:
             current_names().register(name, process)
         if parent is not None:
             process.link(parent)
+        if self.scheduling == "thread":
+            process.callbacks = Threaded(self, process)
         pykka_protocol.register(ref)
         process.when_down(_unregister)
         if not process.begin(args, kwargs or {}):

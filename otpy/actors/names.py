@@ -17,7 +17,38 @@ if TYPE_CHECKING:
     from otpy.actors.process import Process
     from otpy.actors.ref import Ref
 
-__all__ = ["Names", "current_names", "names_context", "whereis"]
+__all__ = ["Names", "Via", "current_names", "names_context", "whereis"]
+
+
+class Via:
+    """A name that another table keeps: `{via, Module, Name}` in Erlang; `Registry.via` makes some.
+
+    It fits wherever a name does. Who writes a kind of their own makes it hashable, equal if it means the same, and
+    sees to it that the name is free again when its process dies.
+    """
+
+    __slots__ = ()
+
+    def register_name(self, names: Names, process: Process) -> None:
+        """Give this name to a process; called on the process's loop, before its `init`.
+
+        Args:
+            names: The table of plain names, in which the other table may have its own.
+            process: Who.
+
+        Raises:
+            AlreadyRegistered: If a live process has it.
+            NotRegistered: If the other table is not there.
+        """
+        raise NotImplementedError
+
+    def unregister_name(self, names: Names) -> bool:
+        """Free this name while its owner lives on; `False` if nobody had it."""
+        raise NotImplementedError
+
+    def whereis_name(self, names: Names) -> Process | None:
+        """Return the process of this name; `None` if there is none, or no such table."""
+        raise NotImplementedError
 
 
 class Names:
@@ -46,10 +77,13 @@ class Names:
         """
         if not process.alive:
             raise ActorDown(process, NOPROC)
-        owner = self._table.get(name)
-        if owner is not None and owner.alive:
-            raise AlreadyRegistered(name, owner)
-        self._table[name] = process
+        if isinstance(name, Via):
+            name.register_name(self, process)
+        else:
+            owner = self._table.get(name)
+            if owner is not None and owner.alive:
+                raise AlreadyRegistered(name, owner)
+            self._table[name] = process
         if process.names is None:
             process.names = []
         process.names.append((self, name))
@@ -73,6 +107,8 @@ class Names:
 
     def unregister(self, name: object) -> bool:
         """Free a name while its owner lives on; `False` if nobody had it."""
+        if isinstance(name, Via):
+            return name.unregister_name(self)
         process = self._table.pop(name, None)
         if process is None:
             return False
@@ -82,8 +118,11 @@ class Names:
 
     def whereis(self, name: object) -> Ref[Any] | None:
         """Return the process of this name, or `None`."""
-        process = self._table.get(name)
+        process = self._owner(name)
         return process.ref if process is not None and process.alive else None
+
+    def _owner(self, name: object) -> Process | None:
+        return name.whereis_name(self) if isinstance(name, Via) else self._table.get(name)
 
     def get(self, name: object) -> Ref[Any]:
         """Return the process of this name.
@@ -106,7 +145,7 @@ class Names:
         Raises:
             NotRegistered: If nobody took the name in time, or the table is closed.
         """
-        process = self._table.get(name)
+        process = self._owner(name)
         if process is not None and process.alive and process.ready:
             return process.ref
         if self._closed:

@@ -1,4 +1,4 @@
-"""pykka's protocol on our processes: the only room that imports pykka's classes.
+"""pykka's protocol on our processes: `ask`, `tell`, proxies, stopping, and the registry.
 
 A `GenServer` is a `pykka.Actor` and its `Ref` a `pykka.ActorRef`; what pykka builds for each actor up front (a uuid, a
 queue, an event) is made here only when somebody asks for it. pykka's process-wide `ActorRegistry` keeps its references
@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import threading
-from asyncio.events import _get_running_loop
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pykka
 from pykka import ActorDeadError, messages
 
 from otpy.actors.caller import Caller
+from otpy.actors.process import current_process
+from otpy.actors.pykka_future import PykkaFuture
 from otpy.actors.reasons import NORMAL
+from otpy.actors.threads import Threaded
+from otpy.errors import ActorDown
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Coroutine, Iterable, Iterator
 
     from otpy.actors.process import Process
     from otpy.actors.ref import Ref
 
 __all__ = ["PykkaFuture", "RefTable", "handle_envelope", "is_envelope", "put_envelope"]
-
-T = TypeVar("T")
 
 
 class RefTable:
@@ -51,10 +53,14 @@ class RefTable:
 
     def __iter__(self) -> Iterator[pykka.ActorRef[Any]]:
         """In order of registration."""
-        return iter(tuple(self._refs))
+        return iter(self[:])
 
     def __getitem__(self, index: slice) -> list[pykka.ActorRef[Any]]:
-        """Copy, as `refs[:]` does."""
+        """Copy, as `refs[:]` does, without the processes that ended unheard because their loop was closed."""
+        for ref in tuple(self._refs):
+            process: Process | None = getattr(ref, "process", None)
+            if process is not None and process.loop.is_closed():
+                self.remove(ref)
         return list(self._refs)[index]
 
     def __len__(self) -> int:
@@ -67,58 +73,14 @@ if not isinstance(pykka.ActorRegistry._actor_refs, RefTable):  # noqa: SLF001 - 
         pykka.ActorRegistry._actor_refs = RefTable(pykka.ActorRegistry._actor_refs)  # type: ignore[assignment]  # noqa: SLF001
 
 
-class PykkaFuture(pykka.Future[T], Generic[T]):
-    """A `pykka.Future` that can be awaited without blocking the loop, and waited for in a thread."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        super().__init__()
-        self._result: concurrent.futures.Future[Any] = concurrent.futures.Future()
-
-    def get(self, *, timeout: float | None = None) -> Any:
-        """Wait in a thread for the value.
-
-        Raises:
-            pykka.Timeout: If it takes longer than `timeout` seconds.
-            RuntimeError: On a thread that runs an event loop, which waiting would block: await the future there.
-        """
-        if self._get_hook is not None:
-            return super().get(timeout=timeout)
-        if not self._result.done() and _get_running_loop() is not None:
-            raise RuntimeError("get() would block the event loop that runs in this thread; await the future instead")
-        try:
-            return self._result.result(timeout)
-        except concurrent.futures.TimeoutError:
-            if self._result.done():
-                raise
-            raise pykka.Timeout(f"{timeout} seconds") from None
-
-    def set(self, value: Any = None) -> None:
-        """Set the value, once."""
-        self._result.set_result(value)
-
-    def set_exception(self, exc_info: Any = None) -> None:
-        """Set an exception, by default the one being handled."""
-        import sys  # noqa: PLC0415 - needed by pykka's own habit only
-
-        _, error, _ = exc_info or sys.exc_info()
-        self._result.set_exception(error)
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        """Wait for the value without blocking the loop."""
-        if self._get_hook is not None:
-            return (yield from asyncio.to_thread(self.get).__await__())
-        return (yield from asyncio.wrap_future(self._result).__await__())
-
-
 class _ThreadsafeFuture:
-    """The part of an asyncio future that `Caller` uses, over a `PykkaFuture`."""
+    """The part of an asyncio future that `Caller` uses, over a pykka future."""
 
-    __slots__ = ("_future",)
+    __slots__ = ("_envelope", "_future", "_process")
     takes_reason = True  # pykka's callers get the exception itself, not `ActorDown`
 
-    def __init__(self, future: pykka.Future[Any]) -> None:
-        self._future = future
+    def __init__(self, future: pykka.Future[Any], envelope: Envelope, process: Process) -> None:
+        self._future, self._envelope, self._process = future, envelope, process
 
     def done(self) -> bool:
         inner = getattr(self._future, "_result", None)
@@ -128,6 +90,10 @@ class _ThreadsafeFuture:
         self._future.set(value)
 
     def set_exception(self, error: BaseException) -> None:
+        """Pass an exception on; a process that ends leaves the same one to all callers, which is not pykka's way."""
+        if not self._process.alive and (not self._envelope.handled or isinstance(error, ActorDown)):
+            dead = ActorDeadError(f"{self._process} stopped before handling the message")
+            dead.__cause__, error = error, dead
         self._future.set_exception((type(error), error, error.__traceback__))
 
     def add_done_callback(self, callback: object) -> None:
@@ -142,11 +108,19 @@ class StoppedFlag:
         self._process = process
 
     def is_set(self) -> bool:
-        """Whether the process is dead."""
-        return not self._process.alive
+        """Whether the process is dead, or its loop gone."""
+        return not self._process.alive or self._process.loop.is_closed()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait in a thread for the death."""
+        """Wait in a thread for the death.
+
+        Raises:
+            RuntimeError: On the thread of the process's own loop, which waiting would block.
+        """
+        if self.is_set():
+            return True
+        if self._process.on_own_loop():
+            raise RuntimeError("wait() would block the event loop of the process; await ref.join() instead")
         died = threading.Event()
 
         def tell(_: Process) -> None:
@@ -177,13 +151,14 @@ class Inbox:
 
 
 class Envelope:
-    """A message that came by pykka's `ask`, `tell` or a proxy."""
+    """A message that came by pykka's `ask`, `tell` or a proxy and is handled pykka's way."""
 
-    __slots__ = ("message",)
+    __slots__ = ("handled", "message")
 
     def __init__(self, message: object) -> None:
         """Wrap a message."""
         self.message = message
+        self.handled = False
 
 
 def is_envelope(item: object) -> bool:
@@ -191,35 +166,114 @@ def is_envelope(item: object) -> bool:
     return type(item) is Envelope
 
 
+class _Bilingual:
+    """The callbacks of a server that is spoken to by pykka, and may have callbacks of its own."""
+
+    def __init__(self, callbacks: Any) -> None:
+        self._callbacks = callbacks
+        self.heard = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._callbacks, name)
+
+    def handle_call(self, request: Any, caller: Caller) -> Any:
+        if is_envelope(request):
+            return handle_envelope(self._callbacks, request)
+        return self._callbacks.handle_call(request, caller)
+
+    def handle_cast(self, message: Any) -> Any:
+        if is_envelope(message):
+            result = handle_envelope(self._callbacks, message)
+            return _silently(result) if asyncio.iscoroutine(result) else None
+        return self._callbacks.handle_cast(message)
+
+    def hear(self) -> None:
+        self.heard = True
+
+
+async def _silently(coroutine: Coroutine[Any, Any, object]) -> None:
+    await coroutine
+
+
+@functools.cache
+def _own(kind: Any, callback: str) -> bool:
+    """Whether a class has this callback from nobody of ours nor of pykka's."""
+    owner = next(known for known in kind.__mro__ if callback in vars(known))
+    return owner.__module__ not in {"otpy.actors.gen_server", "pykka._actor"}
+
+
+def _deliver(process: Process, item: object) -> None:
+    """Put an envelope into the mailbox of a process, which can open it from now on."""
+    heard = True
+    callbacks: Any = getattr(process, "callbacks", None)
+    if isinstance(callbacks, Threaded):
+        if not isinstance(callbacks._actor, _Bilingual):  # noqa: SLF001 - where the thread looks
+            callbacks._actor = _Bilingual(callbacks._actor)  # type: ignore[assignment]  # noqa: SLF001
+    elif callbacks is not None and not hasattr(callbacks, "takes_envelopes"):
+        if not isinstance(callbacks, _Bilingual):
+            server: Any = process
+            server.callbacks = callbacks = _Bilingual(callbacks)
+            if current_process() is process:  # the turn under way has looked its callbacks up already
+                callbacks.heard = False
+                process.loop.call_soon(callbacks.hear)
+        heard = callbacks.heard
+    if heard:
+        process.deliver(item)
+    else:
+        process.loop.call_soon(process.deliver, item)
+
+
 def put_envelope(process: Process, message: object, reply_to: pykka.Future[Any] | None) -> None:
-    """Send by pykka's protocol: to `handle_call` with somebody to answer, to `handle_cast` without."""
-    if isinstance(message, messages._ActorStop):  # noqa: SLF001 - pykka's word for stop
+    """Send by pykka's protocol.
 
-        def stopped(_: object) -> None:
-            if reply_to is not None:
-                reply_to.set(None)
-
-        def stop() -> None:
-            if not process.alive and reply_to is not None:
-                reply_to.set_exception((ActorDeadError, ActorDeadError(f"{process} is dead"), None))
-                return
-            process.when_down(stopped)
-            process.stop_request(NORMAL)
-
-        process.loop.call_soon_threadsafe(stop)
+    A proxy's work is done, and a class with an `on_receive` gets its message there, as in pykka. A class that has a
+    `handle_call` of its own instead gets what was asked there, and in `handle_cast` what was told.
+    """
+    if process.loop.is_closed():
+        if reply_to is not None:
+            _refuse(process, reply_to)
         return
+    if isinstance(message, messages._ActorStop):  # noqa: SLF001 - pykka's word for stop
+        process.across(_stop, reply_to)
+        return
+    kind: Any = process.kind
+    callback = "handle_cast" if reply_to is None else "handle_call"
+    plain = (
+        not isinstance(message, (messages.ProxyCall, messages.ProxyGetAttr, messages.ProxySetAttr))
+        and hasattr(kind, "on_receive")
+        and not _own(kind, "on_receive")
+        and _own(kind, callback)
+    )
+    envelope = Envelope(message)
+    content = message if plain else envelope
+    deliver = type(process).deliver if plain else _deliver
     if reply_to is None:
         from otpy.actors.envelopes import CastEnvelope  # noqa: PLC0415 - the caller knows this room
 
-        process.across(type(process).deliver, CastEnvelope(Envelope(message)))
+        process.across(deliver, CastEnvelope(content))
+    else:
+        future: Any = _ThreadsafeFuture(reply_to, envelope, process)
+        process.across(deliver, Caller(content, future, process.loop, process))
+
+
+def _stop(process: Process, reply_to: pykka.Future[Any] | None) -> None:
+    if not process.alive:
+        if reply_to is not None:
+            _refuse(process, reply_to)
         return
-    caller = Caller(Envelope(message), _ThreadsafeFuture(reply_to), process.loop, process)  # type: ignore[arg-type]
-    process.across(type(process).deliver, caller)
+    if reply_to is not None:
+        process.when_down(lambda _: reply_to.set(None))
+    process.stop_request(NORMAL)
+
+
+def _refuse(process: Process, reply_to: pykka.Future[Any]) -> None:
+    reply_to.set_exception((ActorDeadError, ActorDeadError(f"{process} is dead"), None))
 
 
 def handle_envelope(actor: pykka.Actor, envelope: object) -> Any:
     """Do what pykka does with a message: a proxy's work, or `on_receive`."""
     assert isinstance(envelope, Envelope)
+    envelope.handled = True
     return actor._handle_receive(envelope.message)  # noqa: SLF001 - pykka's own dispatcher
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 from asyncio.events import _get_running_loop
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -215,12 +216,16 @@ class Ref(pykka.ActorRef[A]):
         future: pykka_protocol.PykkaFuture[bool] = pykka_protocol.PykkaFuture()
         process = self.process
 
+        def tell(*, alive: bool) -> None:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):  # whoever asked has given up
+                future.set(alive)
+
         def ask() -> None:
             if process.alive:
-                process.when_down(lambda _: future.set(True))
+                process.when_down(lambda _: tell(alive=True))
                 process.stop_request(reason)
             else:
-                future.set(False)
+                tell(alive=False)
 
         running = _get_running_loop()
         if running is process.loop:

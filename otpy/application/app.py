@@ -80,7 +80,7 @@ class Application:
 
     def __enter__(self) -> Self:
         """Start the tree on a loop of its own; from here on, programs find it."""
-        self._refuse_twice()
+        self._prepare()
         self._node = Node(self.name).start()
         try:
             self._node.run(self._start())
@@ -95,9 +95,9 @@ class Application:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop the tree in reverse order, within its children's deadlines."""
-        self._leave()
         assert self._node is not None
         try:
+            self._leave()
             self._node.run(self._stop())
         finally:
             self._node.stop()
@@ -105,7 +105,7 @@ class Application:
 
     async def __aenter__(self) -> Self:
         """Start the tree on the running loop; from here on, programs find it."""
-        self._refuse_twice()
+        self._prepare()
         try:
             await self._start()
         except BaseException:
@@ -118,13 +118,16 @@ class Application:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop the tree in reverse order, within its children's deadlines."""
-        self._leave()
-        await self._stop()
-        self._close_threads()
+        try:
+            self._leave()
+        finally:
+            await self._stop()
+            self._close_threads()
 
-    def _refuse_twice(self) -> None:
+    def _prepare(self) -> None:
         if self._root is not None:
             raise ProgramError(f"application {self.name!r} has been started already; make a new one")
+        self._threads = Threads(WORKER_THREADS, f"{self.name}-program")
 
     def _enter(self) -> None:
         self._entered = entered(self)
@@ -217,6 +220,9 @@ class Application:
         if self.on_loop():
             coroutine.close()
             raise ProgramError("this would wait for itself: here, `await program.acall(...)` instead of `program(...)`")
+        if self._root is None or not self._root.is_alive():
+            coroutine.close()
+            raise NoApplication(f"application {self.name!r} is not running; use it inside its `with` block")
         if self._node is not None:
             return self._node.run(coroutine)
         assert self._loop is not None

@@ -43,6 +43,7 @@ class Threads:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = self._idle = 0
+        self._running: set[Callable[[], None]] = set()
         self._closed = False
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -63,6 +64,8 @@ class Threads:
             try:
                 result = context.run(function)
             except BaseException as error:  # noqa: BLE001 - it is the caller's
+                if isinstance(error, StopIteration):  # no future takes it
+                    error = RuntimeError(f"{error!r} left a plain function; next() without a default raises it")
                 _tell(loop, future, future.set_exception, error)
             else:
                 _tell(loop, future, future.set_result, result)
@@ -76,14 +79,30 @@ class Threads:
             elif self._idle:
                 self._idle -= 1
         self._work.put(work)
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._given_up(work)
+            raise
+
+    def _given_up(self, work: Callable[[], None]) -> None:
+        """Count out the thread of a function that nobody waits for: if it hangs, another one may take its place."""
+        with self._lock:
+            if work in self._running:
+                self._running.remove(work)
+                self._threads -= 1
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
-            work()
-            del work
             with self._lock:
+                self._running.add(work)
+            work()
+            with self._lock:
+                if work not in self._running:
+                    return  # counted out meanwhile
+                self._running.remove(work)
                 self._idle += 1
+            del work
 
     def close(self) -> None:
         """Let the threads end when they have done what they are at."""

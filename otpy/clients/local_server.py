@@ -2,14 +2,13 @@
 
     python -m otpy.clients.local_server --model weights.gguf
 
-It listens on a free loopback port, writes one line `{"url": …}` when it answers, and leaves when its standard input
-closes, which happens when its parent is gone, whatever ended it. On Linux the kernel also ends it with its parent.
+It listens on a free loopback port and writes one line `{"url": …}` when it answers. It is made to run in a `Port`,
+which ends it with the Python process that uses it, whatever ended that.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import signal
@@ -32,26 +31,7 @@ def command(weights: str, *, context: int, parallel: int, threads: int | None = 
     arguments = ["--model", weights, "--context", str(context), "--parallel", str(parallel)]
     if threads is not None:
         arguments += ["--threads", str(threads)]
-    return [sys.executable, "-m", "otpy.clients.local_server", *arguments, "--parent", str(os.getpid())]
-
-
-def _die_with_parent(parent: int) -> None:
-    """Ask the kernel for a kill at the parent's death (Linux), and watch the pipe that closes with it (anywhere)."""
-    if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 - only here
-
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if parent and os.getppid() != parent:
-            os._exit(0)
-
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(0, 4096):
-                pass
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()
+    return [sys.executable, "-m", "otpy.clients.local_server", *arguments]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -62,9 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--parallel", type=int, default=4)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--parent", type=int, default=0)
     arguments = parser.parse_args(argv)
-    _die_with_parent(arguments.parent)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)  # at once, a model half loaded included: there is nothing to save
     out = os.fdopen(os.dup(1), "w")

@@ -75,15 +75,16 @@ def running() -> Running:
     Raises:
         NoApplication: If none is running, or several are and the context does not say which.
     """
-    if (found := _current.get()) is not None:
+    there = list(dict.fromkeys(_all))
+    if (found := _current.get()) is not None and found in there:
         return found
-    if len(_all) == 1:
-        return _all[0]
-    if not _all:
+    if len(there) == 1:
+        return there[0]
+    if not there:
         raise NoApplication
-    names = ", ".join(repr(application.name) for application in _all)
+    names = ", ".join(repr(application.name) for application in there)
     raise NoApplication(
-        f"{len(_all)} applications are running ({names}) and this thread belongs to none of them;"
+        f"{len(there)} applications are running ({names}) and this thread belongs to none of them;"
         " call the program inside `with app.activate():`"
     )
 
@@ -101,4 +102,5 @@ def entered(application: Running) -> Generator[None]:
         yield
     finally:
         _all.remove(application)
-        _current.reset(token)
+        with contextlib.suppress(ValueError):  # left in another context than it was entered in, as fixtures do
+            _current.reset(token)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import importlib
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -99,6 +102,8 @@ class Transport:
             raise LMConnectionError(
                 f"no connection to {_origin(url)}: {_why(error)}; is the server running, and base_url right?"
             ) from error
+        except ValueError as error:  # pyreqwest reads headers as ASCII
+            raise LMResponseInvalid(f"the headers of {_origin(url)} cannot be read: {_why(error)}") from error
         return response.status_code, response.headers, answer
 
     async def _read(self, response: httpx.Response) -> bytes:
@@ -128,6 +133,7 @@ def open_transport(base_url: str) -> Transport:
     Args:
         base_url: The server; a proxy from the environment is used unless it is on this machine.
     """
+    _load_library()
     from pyreqwest.client import ClientBuilder  # noqa: PLC0415 - only where a request is sent
     from pyreqwest.compatibility.httpx import HttpxTransport  # noqa: PLC0415 - the same
 
@@ -135,6 +141,26 @@ def open_transport(base_url: str) -> Transport:
     if urlsplit(base_url).hostname in {"127.0.0.1", "localhost", "::1"}:
         builder = builder.no_proxy()
     return Transport(HttpxTransport(builder.build()))
+
+
+@functools.cache
+def _load_library() -> None:
+    """Load pyreqwest in a thread that never ends.
+
+    What is allocated at its import dies with the thread that imported it: with pyreqwest 0.15 any later use, from
+    whichever thread, is then a segmentation fault, and an application's loop runs in a thread that ends.
+    """
+    loaded = threading.Event()
+
+    def load() -> None:
+        try:
+            importlib.import_module("pyreqwest.client")
+        finally:
+            loaded.set()
+        threading.Event().wait()
+
+    threading.Thread(target=load, name="otpy-pyreqwest", daemon=True).start()
+    loaded.wait()
 
 
 def _origin(url: str) -> str:

@@ -64,6 +64,8 @@ async def _in_new_thread(function: Callable[[], T]) -> T:
             result = context.run(function)
         except BaseException as raised:  # noqa: BLE001 - it is the caller's, whatever it is
             error = raised
+            if isinstance(error, StopIteration):  # no future takes it
+                error = RuntimeError(f"{error!r} left a plain function; next() without a default raises it")
         try:
             loop.call_soon_threadsafe(deliver, result, error)
         except RuntimeError:  # the loop was closed meanwhile: nobody waits any more

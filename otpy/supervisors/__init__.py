@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from otpy.actors import BRUTAL_KILL, INFINITY, ChildSpec, ChildType, Restart
 from otpy.supervisors.dynamic import DynamicSupervisor, DynamicSupervisorRef
+from otpy.supervisors.partition import PartitionSupervisor, PartitionSupervisorRef, partition_of
 from otpy.supervisors.ref import SupervisorRef
 from otpy.supervisors.render import Branch
 from otpy.supervisors.requests import ChildInfo, Counts
@@ -17,6 +18,7 @@ from otpy.supervisors.strategy import (
     ONE_FOR_ALL,
     ONE_FOR_ONE,
     REST_FOR_ONE,
+    SIMPLE_ONE_FOR_ONE,
     AutoShutdown,
     Strategy,
 )
@@ -32,6 +34,7 @@ __all__ = [
     "ONE_FOR_ALL",
     "ONE_FOR_ONE",
     "REST_FOR_ONE",
+    "SIMPLE_ONE_FOR_ONE",
     "TIMEOUT",
     "AutoShutdown",
     "Branch",
@@ -44,10 +47,13 @@ __all__ = [
     "Exited",
     "Ok",
     "Outcome",
+    "PartitionSupervisor",
+    "PartitionSupervisorRef",
     "Restart",
     "Strategy",
     "Supervisor",
     "SupervisorRef",
     "TaskSupervisor",
     "TaskSupervisorRef",
+    "partition_of",
 ]

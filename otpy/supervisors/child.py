@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from otpy.actors import BRUTAL_KILL, IGNORE, INFINITY, KILL, SHUTDOWN, Process, Ref
 from otpy.actors.reasons import BadReturnValue
-from otpy.errors import StartFailed
+from otpy.errors import MaxRestartsReached, StartFailed
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otpy.actors import ChildSpec, Reason
+    from otpy.supervisors.intensity import Intensity
 
 __all__ = ["Child", "shut_down", "start_child"]
 
@@ -25,13 +28,15 @@ class Child:
 
     Args:
         spec: How it is started, restarted and stopped.
+        start: Starts it instead of `spec.start`: children of one template have a start function each.
     """
 
-    __slots__ = ("ref", "restarting", "restarts", "spec")
+    __slots__ = ("ref", "restarting", "restarts", "spec", "start")
 
-    def __init__(self, spec: ChildSpec) -> None:
+    def __init__(self, spec: ChildSpec, start: Callable[[], Any] | None = None) -> None:
         """Start without a process."""
         self.spec = spec
+        self.start: Callable[[], Any] = spec.start if start is None else start
         self.ref: Ref[Any] | None = None
         self.restarting = False
         self.restarts = 0
@@ -51,7 +56,7 @@ async def start_child(child: Child) -> Reason | None:
     """
     child.ref = None
     try:
-        started = child.spec.start()
+        started = child.start()
         ref = await started if inspect.isawaitable(started) else started
     except StartFailed as error:
         if error.reason != IGNORE:
@@ -71,6 +76,39 @@ def report_failed_start(supervisor: Process, child: Child, reason: Reason) -> No
     cause = reason if isinstance(reason, BaseException) else None
     logger.error("%s: child %r did not start: %r", supervisor, child.spec.id, reason, exc_info=cause)
     telemetry.emit("otpy.supervisor.child_failed", supervisor=str(supervisor), child=child.spec.id, reason=reason)
+
+
+def report_restart(supervisor: Process, child: Child, strategy: str, reason: Reason) -> None:
+    """Count a restart of a child and log it."""
+    child.restarts += 1
+    logger.warning("%s restarts child %r (%s) after %r", supervisor, child.spec.id, strategy, reason)
+    if telemetry.listening:
+        telemetry.emit(
+            "otpy.supervisor.restart",
+            supervisor=str(supervisor),
+            child=child.spec.id,
+            reason=reason,
+            restarts=child.restarts,
+        )
+
+
+def report_giving_up(supervisor: Process, child: Child, intensity: Intensity, reason: Reason) -> MaxRestartsReached:
+    """Log that a child was to be restarted once too often, and return what whoever waits for the supervisor gets."""
+    gave_up = MaxRestartsReached(
+        f"{supervisor} (child {child.spec.id!r})", intensity.max_restarts, intensity.max_seconds
+    )
+    if isinstance(reason, BaseException):
+        gave_up.__cause__ = reason
+    logger.error("%s; the last reason was %r", gave_up, reason)
+    telemetry.emit(
+        "otpy.supervisor.gave_up",
+        supervisor=str(supervisor),
+        child=child.spec.id,
+        reason=reason,
+        max_restarts=intensity.max_restarts,
+        max_seconds=intensity.max_seconds,
+    )
+    return gave_up
 
 
 async def shut_down(supervisor: Process, child: Child) -> None:

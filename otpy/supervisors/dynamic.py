@@ -5,40 +5,21 @@ Source: Elixir's `DynamicSupervisor`.
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from otpy.actors import (
-    BRUTAL_KILL,
-    KILL,
-    SHUTDOWN,
-    Cast,
-    ChildSpec,
-    ChildType,
-    ExitMessage,
-    GenServer,
-    Ref,
-    Stop,
-    is_abnormal,
-)
+from otpy.actors import ChildSpec, ChildType, GenServer, Ref
 from otpy.errors import InvalidChildSpec, NotRegistered, Overloaded, StartFailed
-from otpy.supervisors.child import Child, logger, report_failed_start, shut_down, start_child
+from otpy.supervisors.brood import Answer, Brood, TryAgain
+from otpy.supervisors.child import Child
 from otpy.supervisors.intensity import Intensity
 from otpy.supervisors.render import Branch, branch, draw
 from otpy.supervisors.requests import ChildInfo, CountChildren, Counts, StartChild, WhichChildren, WithChild
-from otpy.supervisors.strategy import Strategy, must_restart
-from otpy.telemetry import bus as telemetry
+from otpy.supervisors.strategy import Strategy
 
 if TYPE_CHECKING:
-    from otpy.actors import Caller, Process, Reason
+    from otpy.actors import Caller, Reason
 
 __all__ = ["DynamicSupervisor", "DynamicSupervisorRef"]
-
-
-@dataclass(frozen=True, slots=True)
-class _TryAgain(Cast):
-    child: Child
 
 
 class DynamicSupervisorRef(Ref[Any]):
@@ -54,12 +35,12 @@ class DynamicSupervisorRef(Ref[Any]):
             Overloaded: If there are `max_children` already.
             InvalidChildSpec: If this is no child spec.
         """
-        answer = await self.call(StartChild(spec), None)
+        answer = await self.call(StartChild((spec,), {}), None)
         match answer:
             case ("ok", result):
                 return result  # type: ignore[no-any-return]
-            case ("failed", reason):
-                raise StartFailed(spec.id, reason)
+            case ("failed", id_, reason):
+                raise StartFailed(id_, reason)
             case ("invalid", error):
                 raise error
             case _:
@@ -133,105 +114,46 @@ class DynamicSupervisor(GenServer):
             raise InvalidChildSpec("max_children", max_children, "None, or an integer >= 0")
         self.max_children = max_children
         self.intensity = Intensity(max_restarts, max_seconds)
-        self._children: dict[Process | int, Child] = {}
+        self._brood = Brood(self, self.strategy, self.intensity)
 
     @property
     def children(self) -> list[Child]:
         """The children in start order."""
-        return list(self._children.values())
+        return self._brood.children
 
     async def handle_call(self, request: Any, caller: Caller) -> Any:
         """Answer the functions of `DynamicSupervisorRef`."""
         match request:
-            case StartChild(spec):
+            case StartChild((spec,)):
                 return await self._start(spec)
             case WithChild("terminate", Ref() as ref):
-                child = self._children.pop(ref.process, None)
-                if child is None:
-                    return "not_found"
-                await shut_down(self.process, child)
-                return "ok"
+                return "ok" if await self._brood.terminate(ref.process) else "not_found"
             case WhichChildren():
-                return [ChildInfo(None, c.ref, c.state, c.spec.type, c.restarts) for c in self.children]
+                return self._brood.infos()
             case CountChildren():
-                children = self.children
-                supervisors = sum(child.spec.type is ChildType.SUPERVISOR for child in children)
-                active = sum(child.state == "up" for child in children)
-                return Counts(len(children), active, supervisors, len(children) - supervisors)
+                return self.counts()
             case _:
                 return super().handle_call(request, caller)
 
-    async def _start(self, spec: ChildSpec) -> Any:
+    def counts(self) -> Counts:
+        """Say what `count_children` says."""
+        return self._brood.counts()
+
+    async def _start(self, spec: ChildSpec) -> Answer:
         if not isinstance(spec, ChildSpec):
             return ("invalid", InvalidChildSpec("child", spec, "a ChildSpec, as `SomeServer.child_spec(...)` returns"))
-        if self.max_children is not None and len(self._children) >= self.max_children:
+        if self.max_children is not None and len(self._brood) >= self.max_children:
             return ("max_children", self.max_children)
-        child = Child(spec)
-        reason = await start_child(child)
-        if reason is not None:
-            return ("failed", reason)
-        if child.ref is not None:
-            self._children[child.ref.process] = child
-        return ("ok", child.ref)
+        return await self._brood.start(Child(spec))
 
     async def handle_info(self, message: Any) -> Any:
         """Act on the end of a child."""
-        if not isinstance(message, ExitMessage) or message.process is None:
-            return None
-        process = message.process.process
-        child = self._children.get(process)
-        if child is None:
-            return None
-        if must_restart(child.spec.restart, abnormal=is_abnormal(message.reason)):
-            return await self._restart(process, child, message.reason)
-        del self._children[process]
-        return None
+        return await self._brood.ended(message)
 
     async def handle_cast(self, message: Any) -> Any:
         """Try a failed restart again."""
-        if isinstance(message, _TryAgain):
-            key = next((key for key, child in self._children.items() if child is message.child), None)
-            return None if key is None else await self._restart(key, message.child, "the last restart failed")
-        return super().handle_cast(message)
-
-    async def _restart(self, key: Process | int, child: Child, reason: Reason) -> Stop | None:
-        if not self.intensity.add(self.process.loop.time()):
-            del self._children[key]
-            logger.error("%s gave up on child %r; the last reason was %r", self.process, child.spec.id, reason)
-            telemetry.emit(
-                "otpy.supervisor.gave_up",
-                supervisor=str(self.process),
-                child=child.spec.id,
-                reason=reason,
-                max_restarts=self.intensity.max_restarts,
-                max_seconds=self.intensity.max_seconds,
-            )
-            return Stop(SHUTDOWN)
-        child.restarts += 1
-        logger.warning("%s restarts child %r after %r", self.process, child.spec.id, reason)
-        if telemetry.listening:
-            telemetry.emit(
-                "otpy.supervisor.restart",
-                supervisor=str(self.process),
-                child=child.spec.id,
-                reason=reason,
-                restarts=child.restarts,
-            )
-        failure = await start_child(child)
-        del self._children[key]
-        if failure is not None:
-            report_failed_start(self.process, child, failure)
-            child.restarting = True
-            self._children[id(child)] = child
-            self.ref.cast(_TryAgain(child))
-        elif child.ref is not None:
-            self._children[child.ref.process] = child
-        return None
+        return await self._brood.again(message) if isinstance(message, TryAgain) else super().handle_cast(message)
 
     async def terminate(self, reason: Reason) -> None:  # noqa: ARG002 - the callback's signature
         """Stop all children at the same time, each within its own deadline."""
-        children, self._children = self.children, {}
-        for child in children:
-            if child.ref is not None and child.spec.shutdown == BRUTAL_KILL:
-                child.ref.process.signal(self.process, KILL)
-        await asyncio.gather(*(shut_down(self.process, child) for child in children))
+        await self._brood.stop()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.actors import Ref
 from otpy.errors import AlreadyRegistered, NotRegistered, StartFailed, SupervisionError
 from otpy.supervisors.render import Branch, branch, draw
 from otpy.supervisors.requests import ChildInfo, CountChildren, Counts, StartChild, WhichChildren, WithChild
+from otpy.supervisors.strategy import Strategy
 
 if TYPE_CHECKING:
     from otpy.actors import ChildSpec
     from otpy.supervisors.child import Child
 
 __all__ = ["SupervisorRef"]
+
+NO_IDS: Final = (
+    "children of a simple_one_for_one supervisor have no ids; terminate_child and get_childspec take a child's Ref, "
+    "and there is nothing to restart_child or delete_child: terminate_child forgets a child"
+)
 
 
 class SupervisorRef(Ref[Any]):
@@ -29,8 +35,11 @@ class SupervisorRef(Ref[Any]):
 
         Raises:
             NotRegistered: If there is no such child, or it has no process at the moment.
+            SupervisionError: Under `simple_one_for_one`, where children have no ids.
         """
         children: list[Child] = list(self.process.actor.children)  # type: ignore[attr-defined]
+        if self.process.actor.strategy is Strategy.SIMPLE_ONE_FOR_ONE:  # type: ignore[attr-defined]
+            raise SupervisionError(NO_IDS)
         for child in children:
             if child.spec.id == id and child.ref is not None:
                 return child.ref
@@ -40,21 +49,29 @@ class SupervisorRef(Ref[Any]):
         """Return when the supervisor has dealt with everything that had happened before this call."""
         await self.call(CountChildren(), None)
 
-    async def start_child(self, spec: ChildSpec) -> Ref[Any] | None:
+    async def start_child(self, *args: Any, **kwargs: Any) -> Ref[Any] | None:
         """Start a further child; returns its process, or `None` if its `init` said that it is not needed.
+
+        Args:
+            args: One `ChildSpec`; under `simple_one_for_one` further arguments for the template's start.
+            kwargs: None; under `simple_one_for_one` further keyword arguments for the template's start.
 
         Raises:
             StartFailed: If it did not start; the supervisor forgets it.
             AlreadyRegistered: If a child of this id exists; its spec decides, not the new one.
             InvalidChildSpec: If the spec is not allowed here.
         """
-        return self._result(await self.call(StartChild(spec), None), spec.id)  # type: ignore[no-any-return]
+        return self._result(await self.call(StartChild(args, kwargs), None))  # type: ignore[no-any-return]
 
     async def terminate_child(self, id: object) -> None:  # noqa: A002 - OTP's word
         """Stop a child; its spec stays unless it is temporary.
 
+        Args:
+            id: The child's id; under `simple_one_for_one` its `Ref`. A child that is dead already is no error then.
+
         Raises:
             NotRegistered: If there is no such child.
+            SupervisionError: Under `simple_one_for_one`, if this is no `Ref`.
         """
         self._result(await self.call(WithChild("terminate", id), None), id)
 
@@ -63,7 +80,7 @@ class SupervisorRef(Ref[Any]):
 
         Raises:
             NotRegistered: If there is no such child.
-            SupervisionError: If it runs, or is being restarted.
+            SupervisionError: If it runs, or is being restarted; always under `simple_one_for_one`.
             StartFailed: If it did not start.
         """
         return self._result(await self.call(WithChild("restart", id), None), id)  # type: ignore[no-any-return]
@@ -73,12 +90,15 @@ class SupervisorRef(Ref[Any]):
 
         Raises:
             NotRegistered: If there is no such child.
-            SupervisionError: If it runs, or is being restarted.
+            SupervisionError: If it runs, or is being restarted; always under `simple_one_for_one`.
         """
         self._result(await self.call(WithChild("delete", id), None), id)
 
     async def get_childspec(self, id: object) -> ChildSpec:  # noqa: A002 - OTP's word
         """Return the spec of a child.
+
+        Args:
+            id: The child's id; under `simple_one_for_one` its `Ref`, or the template's id.
 
         Raises:
             NotRegistered: If there is no such child.
@@ -101,19 +121,21 @@ class SupervisorRef(Ref[Any]):
         """Return the tree below this supervisor as text."""
         return draw(self.tree())
 
-    def _result(self, answer: Any, id_: object) -> Any:
+    def _result(self, answer: Any, id_: object = None) -> Any:
         match answer:
             case ("ok", result):
                 return result
-            case ("failed", reason):
-                raise StartFailed(id_, reason)
-            case ("already_started", ref):
-                raise AlreadyRegistered(id_, ref)
+            case ("failed", child, reason):
+                raise StartFailed(child, reason)
+            case ("already_started", child, ref):
+                raise AlreadyRegistered(child, ref)
+            case ("already_present", child):
+                raise AlreadyRegistered(child, "a terminated child; restart_child or delete_child it")
             case ("invalid", error):
                 raise error
             case "not_found":
                 raise NotRegistered(id_, tuple(info.id for info in self.tree().children))
-            case "already_present":
-                raise AlreadyRegistered(id_, "a terminated child; restart_child or delete_child it")
+            case "simple_one_for_one":
+                raise SupervisionError(f"child {id_!r}: {NO_IDS}")
             case _:
                 raise SupervisionError(f"child {id_!r} is {answer}")

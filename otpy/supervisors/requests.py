@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from otpy.actors import Call
 
 if TYPE_CHECKING:
-    from otpy.actors import ChildSpec, ChildType, Ref
+    from otpy.actors import ChildType, Ref
 
 __all__ = ["ChildInfo", "CountChildren", "Counts", "StartChild", "WhichChildren", "WithChild"]
 
@@ -18,7 +18,7 @@ class ChildInfo:
     """A child as its supervisor sees it.
 
     Args:
-        id: Its id; `None` for a child of a dynamic supervisor.
+        id: Its id; `None` for a child of a dynamic or `simple_one_for_one` supervisor.
         ref: Its process, if it has one.
         state: `"up"`, `"down"` or `"restarting"`.
         type: Worker or supervisor.
@@ -37,7 +37,7 @@ class Counts:
     """How many children there are.
 
     Args:
-        specs: Children known.
+        specs: Children known; 1, the template, under `simple_one_for_one`.
         active: Children with a live process.
         supervisors: Children that are supervisors.
         workers: Children that are not.
@@ -51,14 +51,15 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class StartChild(Call[Any]):
-    """Start a child and keep its spec."""
+    """Start a child: of a spec, the one argument, or of the template with further arguments (`simple_one_for_one`)."""
 
-    spec: ChildSpec
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class WithChild(Call[Any]):
-    """Do something with the child of this id (or, in a dynamic supervisor, this reference)."""
+    """Do something with the child of this id (or this reference, where children have no ids)."""
 
     action: str
     id: object

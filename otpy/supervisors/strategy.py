@@ -20,6 +20,7 @@ __all__ = [
     "ONE_FOR_ALL",
     "ONE_FOR_ONE",
     "REST_FOR_ONE",
+    "SIMPLE_ONE_FOR_ONE",
     "AutoShutdown",
     "Strategy",
     "affected",
@@ -40,6 +41,8 @@ class Strategy(StrEnum):
     """All the others: for children that cannot work without each other."""
     REST_FOR_ONE = "rest_for_one"
     """Those started after it: for children in order of need."""
+    SIMPLE_ONE_FOR_ONE = "simple_one_for_one"
+    """Nobody else: for any number of children of one kind, all started from one template."""
 
 
 class AutoShutdown(StrEnum):
@@ -56,6 +59,7 @@ class AutoShutdown(StrEnum):
 ONE_FOR_ONE: Final = Strategy.ONE_FOR_ONE
 ONE_FOR_ALL: Final = Strategy.ONE_FOR_ALL
 REST_FOR_ONE: Final = Strategy.REST_FOR_ONE
+SIMPLE_ONE_FOR_ONE: Final = Strategy.SIMPLE_ONE_FOR_ONE
 NEVER: Final = AutoShutdown.NEVER
 ANY_SIGNIFICANT: Final = AutoShutdown.ANY_SIGNIFICANT
 ALL_SIGNIFICANT: Final = AutoShutdown.ALL_SIGNIFICANT
@@ -101,10 +105,10 @@ def affected(strategy: Strategy, children: Sequence[T], ended: T) -> Sequence[T]
     Example:
         >>> from otpy.supervisors.strategy import Strategy, affected
         >>> {strategy.value: "".join(affected(strategy, "abc", "b")) for strategy in Strategy}
-        {'one_for_one': 'b', 'one_for_all': 'abc', 'rest_for_one': 'bc'}
+        {'one_for_one': 'b', 'one_for_all': 'abc', 'rest_for_one': 'bc', 'simple_one_for_one': 'b'}
     """
-    if strategy is Strategy.ONE_FOR_ONE:
-        return [ended]
     if strategy is Strategy.ONE_FOR_ALL:
         return list(children)
-    return list(children[children.index(ended) :])
+    if strategy is Strategy.REST_FOR_ONE:
+        return list(children[children.index(ended) :])
+    return [ended]

@@ -6,7 +6,7 @@ Source: `supervisor(3)` and `supervisor.erl` (OTP 25); the words are Elixir's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from otpy.actors import (
     SHUTDOWN,
@@ -23,12 +23,20 @@ from otpy.actors import (
     is_abnormal,
 )
 from otpy.errors import InvalidChildSpec, MaxRestartsReached, StartFailed, SupervisionError
-from otpy.supervisors.child import Child, logger, report_failed_start, shut_down, start_child
+from otpy.supervisors.brood import Answer, TryAgain
+from otpy.supervisors.child import (
+    Child,
+    report_failed_start,
+    report_giving_up,
+    report_restart,
+    shut_down,
+    start_child,
+)
 from otpy.supervisors.intensity import Intensity
 from otpy.supervisors.ref import SupervisorRef
 from otpy.supervisors.requests import ChildInfo, CountChildren, Counts, StartChild, WhichChildren, WithChild
+from otpy.supervisors.simple import Simple
 from otpy.supervisors.strategy import AutoShutdown, Strategy, affected, must_restart, one_of
-from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,8 +45,6 @@ if TYPE_CHECKING:
     from otpy.actors import Caller, Reason
 
 __all__ = ["Supervisor"]
-
-Answer: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,8 @@ class Supervisor(GenServer):
     """A process whose only work is other processes.
 
     Args:
-        children: Child specs, in start order.
-        strategy: `"one_for_one"`, `"one_for_all"` or `"rest_for_one"`.
+        children: Child specs, in start order; for `"simple_one_for_one"` one, the template of all children.
+        strategy: `"one_for_one"`, `"one_for_all"`, `"rest_for_one"` or `"simple_one_for_one"`.
         max_restarts: Restarts tolerated within `max_seconds`; one more, and the supervisor stops all and ends.
         max_seconds: The window in seconds.
         auto_shutdown: `"never"`, `"any_significant"` or `"all_significant"`.
@@ -98,18 +104,36 @@ class Supervisor(GenServer):
         """Check everything; `start_link`, or entering the block, starts it."""
         super().__init__()
         self.strategy = one_of(Strategy, "strategy", strategy)
-        self.auto_shutdown = one_of(AutoShutdown, "auto_shutdown", auto_shutdown)
         self.intensity = Intensity(max_restarts, max_seconds)
-        self.children: list[Child] = []
-        for spec in children:
-            self.children.append(Child(self._checked(spec)))
-        self.gave_up: MaxRestartsReached | None = None
+        self.auto_shutdown = one_of(AutoShutdown, "auto_shutdown", auto_shutdown)
+        self._simple: Simple | None = None
+        self._children: list[Child] = []
+        if self.strategy is Strategy.SIMPLE_ONE_FOR_ONE:
+            template = [self._checked(spec) for spec in children]
+            self._simple = Simple(self, template, self.intensity, self.auto_shutdown)
+        else:
+            for spec in children:
+                if self._find(self._checked(spec).id) is not None:
+                    raise InvalidChildSpec("id", spec.id, "an id no other child of this supervisor has")
+                self._children.append(Child(spec))
+        self._gave_up: MaxRestartsReached | None = None
 
-    def _checked(self, spec: ChildSpec) -> ChildSpec:
+    @property
+    def children(self) -> list[Child]:
+        """The children in start order."""
+        return self._children if self._simple is None else self._simple.children
+
+    @property
+    def gave_up(self) -> MaxRestartsReached | None:
+        """Why the supervisor ended, if it was for a child that had to be restarted too often."""
+        return self._gave_up if self._simple is None else self._simple.gave_up
+
+    def _find(self, id_: object) -> Child | None:
+        return next((child for child in self._children if child.spec.id == id_), None)
+
+    def _checked(self, spec: object) -> ChildSpec:
         if not isinstance(spec, ChildSpec):
             raise InvalidChildSpec("child", spec, "a ChildSpec, as `SomeServer.child_spec(...)` returns")
-        if any(child.spec.id == spec.id for child in self.children):
-            raise InvalidChildSpec("id", spec.id, "an id no other child of this supervisor has")
         if spec.significant and self.auto_shutdown is AutoShutdown.NEVER:
             raise InvalidChildSpec(
                 f"significant of child {spec.id!r}", spec.significant, "False, unless the supervisor has auto_shutdown"
@@ -140,19 +164,19 @@ class Supervisor(GenServer):
 
     async def init(self) -> Stop | None:
         """Start the children in order; if one fails, stop the started ones in reverse and fail."""
-        for child in list(self.children):
+        for child in list(self._children):
             reason = await start_child(child)
             if reason is not None:
                 report_failed_start(self.process, child, reason)
-                await self._stop_children(self.children)
+                await self._stop_children(self._children)
                 return Stop(Shutdown(StartFailed(child.spec.id, reason)))
             if child.ref is None and child.spec.restart is Restart.TEMPORARY:
-                self.children.remove(child)
+                self._children.remove(child)
         return None
 
     async def terminate(self, reason: Reason) -> None:  # noqa: ARG002 - the callback's signature
-        """Stop the children in reverse order."""
-        await self._stop_children(self.children)
+        """Stop the children in reverse order; those of a template all at the same time."""
+        await (self._stop_children(self._children) if self._simple is None else self._simple.stop())
 
     async def _stop_children(self, children: Sequence[Child]) -> None:
         for child in reversed(list(children)):
@@ -162,15 +186,19 @@ class Supervisor(GenServer):
 
     async def handle_info(self, message: Any) -> Any:
         """Act on the end of a child."""
+        if self._simple is not None:
+            return await self._simple.ended(message)
         if not isinstance(message, ExitMessage) or message.process is None:
             return None
-        child = next((child for child in self.children if child.ref == message.process), None)
+        child = next((child for child in self._children if child.ref == message.process), None)
         return None if child is None else await self._child_ended(child, message.reason)
 
     async def handle_cast(self, message: Any) -> Any:
         """Try a failed restart again, unless something else has settled the matter since."""
+        if self._simple is not None and isinstance(message, TryAgain):
+            return await self._simple.again(message)
         if isinstance(message, _TryAgain):
-            if message.child in self.children and message.child.restarting:
+            if message.child in self._children and message.child.restarting:
                 return await self._restart(message.child, "the last restart failed")
             return None
         return super().handle_cast(message)
@@ -181,37 +209,30 @@ class Supervisor(GenServer):
             return await self._restart(child, reason)
         child.ref = None
         if child.spec.restart is Restart.TEMPORARY:
-            self.children.remove(child)
+            self._children.remove(child)
         return self._auto_shutdown(child)
 
     def _auto_shutdown(self, ended: Child) -> Stop | None:
         if self.auto_shutdown is AutoShutdown.NEVER or not ended.spec.significant:
             return None
         if self.auto_shutdown is AutoShutdown.ALL_SIGNIFICANT and any(
-            child.spec.significant and (child.ref is not None or child.restarting) for child in self.children
+            child.spec.significant and (child.ref is not None or child.restarting) for child in self._children
         ):
             return None
         return Stop(SHUTDOWN)
 
     async def _restart(self, child: Child, reason: Reason) -> Stop | None:
         if not self.intensity.add(self.process.loop.time()):
-            return self._give_up(child, reason)
-        child.restarts += 1
-        logger.warning("%s restarts child %r (%s) after %r", self.process, child.spec.id, self.strategy, reason)
-        if telemetry.listening:
-            telemetry.emit(
-                "otpy.supervisor.restart",
-                supervisor=str(self.process),
-                child=child.spec.id,
-                reason=reason,
-                restarts=child.restarts,
-            )
+            self._gave_up = report_giving_up(self.process, child, self.intensity, reason)
+            self._children.remove(child)
+            return Stop(SHUTDOWN)
+        report_restart(self.process, child, self.strategy, reason)
         child.ref, child.restarting = None, False
-        group = affected(self.strategy, self.children, child)
+        group = affected(self.strategy, self._children, child)
         await self._stop_children(group)
         for member in group:
             if member.spec.restart is Restart.TEMPORARY:
-                self.children.remove(member)
+                self._children.remove(member)
                 continue
             failure = await start_child(member)
             if failure is not None:
@@ -221,72 +242,70 @@ class Supervisor(GenServer):
                 break
         return None
 
-    def _give_up(self, child: Child, reason: Reason) -> Stop:
-        self.gave_up = MaxRestartsReached(
-            f"{self.process} (child {child.spec.id!r})", self.intensity.max_restarts, self.intensity.max_seconds
-        )
-        if isinstance(reason, BaseException):
-            self.gave_up.__cause__ = reason
-        logger.error("%s; the last reason was %r", self.gave_up, reason)
-        telemetry.emit(
-            "otpy.supervisor.gave_up",
-            supervisor=str(self.process),
-            child=child.spec.id,
-            reason=reason,
-            max_restarts=self.intensity.max_restarts,
-            max_seconds=self.intensity.max_seconds,
-        )
-        self.children.remove(child)
-        return Stop(SHUTDOWN)
-
     # -- administration --------------------------------------------------------------------------------------------
 
     async def handle_call(self, request: Any, caller: Caller) -> Any:
         """Answer the functions of `SupervisorRef`."""
         match request:
-            case StartChild(spec):
-                return await self._start_child(spec)
+            case StartChild(args, kwargs):
+                return await self._start_child(args, kwargs)
+            case WithChild(action, id_) if self._simple is not None:
+                return await self._simple.administer(action, id_)
             case WithChild(action, id_):
-                child = next((child for child in self.children if child.spec.id == id_), None)
-                return "not_found" if child is None else await self._administer(action, child)
+                return await self._administer(action, self._find(id_))
             case WhichChildren():
-                return [ChildInfo(c.spec.id, c.ref, c.state, c.spec.type, c.restarts) for c in self.children]
+                return self.infos()
             case CountChildren():
-                supervisors = sum(child.spec.type is ChildType.SUPERVISOR for child in self.children)
-                active = sum(child.state == "up" for child in self.children)
-                return Counts(len(self.children), active, supervisors, len(self.children) - supervisors)
+                return self.counts()
             case _:
                 return super().handle_call(request, caller)
 
-    async def _start_child(self, spec: ChildSpec) -> Answer:
-        known = next((child for child in self.children if child.spec.id == spec.id), None)
-        if known is not None:
-            return "already_present" if known.ref is None else ("already_started", known.ref)
+    def infos(self) -> list[ChildInfo]:
+        """Say what `which_children` says."""
+        if self._simple is not None:
+            return self._simple.infos()
+        return [ChildInfo(c.spec.id, c.ref, c.state, c.spec.type, c.restarts) for c in self._children]
+
+    def counts(self) -> Counts:
+        """Say what `count_children` says."""
+        if self._simple is not None:
+            return self._simple.counts()
+        supervisors = sum(child.spec.type is ChildType.SUPERVISOR for child in self._children)
+        active = sum(child.state == "up" for child in self._children)
+        return Counts(len(self._children), active, supervisors, len(self._children) - supervisors)
+
+    async def _start_child(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
+        if self._simple is not None:
+            return await self._simple.start_more(args, kwargs)
         try:
-            child = Child(self._checked(spec))
+            spec = self._checked(args[0] if len(args) == 1 and not kwargs else (*args, *kwargs.items()))
         except InvalidChildSpec as error:
             return ("invalid", error)
+        known = self._find(spec.id)
+        if known is not None:
+            return ("already_present", spec.id) if known.ref is None else ("already_started", spec.id, known.ref)
+        child = Child(spec)
         reason = await start_child(child)
         if reason is not None:
-            return ("failed", reason)
+            return ("failed", spec.id, reason)
         if child.ref is not None or spec.restart is not Restart.TEMPORARY:
-            self.children.append(child)
+            self._children.append(child)
         return ("ok", child.ref)
 
-    async def _administer(self, action: str, child: Child) -> Answer:
+    async def _administer(self, action: str, child: Child | None) -> Answer:
+        if child is None:
+            return "not_found"
         if action == "get_childspec":
             return ("ok", child.spec)
         if action == "terminate":
             await shut_down(self.process, child)
             if child.spec.restart is Restart.TEMPORARY:
-                self.children.remove(child)
+                self._children.remove(child)
             return ("ok", None)
-        if child.restarting:
-            return "restarting"
-        if child.ref is not None:
-            return "running"
+        if child.restarting or child.ref is not None:
+            return "restarting" if child.restarting else "running"
         if action == "delete":
-            self.children.remove(child)
+            self._children.remove(child)
             return ("ok", None)
         reason = await start_child(child)
-        return ("ok", child.ref) if reason is None else ("failed", reason)
+        return ("ok", child.ref) if reason is None else ("failed", child.spec.id, reason)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from otpy.actors import KILL, FirstLine, GenServer, OsPid, Port, PortExited, PortLine
+from otpy.actors import KILL, FirstLine, GenServer, NoReply, OsPid, Port, PortExited, PortLine
+from otpy.actors import port as port_module
+from otpy.actors.port import SendLine
 from otpy.errors import StartFailed
 from otpy.supervisors import Supervisor
 
@@ -35,7 +37,7 @@ def alive(pid):
     try:  # a zombie that nobody has waited for yet is as dead as can be
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
-        return True
+        return not Path("/proc/self").exists()  # where there is one, it has gone in between
 
 
 def test_it_starts_when_the_first_line_is_there_and_stops_with_the_port():
@@ -149,28 +151,264 @@ def test_what_does_not_come_up_is_a_failed_start(command, arguments, message):
     run(main)
 
 
-def test_a_program_that_reads_its_input_leaves_when_python_is_killed():
-    parent = subprocess.Popen(
-        python("""
-            import asyncio, sys
-            from otpy.actors import OsPid, Port
+def gone(*pids):
+    """Wait until the system has no such processes."""
+    deadline = time.monotonic() + 10
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        os.sched_yield()
+    return not any(map(alive, pids))
 
-            async def main():
-                port = await Port.start([sys.executable, "-c", "print('up', flush=True); input()"], first_line=True)
-                print(await port.call(OsPid()), flush=True)
-                await asyncio.sleep(60)
 
-            asyncio.run(main())
-        """),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with parent:
-        pid = int(parent.stdout.readline())
-        assert alive(pid)
+STUBBORN = """
+    import os, signal, subprocess, sys, time
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # it inherits what is ignored
+    print(os.getpid(), child.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def owner_of(command, then="await asyncio.sleep(600)"):
+    """A Python process that owns a port and prints its first line."""
+    return python(f"""
+        import asyncio
+        from otpy.actors import FirstLine, Port
+
+        async def main():
+            port = await Port.start({command!r}, first_line=True)
+            print(await port.call(FirstLine()), flush=True)
+            {then}
+
+        asyncio.run(main())
+    """)
+
+
+def test_a_program_that_ignores_everything_is_killed_with_python_and_its_children_too():
+    with subprocess.Popen(owner_of(python(STUBBORN)), stdout=subprocess.PIPE, text=True) as parent:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert all(map(alive, pids))
+        parent.kill()
+        assert parent.wait() == -9
+        assert gone(*pids), "the program outlived the Python process"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own tie")
+def test_the_kernel_kills_it_even_if_somebody_has_killed_the_watcher():
+    then = "print(port.process.actor._watcher, flush=True); await asyncio.sleep(600)"
+    with subprocess.Popen(owner_of(python(STUBBORN), then), stdout=subprocess.PIPE, text=True) as parent:
+        program, child = (int(pid) for pid in parent.stdout.readline().split())
+        watcher = int(parent.stdout.readline())
+        os.kill(watcher, signal.SIGKILL)
+        assert gone(watcher)
         parent.kill()
         parent.wait()
-    deadline = time.monotonic() + 10
-    while alive(pid) and time.monotonic() < deadline:
-        os.sched_yield()
-    assert not alive(pid), "the program outlived the Python process"
+        assert gone(program), "the program outlived the Python process"
+        os.kill(child, signal.SIGKILL)  # which nobody was left to see to
+
+
+def test_the_watcher_kills_it_where_the_kernel_does_not():
+    life, hold = os.pipe()
+    status, told = os.pipe()
+    leash = Path(port_module.__file__).with_name("leash.py")
+    code = f"import runpy, sys; sys.platform = 'elsewhere'; runpy.run_path({str(leash)!r}, run_name='__main__')"
+    command = [sys.executable, "-I", "-S", "-c", code, *map(str, (os.getpid(), life, told)), "", *python(STUBBORN)]
+    program = subprocess.Popen(command, pass_fds=(life, told), start_new_session=True, stdout=subprocess.PIPE)
+    with program, os.fdopen(status, "rb") as said:
+        os.close(life)
+        os.close(told)
+        watcher = int(said.read())
+        pids = [int(pid) for pid in program.stdout.readline().split()]
+        assert all(map(alive, (watcher, *pids)))
+        os.close(hold)
+        assert program.wait() == -signal.SIGKILL
+        assert gone(watcher, *pids)
+
+
+def test_the_watcher_leaves_with_an_orderly_end():
+    async def main():
+        port = await Port.start(WAITS, first_line=True)
+        watcher = port.process.actor._watcher
+        assert alive(watcher)
+        await port.stop()
+        return watcher
+
+    assert gone(run(main))
+
+
+def test_a_parent_that_is_gone_before_the_program_begins_is_noticed():
+    status, told = os.pipe()
+    life, hold = os.pipe()
+    leash = str(Path(port_module.__file__).with_name("leash.py"))
+    nobody = str(2**22 + 1)
+    command = [sys.executable, "-I", "-S", leash, nobody, str(life), str(told), "", "/bin/echo", "began"]
+    done = subprocess.run(command, pass_fds=(life, told), capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    for descriptor in (status, told, life, hold):
+        os.close(descriptor)
+
+
+# -- the program is what was asked for --------------------------------------------------------------------------------
+
+
+def shows(code, **options):
+    async def main():
+        lines = await Lines.start()
+        port = await Port.start(python(code), owner=lines, **options)
+        reason = await port.join(10)
+        return (await lines.call("lines"))[0], reason.status
+
+    return run(main)
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [("sys.exit(7)", 7), ("os.kill(os.getpid(), signal.SIGSEGV)", -11), ("os.kill(os.getpid(), signal.SIGTERM)", -15)],
+)
+def test_its_status_and_its_signals_are_its_own(end, status):
+    assert shows(f"import os, signal, sys; print('up', flush=True); {end}") == ("up", status)
+
+
+@pytest.mark.parametrize("locale", [{}, {"LC_CTYPE": "C"}, {"LC_ALL": "C"}, {"LC_CTYPE": "C.UTF-8"}])
+def test_its_environment_is_what_was_asked_for(locale):
+    env = {"PATH": os.environ["PATH"], "EMPTY": "", "WORD": "wört", **locale}
+
+    async def main():
+        lines = await Lines.start()
+        port = await Port.start(["/usr/bin/env"], env=env, owner=lines)
+        await port.join(10)
+        return dict(line.split("=", 1) for line in await lines.call("lines"))
+
+    assert run(main) == env
+
+
+def test_it_inherits_no_file_and_no_ignored_signal():
+    code = """
+        import os, signal
+        files = [n for n in range(3, 256) if os.path.exists(f"/proc/self/fd/{n}") and os.get_inheritable(n)]
+        ignored = int(next(line for line in open("/proc/self/status") if line.startswith("SigIgn")).split()[1], 16)
+        print(files, [n for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD) if ignored >> (n - 1) & 1])
+    """
+    if sys.platform == "linux":
+        assert shows(code)[0] == "[] []"
+
+
+def test_sigpipe_is_not_ignored():
+    async def main():
+        lines = await Lines.start()
+        port = await Port.start(["/bin/sh", "-c", "sh -c 'kill -PIPE $$; echo ignored'; echo $?"], owner=lines)
+        await port.join(10)
+        return await lines.call("lines")
+
+    assert run(main) == [str(128 + signal.SIGPIPE)]
+
+
+def test_what_it_leaves_behind_is_ended_with_it():
+    async def main():
+        code = "import subprocess as s; print(s.Popen(['/bin/sleep', '600']).pid)"  # it holds the pipes open, too
+        port = await Port.start(python(code), first_line=True)
+        assert (await port.join(10)).status == 0
+        return int(port.process.actor.first)
+
+    assert gone(run(main))
+
+
+def test_a_stop_ends_its_children_with_it():
+    async def main():
+        port = await Port.start(python(STUBBORN), first_line=True, grace=0.05)
+        pids = [int(pid) for pid in (await port.call(FirstLine())).split()]
+        await port.stop()
+        return pids
+
+    assert gone(*run(main))
+
+
+# -- lines ------------------------------------------------------------------------------------------------------------
+
+ECHO = python("import sys\nfor line in sys.stdin: print(line, end='', flush=True)")
+
+
+class Lines(GenServer):
+    def init(self, expected=None):
+        self.lines, self.expected, self.waiting = [], expected, None
+
+    def handle_info(self, message):
+        self.lines.append(message.line if message.complete else (message.line,))
+        if self.waiting is not None and len(self.lines) == self.expected:
+            self.waiting.reply(self.lines)
+
+    def handle_call(self, request, caller):
+        if self.expected is None or len(self.lines) == self.expected:
+            return self.lines
+        self.waiting = caller
+        return NoReply()
+
+
+def test_lines_can_be_sent_and_come_in_order():
+    async def main():
+        lines = await Lines.start(3)
+        port = await Port.start(ECHO, owner=lines)
+        for line in ("one", "", "drei: ß"):
+            await port.call(SendLine(line))
+        assert await lines.call("lines") == ["one", "", "drei: ß"]
+        await port.stop()
+
+    run(main)
+
+
+def test_a_line_larger_than_the_pipe_waits_for_the_program_without_holding_up_the_loop():
+    line = "x" * 1_000_000
+
+    async def main():
+        lines = await Lines.start(2)
+        port = await Port.start(ECHO, owner=lines)
+        sent = port.call(SendLine(line), None)
+        await asyncio.gather(sent, port.call(SendLine("after"), None))
+        assert await lines.call("lines") == [line, "after"]
+        await port.stop()
+
+    run(main)
+
+
+@pytest.mark.parametrize("line", ["two\nlines", "x" * 100])
+def test_what_is_no_line_of_the_length_allowed_is_refused_and_the_port_lives(line):
+    async def main():
+        port = await Port.start(ECHO, max_line=100)
+        with pytest.raises(ValueError, match="at most 100 bytes"):
+            await port.call(SendLine(line))
+        await port.call(SendLine("x" * 99))
+        await port.stop()
+
+    run(main)
+
+
+def test_a_line_nobody_reads_fails_when_the_program_ends():
+    async def main():
+        port = await Port.start(python("import time; print('up', flush=True); time.sleep(600)"), first_line=True)
+        sent = port.call(SendLine("x" * 1_000_000), None)
+        os.kill(await port.call(OsPid()), signal.SIGKILL)
+        with pytest.raises(BrokenPipeError):
+            await sent
+        await port.join(10)
+
+    run(main)
+
+
+def test_output_without_an_end_comes_in_pieces_and_no_letter_is_cut():
+    async def main():
+        lines = await Lines.start()
+        code = "import sys; sys.stdout.buffer.write('ääääää\\nok\\nlast'.encode())"
+        port = await Port.start(python(code), owner=lines, max_line=5)
+        await port.join(10)
+        return await lines.call("lines")
+
+    assert run(main) == [("ää",), ("äää",), "ä", "ok", "last"]
+
+
+def test_the_last_words_are_bounded_too():
+    async def main():
+        code = "import sys; sys.stderr.write('x' * 1000); sys.exit(3)"
+        port = await Port.start(python(code), max_line=10)
+        return await port.join(10)
+
+    assert run(main).output == "\n".join(["x" * 10] * 5)

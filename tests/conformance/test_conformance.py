@@ -38,10 +38,7 @@ ALL = scenarios()
 @pytest.mark.skipif(not ALL, reason=f"no corpus at {CORPUS}; OTPY_CONFORMANCE_CORPUS names one")
 @pytest.mark.parametrize("scenario", [s for s in ALL if s["kind"] == "supervisor"], ids=lambda scenario: scenario["id"])
 def test_supervisors(scenario):
-    if "simple_one_for_one" in scenario["features"]:
-        pytest.skip("simple_one_for_one is not in otpy yet; DynamicSupervisor takes its place")
     logging.getLogger("otpy").disabled = True
-
     replay(trees.Runner(scenario), scenario)
 
 

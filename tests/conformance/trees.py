@@ -12,11 +12,14 @@ from otpy.actors import (
     ExitMessage,
     GenServer,
     Ignore,
+    Names,
     NoReply,
     Stop,
     link,
     monitor,
+    names_context,
 )
+from otpy.actors import sys as otp_sys
 from otpy.errors import (
     ActorDown,
     ActorError,
@@ -28,9 +31,32 @@ from otpy.errors import (
     StartFailed,
     SupervisionError,
 )
-from otpy.supervisors import DynamicSupervisor, Supervisor
+from otpy.supervisors import DynamicSupervisor, Supervisor, SupervisorRef
+from otpy.supervisors.strategy import SIMPLE_ONE_FOR_ONE
 
 SHUTDOWNS = {"brutal_kill": BRUTAL_KILL, "infinity": INFINITY}
+
+
+class TreeWorld(World):
+    """Knows the values that only supervisors make."""
+
+    def value(self, reason):
+        match reason:
+            case AlreadyRegistered():
+                return {"already_started": self.name(getattr(reason.owner, "process", reason.owner))}
+            case InvalidChildSpec():
+                return refusal(reason)
+        return super().value(reason)
+
+
+class Stillborn(GenServer):
+    """A supervisor with a wrong spec: OTP looks at it in the supervisor's init, otpy before it starts anything."""
+
+    ref_class = SupervisorRef
+
+    def init(self, world, path, reason):
+        world.entered(self.process, path)
+        return Stop(reason)
 
 
 class Outsider(GenServer):
@@ -115,37 +141,61 @@ class Runner:
 
     def __init__(self, scenario):
         self.scenario = scenario
-        self.world = World()
-        self.nodes = {}
+        self.world = TreeWorld()
+        self.flags = {}  # path of a supervisor -> its flags
 
     # -- the tree --------------------------------------------------------------------------------------------------
 
-    def spec(self, node, path):
-        fields = {"id": node.get("id")}
-        for key in ("restart", "type", "significant"):
-            if key in node:
-                fields[key] = node[key]
+    def spec(self, node, path, supervisor):
+        """The child spec of a node; `supervisor` is the flags of the supervisor it is for."""
+        if not isinstance(node, dict):
+            return node
+        fields = {"id": node.get("id"), "start": self.starter(node, path)}
+        # Elixir's DynamicSupervisor does not look at `significant`
+        known = ("restart", "type") if strategy_of(supervisor) == "dynamic" else ("restart", "type", "significant")
+        fields |= {key: node[key] for key in known if key in node}
         if "shutdown" in node:
             shutdown = node["shutdown"]
-            known = SHUTDOWNS.get(shutdown) if isinstance(shutdown, str) else None
-            fields["shutdown"] = known or (
-                shutdown / 1000 if isinstance(shutdown, (int, float)) and shutdown >= 0 else shutdown
-            )
-        return ChildSpec(start=lambda: self.start_node(node, path), **fields)
+            if isinstance(shutdown, str):
+                shutdown = SHUTDOWNS.get(shutdown, shutdown)
+            elif not isinstance(shutdown, bool) and isinstance(shutdown, (int, float)) and shutdown >= 0:
+                shutdown /= 1000
+            fields["shutdown"] = shutdown
+        try:
+            return ChildSpec(**{key: value for key, value in fields.items() if key not in node.get("omit", ())})
+        except TypeError as error:  # a required argument is missing
+            missing = "id" if "'id'" in str(error) else "start"
+            raise InvalidChildSpec("missing", f"missing_{missing}", "a value") from None
+        except InvalidChildSpec as error:
+            never = supervisor.get("auto_shutdown", "never") == "never"
+            if never and error.field.startswith("significant") and error.value is True:
+                # a permanent significant child under `never` is wrong twice, and OTP looks at the other one first
+                error.allowed = "False, unless the supervisor has auto_shutdown"
+            raise
+
+    def starter(self, node, path):
+        if not node.get("template"):
+            return lambda: self.start_node(node, path)
+
+        def start(slot, worker):
+            return self.start_node({**node, "worker": {**node.get("worker", {}), **worker}}, f"{path}/{slot}")
+
+        return start
 
     async def start_node(self, node, path):
         try:
             return await self.start_process(node, path)
         except InvalidChildSpec as error:
-            if path == "root":
-                raise
-            raise StartFailed(path, self.refused(path, error)) from None
+            return await Stillborn.start(self.world, path, refusal(error))
 
     async def start_process(self, node, path):
         if "flags" not in node:
             name = node.get("worker", {}).get("register")
             return await Worker.start_link(self.world, path, node.get("worker", {}), name=name)
         flags, world, runner = node["flags"], self.world, self
+        self.flags[path] = flags
+        if not isinstance(flags, dict):
+            raise InvalidChildSpec("flags", flags, "keyword arguments: nothing else can be written in Python")
         init = node.get("init", "ok")
         options = {
             "strategy": flags.get("strategy", "one_for_one"),
@@ -171,33 +221,37 @@ class Runner:
             class Dynamic(DynamicSupervisor):
                 def init(self):
                     world.entered(self.process, path)
-                    self.node, self.path, self.slots = node, path, {}
                     early = outcome()
                     if early is not None:
                         return early
-                    return super().init(max_children=flags.get("max_children"), max_restarts=options["max_restarts"],
-                                        max_seconds=options["max_seconds"])  # fmt: skip
+                    limits = {key: options[key] for key in ("max_restarts", "max_seconds")}
+                    if flags.get("max_children", "infinity") != "infinity":
+                        limits["max_children"] = flags["max_children"]
+                    return super().init(**limits)
 
             return await Dynamic.start_link()
 
         class Tree(Supervisor):
             async def init(self):
                 world.entered(self.process, path)
-                self.node, self.path = node, path
                 early = outcome()
                 if early is not None:
                     return early
                 return await super().init()
 
-        specs = [runner.spec(child, f"{path}/{child['id']}") if isinstance(child, dict) else child
-                 for child in node.get("children", [])]  # fmt: skip
-        return await Tree.start_link(specs, **options)
+        def specs():  # one after the other, after the flags: what is wrong first is what is refused
+            for child in node.get("children", []):
+                template = isinstance(child, dict) and child.get("template")
+                yield runner.spec(child, path if template else f"{path}/{named(child)}", flags)
+
+        return await Tree.start_link(specs(), **options)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
     async def run(self):
         """Yield each expected step result with what otpy did."""
         world = self.world
+        names_context.set(Names())  # of this scenario: a name of the one before it is free again
         outsiders = {name: await Outsider.start(world) for name in ("parent", "external", "client", "observer")}
         self.outsiders = outsiders
         for name, ref in outsiders.items():
@@ -228,46 +282,33 @@ class Runner:
     async def started(self, node):
         try:
             ref = await self.start_node(node, "root")
-        except InvalidChildSpec as error:
-            return {"error": self.refused("root", error)}
         except StartFailed as failed:
             if failed.reason == "ignore":
                 return "ignore"
             return {"error": self.world.value(failed.reason)}
         return {"ok": self.world.name(ref.process)}
 
-    def refused(self, path, error):
-        """OTP enters the supervisor's init before it looks at the specs; otpy looks before it starts anything."""
-        n = self.world.counts[path] = self.world.counts.get(path, 0) + 1
-        self.world.log("init", path, n)
-        value = refusal(error)
-        self.world.failed_starts.append([path, n, value])
-        return value
-
     def tree(self):
         found = {}
         for process in list(self.world.instances.values()):
-            actor = process.actor
-            if not process.alive or not hasattr(actor, "children"):
+            if not process.alive or not hasattr(process.actor, "children"):
                 continue
-            path, n = self.world.paths[process]
+            actor, (path, n) = process.actor, self.world.paths[process]
             children = [self.child(actor, child) for child in actor.children]
-            if isinstance(actor, DynamicSupervisor):
-                children.sort(key=lambda child: str(child[0]))
-            counts = [len(actor.children), sum(state == "alive" for _, state, _ in children),
-                      sum(child.spec.type == "supervisor" for child in actor.children)]  # fmt: skip
-            found[path] = {"n": n, "children": children, "counts": [*counts, counts[0] - counts[2]]}
+            if without_ids(actor):
+                children.sort(key=by_slot)
+            counts = actor.counts()
+            found[path] = {"n": n, "children": children,
+                           "counts": [counts.specs, counts.active, counts.supervisors, counts.workers]}  # fmt: skip
         return found
 
     def child(self, actor, child):
-        id_ = child.spec.id
-        if isinstance(actor, DynamicSupervisor):
-            id_ = None if child.restarting else id_
         if child.restarting:
-            return [id_, "restarting", None]
+            return [None if without_ids(actor) else child.spec.id, "restarting", None]
         if child.ref is None:
-            return [id_, "undefined", None]
-        _path, n = self.world.paths[child.ref.process]
+            return [child.spec.id, "undefined", None]
+        path, n = self.world.paths[child.ref.process]
+        id_ = path.rpartition("/")[2] if without_ids(actor) else child.spec.id
         return [id_, "alive" if child.ref.is_alive() else "dead", n]
 
     # -- operations ------------------------------------------------------------------------------------------------
@@ -279,15 +320,14 @@ class Runner:
         self.world.find(step["path"]).signal(self.outsiders["external"].process, self.world.reason(step["reason"]))
 
     async def op_exit_many(self, step):
-        supervisor = self.world.find(step["sup"])
-        supervisor.ready = False  # suspended: its mailbox is not read
+        supervisor = self.world.find(step["sup"]).ref
+        await otp_sys.suspend(supervisor)
         for target in step["targets"]:
             process = self.world.find(target["path"])
             process.signal(self.outsiders["external"].process, self.world.reason(target["reason"]))
             while process.alive:
                 await asyncio.sleep(0.001)
-        supervisor.ready = True
-        supervisor._schedule()
+        await otp_sys.resume(supervisor)
 
     async def op_parent_exit(self, step):
         self.world.find("root").signal(self.outsiders["parent"].process, self.world.reason(step["reason"]))
@@ -373,7 +413,7 @@ class Runner:
         try:
             return await self.by_client(lambda: function(self.world.find(step["sup"]).ref))
         except StartFailed as failed:
-            return {"error": self.value_of_failed(failed)}
+            return {"error": self.world.value(failed.reason)}
         except AlreadyRegistered as error:
             owner = error.owner
             if isinstance(owner, str):
@@ -386,28 +426,28 @@ class Runner:
         except InvalidChildSpec as error:
             return {"error": invalid(error)}
         except SupervisionError as error:
-            return {"error": str(error).rpartition(" ")[2]}
+            refused = "simple_one_for_one" if "simple_one_for_one" in str(error) else str(error).rpartition(" ")[2]
+            return {"error": refused}
         except ActorDown as down:
             return {"exit": self.world.value(down.reason)}
 
-    def value_of_failed(self, failed):
-        if isinstance(failed.reason, AlreadyRegistered):
-            return {"already_started": self.world.name(failed.reason.owner)}
-        return self.world.value(failed.reason)
-
     async def op_start_child(self, step):
-        node = dict(step.get("child") or {})
-        if "id" in node.get("omit", ()):
-            return {"error": "missing_id"}  # in otpy that is no call at all: `id` is a required argument
-        actor = self.world.find(step["sup"]).actor
-        id_ = step.get("slot", node.get("id"))
-        path = f"{actor.path}/{id_}"
+        path, _ = self.world.paths[self.world.find(step["sup"])]
+        flags, slot, node = self.flags[path], step.get("slot"), step.get("child")
 
         async def start(ref):
-            spec = self.spec({**node, "id": id_}, path)
-            started = await ref.start_child(spec)
+            if node is None:
+                started = await ref.start_child(slot, step.get("worker", {}))
+            else:
+                child = {**node, "id": slot} if slot is not None else node
+                try:
+                    spec = self.spec(child, f"{path}/{named(child)}", flags)
+                except InvalidChildSpec:
+                    await ref.settled()  # in OTP it is the supervisor that refuses, if it lives
+                    raise
+                started = await ref.start_child(spec)
             if started is None:
-                return "ignore" if isinstance(actor, DynamicSupervisor) else {"ok": None}
+                return "ignore" if strategy_of(flags) == "dynamic" else {"ok": None}
             return {"ok": self.world.name(started.process)}
 
         return await self.asked(step, start)
@@ -415,9 +455,10 @@ class Runner:
     def named(self, step):
         if "id" in step:
             return step["id"]
-        actor = self.world.find(step["sup"]).actor
-        path = step.get("pid_of") or f"{actor.path}/{step['slot']}"
-        return self.world.find(path).ref
+        if "pid_of" in step:
+            return self.world.find(step["pid_of"]).ref
+        path, _ = self.world.paths[self.world.find(step["sup"])]
+        return self.world.find(f"{path}/{step['slot']}").ref
 
     async def op_terminate_child(self, step):
         async def terminate(ref):
@@ -452,11 +493,11 @@ class Runner:
                 if info.ref is not None and not info.ref.is_alive():
                     state = "dead"
                 n = None if info.ref is None else self.world.paths[info.ref.process][1]
-                slot = info.id if info.id is not None else (
-                    self.world.paths[info.ref.process][0].rpartition("/")[2] if info.ref else None)  # fmt: skip
-                rows.append([slot, state, n, info.type.value])
-            dynamic = isinstance(ref.process.actor, DynamicSupervisor)
-            return {"ok": sorted(rows, key=lambda row: str(row[0])) if dynamic else rows[::-1]}
+                id_ = info.id
+                if id_ is None and info.ref is not None:
+                    id_ = self.world.paths[info.ref.process][0].rpartition("/")[2]
+                rows.append([id_, state, n, info.type.value])
+            return {"ok": sorted(rows, key=by_slot) if without_ids(ref.process.actor) else rows[::-1]}
 
         return await self.asked(step, which)
 
@@ -479,8 +520,28 @@ class Runner:
         return await self.asked(step, get)
 
 
+def strategy_of(flags):
+    return flags.get("strategy", "one_for_one") if isinstance(flags, dict) else None
+
+
+def named(node):
+    """The last part of a node's path."""
+    return node.get("id") if isinstance(node, dict) else node
+
+
+def without_ids(actor):
+    """Whether the children of a supervisor are known by their slots."""
+    return isinstance(actor, DynamicSupervisor) or actor.strategy is SIMPLE_ONE_FOR_ONE
+
+
+def by_slot(row):
+    slot, _, n, *_ = row
+    return (slot is not None, slot or "", n or 0)
+
+
 FLAGS = {"strategy": "invalid_strategy", "max_restarts": "invalid_intensity", "max_seconds": "invalid_period",
-         "auto_shutdown": "invalid_auto_shutdown"}  # fmt: skip
+         "auto_shutdown": "invalid_auto_shutdown", "max_children": "invalid_max_children",
+         "flags": "invalid_type"}  # fmt: skip
 FIELDS = {"restart": "invalid_restart_type", "shutdown": "invalid_shutdown", "type": "invalid_child_type",
           "significant": "invalid_significant", "child": "invalid_child_spec"}  # fmt: skip
 
@@ -489,12 +550,16 @@ def refusal(error):
     """What a supervisor that cannot be started says."""
     if error.field in FLAGS:
         return {"supervisor_data": {FLAGS[error.field]: error.value}}
+    if error.field == "children":
+        return "bad_start_spec"
     return {"start_spec": invalid(error)}
 
 
 def invalid(error):
     """A refused spec as OTP words it."""
     field = error.field.partition(" ")[0]
+    if field == "missing":
+        return error.value
     if field == "significant" and error.value is True:
         combined = {"restart": "permanent"} if "permanent" in error.allowed else {"auto_shutdown": "never"}
         return {"bad_combination": [combined, {"significant": True}]}

@@ -1,67 +1,23 @@
-"""The program that serves a local model: it says where it is, answers by the schema, and never outlives its parent."""
+"""The program that serves a local model: it says where it is, and answers by the schema."""
 
 import concurrent.futures
 import json
-import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
 
 from otpy.clients import local_server, models
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's; elsewhere the pipe does it")
 runtime = pytest.mark.skipif(not models.runtime_installed(), reason="no xllamacpp: pip install -e '.[local]'")
-
-# A server without a model: what it does about its parent is the same.
-IDLE = """
-import sys, threading
-from otpy.clients.local_server import _die_with_parent
-_die_with_parent(int(sys.argv[1]))
-print("up", flush=True)
-threading.Event().wait()
-"""
-# A parent that lets its child have its own standard input and output, and waits to be killed.
-PARENT = f"""
-import os, subprocess, sys, threading
-subprocess.Popen([sys.executable, "-c", {IDLE!r}, str(os.getpid())], start_new_session=True)
-threading.Event().wait()
-"""
 
 
 def started(*command):
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-
-# -- it does not outlive its parent ----------------------------------------------------------------------------------
-
-
-def test_it_leaves_when_its_standard_input_closes():
-    with started(sys.executable, "-c", IDLE, str(os.getpid())) as process:
-        assert process.stdout.readline() == b"up\n"
-        process.stdin.close()
-        assert process.wait(10) == 0
-
-
-@linux
-def test_it_dies_with_a_parent_killed_by_9_while_its_standard_input_stays_open():
-    with started(sys.executable, "-c", PARENT) as parent:
-        assert parent.stdout.readline() == b"up\n"
-        parent.kill()
-        assert parent.stdout.read() == b""  # the child holds the other end: the pipe ends when the child does
-
-
-@linux
-def test_one_whose_parent_died_before_it_looked_leaves_without_loading_anything():
-    command = local_server.command("/nowhere/weights.gguf", context=64, parallel=1)
-    with started(sys.executable, "-c", "") as gone:
-        gone.wait(10)
-    command[command.index("--parent") + 1] = str(gone.pid)
-    with started(*command) as process:
-        assert process.stdout.read() == b""
-        assert process.wait(10) == 0
 
 
 # -- what it cannot serve --------------------------------------------------------------------------------------------
@@ -149,6 +105,36 @@ def test_sigterm_ends_it_at_once(serve, when):
     else:
         process.send_signal(signal.SIGTERM)
         assert process.wait(3) == -signal.SIGTERM
+
+
+OWNER = """
+import asyncio
+from otpy.actors import FirstLine, Port
+from otpy.clients import models
+
+async def main():
+    port = await Port.start(models.server_command("smollm2-135m", parallel=1), first_line=True)
+    print(await port.call(FirstLine()), flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.local_model
+def test_it_is_gone_when_the_python_process_that_owns_its_port_is_killed():
+    with started(sys.executable, "-c", OWNER) as owner:
+        url = url_of(owner)
+        assert ask(url, "oak")
+        owner.kill()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", int(url.split(":")[2].partition("/")[0]))).close()
+        except ConnectionRefusedError:
+            break
+    else:
+        pytest.fail("the server outlived the Python process")
 
 
 @pytest.mark.local_model
