@@ -267,14 +267,18 @@ class CircuitOpen(ClientError):
     Args:
         client: The client and model.
         until: Seconds until a trial request is let through.
+        last: The failure that opened it, if it is known.
     """
 
     retryable = True
 
-    def __init__(self, client: str, until: float) -> None:
+    def __init__(self, client: str, until: float, last: BaseException | None = None) -> None:
         """Keep the client and the time left."""
-        self.client, self.until = client, until
-        super().__init__(f"{client}: circuit open after repeated failures; a trial is let through in {until:.1f} s")
+        self.client, self.until, self.last = client, until, last
+        why = "" if last is None else f", the last: {last}"
+        super().__init__(
+            f"{client}: circuit open after repeated failures{why}; a trial is let through in {until:.1f} s"
+        )
 
 
 class BudgetExceeded(ClientError):

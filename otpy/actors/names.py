@@ -94,6 +94,11 @@ class Names:
             if not waiter.done():
                 waiter.set_result(None)
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody will take a name here any more."""
+        return self._closed
+
     def close(self) -> None:
         """Say that nobody will take a name here any more, which ends all waiting."""
         self._closed = True

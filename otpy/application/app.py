@@ -219,7 +219,10 @@ class Application:
         """
         if self.on_loop():
             coroutine.close()
-            raise ProgramError("this would wait for itself: here, `await program.acall(...)` instead of `program(...)`")
+            raise ProgramError(
+                "this would wait for itself: on an event loop use the asynchronous form, `await program.acall(...)`,"
+                " `evaluate.acall`, `teleprompter.acompile`, `app.achange`, `app.aclient_status`, `app.acache_stats`"
+            )
         if self._root is None or not self._root.is_alive():
             coroutine.close()
             raise NoApplication(f"application {self.name!r} is not running; use it inside its `with` block")
@@ -277,11 +280,19 @@ class Application:
 
     def client_status(self, client: str = "default") -> dict[str, Any]:
         """Return a client's counters: requests, in flight, waiting, retries, breaker state."""
-        return self.run(self._call(("client", client), ClientStatus()))
+        return self.run(self.aclient_status(client))
+
+    async def aclient_status(self, client: str = "default") -> dict[str, Any]:
+        """Return a client's counters, as `client_status` does, in async code."""
+        return await self._call(("client", client), ClientStatus())  # type: ignore[no-any-return]
 
     def cache_stats(self) -> dict[str, Any]:
         """Return the cache's counts and sizes."""
-        return self.run(self._call("cache", CacheStats()))
+        return self.run(self.acache_stats())
+
+    async def acache_stats(self) -> dict[str, Any]:
+        """Return the cache's counts and sizes, in async code."""
+        return await self._call("cache", CacheStats())  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         """Name it and say whether it runs."""

@@ -58,6 +58,15 @@ LMOption = Annotated[
     typer.Option("--lm", help="provider/model, such as local/smollm2-135m; default: what otpy.toml or OTPY_… say."),
 ]
 BaseURLOption = Annotated[str | None, typer.Option("--base-url", help="Where an OpenAI-compatible server listens.")]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature",
+        min=0.0,
+        metavar="T",
+        help="Sampling temperature; default: the provider's own, 0 for a local model.",
+    ),
+]
 ConcurrencyOption = Annotated[
     int | None, typer.Option("--max-concurrency", parser=count, metavar="N", help="Rows in flight at once.")
 ]
@@ -143,6 +152,7 @@ def evaluate(
     metric: MetricOption,
     lm: LMOption = None,
     base_url: BaseURLOption = None,
+    temperature: TemperatureOption = None,
     max_concurrency: ConcurrencyOption = None,
     limit: LimitOption = None,
     inputs: InputsOption = None,
@@ -157,7 +167,7 @@ def evaluate(
     from otpy.cli.measuring import Job, run_eval
     from otpy.cli.screen import Screen
 
-    job = Job(program, data, metric, lm, base_url, max_concurrency, limit, inputs, load)
+    job = Job(program, data, metric, lm, base_url, temperature, max_concurrency, limit, inputs, load)
     run_eval(Screen(as_json=as_json), job, out)
 
 
@@ -175,16 +185,29 @@ def optimize(
     metric: MetricOption,
     lm: LMOption = None,
     base_url: BaseURLOption = None,
+    temperature: TemperatureOption = None,
     max_concurrency: ConcurrencyOption = None,
     limit: LimitOption = None,
     inputs: InputsOption = None,
     load: LoadOption = None,
     optimizer: Annotated[Optimizer, typer.Option("--optimizer", help="How demos are found.")] = Optimizer.bootstrap,
     max_demos: Annotated[
-        int, typer.Option("--max-demos", parser=count, metavar="N", help="At most so many demos.")
+        int,
+        typer.Option(
+            "--max-demos",
+            parser=count,
+            metavar="N",
+            help="At most so many demos; with bootstrap, a quarter of them its own.",
+        ),
     ] = 16,
     seed: Annotated[
-        int, typer.Option("--seed", parser=whole, metavar="N", help="The same seed, the same program.")
+        int,
+        typer.Option(
+            "--seed",
+            parser=whole,
+            metavar="N",
+            help="Decides every choice; where the model answers alike, the program is the same.",
+        ),
     ] = 0,
     dev: Annotated[str | None, typer.Option("--dev", help="Rows to measure on, before and after.")] = None,
     out: Annotated[Path, typer.Option("--out", help="Where the better program goes.")] = Path("program.json"),
@@ -197,7 +220,7 @@ def optimize(
     from otpy.cli.measuring import Job, run_optimize
     from otpy.cli.screen import Screen
 
-    job = Job(program, data, metric, lm, base_url, max_concurrency, limit, inputs, load)
+    job = Job(program, data, metric, lm, base_url, temperature, max_concurrency, limit, inputs, load)
     run_optimize(
         Screen(as_json=as_json), job, optimizer=optimizer.value, max_demos=max_demos, seed=seed, dev=dev, out=out
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from otpy.application import start
 from otpy.cli.failures import FAILED, INTERRUPTED, Stopped
-from otpy.cli.targets import checked, found_metric, found_program, found_rows, refused, signature_of, writable
+from otpy.cli.targets import checked, found_metric, found_program, found_rows, signature_of, writable
+from otpy.config import Settings
 from otpy.errors import EvaluationAborted
 from otpy.evaluate import Evaluate, EvaluationResult
 from otpy.programs import Program, save
@@ -36,6 +37,7 @@ class Job:
         metric: Names the metric.
         lm: `provider/model`, or `None` for what the settings say.
         base_url: The server's address, or `None`.
+        temperature: Of requests that say none, or `None` for what the settings say.
         max_concurrency: Rows in flight, or `None` for the default of what does the work.
         limit: Rows to take, or `None` for all.
         inputs: Input columns, or `None` for the program's own.
@@ -47,6 +49,7 @@ class Job:
     metric: str
     lm: str | None
     base_url: str | None
+    temperature: float | None
     max_concurrency: int | None
     limit: int | None
     inputs: str | None
@@ -69,7 +72,7 @@ class Job:
 
     def application(self) -> Application:
         """Return the tree that the work runs in, not started yet."""
-        return checked(start(lm=self.lm, base_url=self.base_url))
+        return checked(start(lm=self.lm, base_url=self.base_url, temperature=self.temperature))
 
 
 def run_eval(screen: Screen, job: Job, out: Path | None) -> None:
@@ -120,16 +123,15 @@ def run_optimize(
     program, metric, columns = job.program_and_metric()
     trainset = job.rows(job.data, program, columns)
     evaluation = job.evaluation(job.rows(dev, program, columns), metric, screen) if dev is not None else None
-    application = job.application()
+    asks = evaluation is not None or optimizer != "labeled"
+    application = job.application() if asks else start(settings=Settings())
     teleprompter: Teleprompter[Program]
     if optimizer == "labeled":
-        if evaluation is None:
-            raise refused("--dev", "the labeled optimizer asks no model; give rows to measure on, before and after")
         teleprompter = LabeledFewShot[Program](k=max_demos, seed=seed)
     else:
         teleprompter = BootstrapFewShot[Program](
             metric,
-            max_bootstrapped_demos=max_demos,
+            max_bootstrapped_demos=max(1, max_demos // 4),
             max_labeled_demos=max_demos,
             max_concurrency=job.max_concurrency or 8,
             seed=seed,
@@ -145,7 +147,10 @@ def run_optimize(
     if before is not None and after is not None:
         screen.table(["", "score"], [["before", before], ["after", after]])
     screen.line(f"saved {out}; measure it:")
-    screen.line(f"  otpy eval --program {_again(program, job, out)} --data {dev or 'ROWS'} --metric {job.metric}")
+    where = "".join(f" {option} {value}" for option, value in (("--lm", job.lm), ("--base-url", job.base_url)) if value)
+    screen.line(
+        f"  otpy eval --program {_again(program, job, out)} --data {dev or 'ROWS'} --metric {job.metric}{where}"
+    )
     screen.result(
         {
             "command": "optimize",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,9 @@ class Screen:
         terminal = sys.stdout.isatty()
         self._box = box.SIMPLE_HEAD if terminal else None
         # A pipe has no width: lines are for grep, not for 80 columns.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a model may answer what no encoding knows
         self._console = Console(file=sys.stdout, width=None if terminal else 160, highlight=False)
         self.shows_progress = sys.stderr.isatty() and not as_json
 

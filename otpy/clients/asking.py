@@ -42,7 +42,9 @@ async def ask(names: Names, box: SettingsBox, client: str, request: LMRequest) -
     configured = settings.clients.get(client)
     if configured is None:
         known = ", ".join(map(repr, settings.clients)) or "none"
-        raise ConfigError(f"no client is called {client!r}; configured: {known}")
+        raise ConfigError(
+            f"no client is called {client!r}; configured: {known}; name a model in otpy.start(lm=...) or otpy.toml"
+        )
     key = None
     if settings.cache.enabled and configured.cache:
         key = request.key(*configured.cache_context)
@@ -74,7 +76,8 @@ async def _resend(names: Names, client: str, message: Ask) -> LMResponse:
         try:
             process = await names.wait_for(("client", client), RESTART_SECONDS)
         except NotRegistered as error:
-            raise ActorDown(f"client {client!r}", "it was not restarted in time") from error
+            why = "the application has stopped" if names.closed else "it was not restarted in time"
+            raise ActorDown(f"client {client!r}", why) from error
         try:
             response: Any = await process.call(message, None)
         except ActorDown as down:

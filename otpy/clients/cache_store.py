@@ -54,6 +54,7 @@ class CacheStore:
         self._memory_lock = threading.Lock()  # the loop reads, the thread that was at the disk writes
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
         self.hits = self.misses = 0
 
     def __len__(self) -> int:
@@ -100,7 +101,7 @@ class CacheStore:
                 rows = self._do(f"SELECT key, answer FROM answers WHERE key IN ({marks})", part)  # noqa: S608 - marks only
                 for key, text in rows:
                     with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
-                        found[key] = _thawed(text)
+                        found[key.decode()] = _thawed(text.decode())
         for key, response in found.items():
             self.memory_put(key, response)
         with self._memory_lock:
@@ -186,21 +187,26 @@ class CacheStore:
     def _open(self) -> sqlite3.Connection:
         import sqlite3  # noqa: PLC0415 - see _do
 
+        assert self.path is not None
+        if self._connection is not None and self._identity != _identity(self.path):
+            self._disconnect()  # another process has set the file aside, and the name stands for a new one
         if self._connection is None:
-            assert self.path is not None
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False)
             try:
-                _check_version(connection)
-                connection.execute("PRAGMA journal_mode=WAL")
+                connection.text_factory = bytes  # a damaged row is one answer less, not the end of the file
                 connection.execute("PRAGMA synchronous=NORMAL")
-                connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
-                connection.execute(f"PRAGMA user_version={SCHEMA}")
-                connection.commit()
+                if _version(connection) != SCHEMA:  # only then: reading needs no lock that another process may hold
+                    connection.execute("PRAGMA journal_mode=WAL")
+                    connection.execute(
+                        "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
+                    )
+                    connection.execute(f"PRAGMA user_version={SCHEMA}")
+                    connection.commit()
             except BaseException:
                 connection.close()
                 raise
-            self._connection = connection
+            self._connection, self._identity = connection, _identity(self.path)
         return self._connection
 
     def _set_aside(self, error: Exception) -> bool:
@@ -232,11 +238,20 @@ class CacheStore:
                 connection.close()
 
 
-def _check_version(connection: sqlite3.Connection) -> None:
-    """Refuse a file of another shape, and leave it as it is: it may be another otpy's."""
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    """Return a file's shape, 0 for a new one; refuse what is neither, and leave it: it may be another otpy's."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version not in {0, SCHEMA}:
         raise OSError(f"it has schema version {version}, this otpy reads and writes {SCHEMA}")
+    return int(version)
 
 
 def _frozen(response: LMResponse) -> str:

@@ -93,6 +93,7 @@ class Client(GenServer):
         self.flying: dict[MonitorRef, Flight] = {}
         self.totals = {"requests": 0, "answered": 0, "failed": 0, "retries": 0}
         self.pump_at: float | None = None
+        self.last_failure: LMError | None = None
         self.retired: list[Transport] = []
         await self._connect()
         self._set_policies(None)
@@ -167,7 +168,7 @@ class Client(GenServer):
             except CircuitOpen as error:
                 if self.breaker.state == "half_open":
                     return  # a trial is under way; its end pumps again
-                self._failed(self.waiting.popleft(), error)
+                self._failed(self.waiting.popleft(), CircuitOpen(error.client, error.until, self.last_failure))
                 continue
             wait = self.limiter.reserve()
             if wait > 0:
@@ -209,6 +210,7 @@ class Client(GenServer):
             self.flights.land(flight)
         elif isinstance(outcome, LMError):
             if outcome.retryable:
+                self.last_failure = outcome
                 permit.failure()
             else:
                 permit.neutral()

@@ -75,8 +75,9 @@ def running() -> Running:
     Raises:
         NoApplication: If none is running, or several are and the context does not say which.
     """
-    there = list(dict.fromkeys(_all))
-    if (found := _current.get()) is not None and found in there:
+    there = list({id(application): application for application in _all}.values())
+    found = _current.get()
+    if found is not None and any(found is application for application in there):
         return found
     if len(there) == 1:
         return there[0]

@@ -70,7 +70,7 @@ class Deployment:
             base_url.rstrip("/") + "/chat/completions",
             tuple(headers),
             settings.timeout,
-            settings.temperature,
+            settings.effective_temperature,
             settings.max_tokens,
             openai_chat.PROFILES[settings.effective_profile],
             settings.key_source,

@@ -74,6 +74,32 @@ class SettingsBox:
         self.current = settings
 
 
+def check_change(before: Settings, after: Settings) -> None:
+    """Refuse settings that a running tree could not take over.
+
+    Args:
+        before: The settings it runs with.
+        after: Those it is to run with.
+
+    Raises:
+        ConfigError: If clients come or go, one moves between this machine and a provider, or a key is missing; each of
+            them needs another tree: start a new application.
+    """
+    if before.clients.keys() != after.clients.keys():
+        changed = ", ".join(map(repr, sorted(before.clients.keys() ^ after.clients.keys())))
+        raise ConfigError(f"clients cannot come or go while the application runs: {changed}; start a new application")
+    for name, client in after.clients.items():
+        if client.is_local != before.clients[name].is_local or (
+            client.is_local and client.model != before.clients[name].model
+        ):
+            raise ConfigError(
+                f"client {name!r} cannot change from {before.clients[name].model!r} to {client.model!r} while the"
+                " application runs: a local model's server is part of the tree; start a new application"
+            )
+        if (client.model, client.url) != (before.clients[name].model, before.clients[name].url):
+            client.resolved_api_key()
+
+
 class ConfigManager(GenServer):
     """Holds the settings; the only one that replaces them."""
 
@@ -89,7 +115,9 @@ class ConfigManager(GenServer):
                 return self.box.current
             case Change(changes):
                 try:
-                    self.box.current = self.box.current.changed(**changes)
+                    proposed = self.box.current.changed(**changes)
+                    check_change(self.box.current, proposed)
+                    self.box.current = proposed
                 except ConfigError as error:
                     caller.fail(error)
                     return NoReply()

@@ -86,7 +86,7 @@ class ClientSettings(_Frozen):
         base_url: Where the API is; known for the usual providers.
         api_key: The key; better kept in the environment.
         api_key_env: The environment variable that holds the key; known for the usual providers.
-        temperature: For requests that say none.
+        temperature: For requests that say none; by default the provider's own, and 0 for a local model.
         max_tokens: For requests that say none.
         timeout: Seconds for one attempt at a request.
         max_concurrency: Requests in flight at the same time; `None` for any number (of a local model, `parallel` + 1).
@@ -198,7 +198,12 @@ class ClientSettings(_Frozen):
     def cache_context(self) -> tuple[str, ...]:
         """What, besides the request, decides an answer: part of every cache key."""
         where = "local" if self.is_local else str(self.url)
-        return (self.model, where, repr(self.temperature), repr(self.max_tokens))
+        return (self.model, where, repr(self.effective_temperature), repr(self.max_tokens))
+
+    @property
+    def effective_temperature(self) -> float | None:
+        """The temperature of requests that say none: what is set, and 0 for a local model, whose runs then repeat."""
+        return 0.0 if self.temperature is None and self.is_local else self.temperature
 
     def resolved_api_key(self, environ: Mapping[str, str] | None = None) -> SecretStr | None:
         """Return the key, from the settings or the environment.

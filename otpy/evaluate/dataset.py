@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_labels", "load_dataset", "split"]
 
+LONGEST_CELL: Final = 2**27
+"""Characters that a CSV cell may have; Python's own bound is 128 KiB, which documents pass."""
+
 
 def load_dataset(path: str | Path, inputs: Iterable[str] | None = None, required: Iterable[str] = ()) -> list[Example]:
     """Read the rows of a `.jsonl` or `.csv` file.
@@ -74,6 +77,7 @@ def _jsonl(text: str, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv(text: str, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         nothing: list[str] = []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.clients.running import running
-from otpy.errors import EvaluationAborted, EvaluationError, NotRegistered
+from otpy.errors import EvaluationAborted, EvaluationError, NoApplication, NotRegistered
 from otpy.evaluate.metrics import Metric, check_metric, metric_name
 from otpy.evaluate.progress import Progress
 from otpy.evaluate.result import EvaluationResult, Failed, Row, Scored
@@ -194,7 +194,9 @@ class Evaluate:
                                 rows,
                                 began,
                             )
-            except NotRegistered as error:
+            except (NoApplication, NotRegistered) as error:
+                if isinstance(error, NoApplication) and not rows:
+                    raise
                 raise self._aborted("the application has stopped", rows, began) from error
             found.update(score=self._result(rows, began).score, failed=progress.failed)
 

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otpy.errors import EvaluationError
+from otpy.programs.worker import in_worker
 
 if TYPE_CHECKING:
     from otpy.programs import Trace
@@ -53,6 +54,7 @@ def exact_match(field: str, *, normalize: bool = False) -> Metric:
         return bool(wanted == got)
 
     metric.__name__ = f"exact_match({field!r})"
+    metric.quick = True  # type: ignore[attr-defined]  # it needs no thread
     return metric
 
 
@@ -88,6 +90,7 @@ def f1(field: str) -> Metric:
         return 2 * common / (len(wanted) + len(got))
 
     metric.__name__ = f"f1({field!r})"
+    metric.quick = True  # type: ignore[attr-defined]  # the same
     return metric
 
 
@@ -131,11 +134,16 @@ def check_metric(metric: object) -> None:
 async def measure(metric: Metric, example: Example, prediction: Prediction, trace: Trace | None = None) -> float:
     """Return a metric's score as a number.
 
+    A plain function runs in a worker thread: it may block, and then it costs its own row and no other.
+
     Raises:
         EvaluationError: If it returns anything but a finite number or a bool.
         Exception: Whatever the metric raises.
     """
-    answer: Any = metric(example, prediction, trace=trace)
+    if inspect.iscoroutinefunction(metric) or getattr(metric, "quick", False):
+        answer: Any = metric(example, prediction, trace=trace)
+    else:
+        answer = await in_worker(lambda: metric(example, prediction, trace=trace))
     result: Any = await answer if inspect.isawaitable(answer) else answer
     try:
         score = float(result)

@@ -31,6 +31,7 @@ async def supervisor_of_tasks() -> TaskSupervisorRef:
 
     Raises:
         NotRegistered: If it is gone for good.
+        NoApplication: If the application is.
     """
     return cast("TaskSupervisorRef", await running().names.wait_for("tasks", RESTART_SECONDS))
 

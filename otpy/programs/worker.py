@@ -14,6 +14,7 @@ from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, TypeVar
 
 from otpy.clients.running import running
+from otpy.errors import NoApplication
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ _waited_for: ContextVar[bool] = ContextVar("otpy_worker_waits", default=False)
 
 
 async def in_worker(function: Callable[[], T]) -> T:
-    """Run a blocking function in a worker thread, with the caller's context.
+    """Run a blocking function in a worker thread of the application, or, without one, in a new thread.
 
     Args:
         function: What to run.
@@ -42,7 +43,11 @@ async def in_worker(function: Callable[[], T]) -> T:
         finally:
             _waited_for.reset(token)
 
-    return await running().in_thread(noted)
+    try:
+        application = running()
+    except NoApplication:
+        return await _in_new_thread(function)
+    return await application.in_thread(noted)
 
 
 async def _in_new_thread(function: Callable[[], T]) -> T:

@@ -7,9 +7,9 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
-from otpy.actors import BRUTAL_KILL, IGNORE, INFINITY, KILL, SHUTDOWN, Process, Ref
+from otpy.actors import BRUTAL_KILL, IGNORE, INFINITY, KILL, SHUTDOWN, Process, Ref, Shutdown
 from otpy.actors.reasons import BadReturnValue
-from otpy.errors import MaxRestartsReached, StartFailed
+from otpy.errors import MaxRestartsReached, OtpyError, StartFailed
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
@@ -72,8 +72,10 @@ async def start_child(child: Child) -> Reason | None:
 
 
 def report_failed_start(supervisor: Process, child: Child, reason: Reason) -> None:
-    """Log that a child did not start."""
-    cause = reason if isinstance(reason, BaseException) else None
+    """Log that a child did not start; the reason of a supervisor among them has been logged below it already."""
+    if isinstance(reason, Shutdown) and isinstance(reason.detail, StartFailed):
+        return
+    cause = reason if isinstance(reason, BaseException) and not isinstance(reason, OtpyError) else None
     logger.error("%s: child %r did not start: %r", supervisor, child.spec.id, reason, exc_info=cause)
     telemetry.emit("otpy.supervisor.child_failed", supervisor=str(supervisor), child=child.spec.id, reason=reason)
 

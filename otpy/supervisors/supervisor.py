@@ -5,6 +5,7 @@ Source: `supervisor(3)` and `supervisor.erl` (OTP 25); the words are Elixir's.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -117,6 +118,8 @@ class Supervisor(GenServer):
                     raise InvalidChildSpec("id", spec.id, "an id no other child of this supervisor has")
                 self._children.append(Child(spec))
         self._gave_up: MaxRestartsReached | None = None
+        self._block: asyncio.Task[Any] | None = None
+        self._cancelled = False
 
     @property
     def children(self) -> list[Child]:
@@ -146,19 +149,39 @@ class Supervisor(GenServer):
         return cls(*args, **kwargs), (), {}
 
     async def __aenter__(self) -> SupervisorRef:
-        """Start the tree on the running loop; it lives as long as the block."""
+        """Start the tree on the running loop; it lives as long as the block, and the block no longer than it.
+
+        If the supervisor gives up, the block is cancelled, and leaving it raises `MaxRestartsReached`.
+        """
         if hasattr(self, "process"):
             raise SupervisionError(f"{self.process} is running or has run already; make a new one")
         self._entered: SupervisorRef = await self.launch(current_process())  # type: ignore[assignment]
+        self._block = asyncio.current_task()
+        self.process.when_down(self._cancel_block)
         return self._entered
+
+    def _cancel_block(self, _: object) -> None:
+        if self._block is not None and self.gave_up is not None:
+            self._cancelled = self._block.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop the tree in reverse order; if it had given up by itself, say so."""
+        """Stop the tree in reverse order; if it had given up by itself, say so.
+
+        Raises:
+            MaxRestartsReached: If it gave up, unless the block raised something else, which then says it in a note.
+        """
+        block, self._block = self._block, None
         await self._entered.stop(SHUTDOWN)
-        if self.gave_up is not None and error is None:
+        if self.gave_up is None:
+            return
+        if self._cancelled and isinstance(error, asyncio.CancelledError) and block is not None:
+            block.uncancel()
+            raise self.gave_up from None
+        if error is None:
             raise self.gave_up
+        error.add_note(f"{self.process} had given up: {self.gave_up}")
 
     # -- start and stop --------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from otpy.errors import ActorDown, NotRegistered
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from otpy.actors import Caller, ChildSpec
+    from otpy.actors import Caller, ChildSpec, Names
     from otpy.supervisors import DynamicSupervisorRef
 
 __all__ = ["Run", "run"]
@@ -81,7 +81,7 @@ async def run(work: Callable[[], Awaitable[Any]]) -> Any:
         except NotRegistered as error:
             raise ActorDown("the optimization", "its application has stopped") from error
         try:
-            outcome = await _outcome(supervisor, spec)
+            outcome = await _outcome(names, supervisor, spec)
         finally:
             left = names.whereis(name)
             if left is not None and supervisor.is_alive():
@@ -91,7 +91,7 @@ async def run(work: Callable[[], Awaitable[Any]]) -> Any:
     return outcome.value
 
 
-async def _outcome(supervisor: DynamicSupervisorRef, spec: ChildSpec) -> _Outcome | None:
+async def _outcome(names: Names, supervisor: DynamicSupervisorRef, spec: ChildSpec) -> _Outcome | None:
     """Wait for a run through its restarts; `None` if its supervisor has died, and the run with it."""
     try:
         process = await supervisor.start_child(spec)
@@ -108,7 +108,7 @@ async def _outcome(supervisor: DynamicSupervisorRef, spec: ChildSpec) -> _Outcom
             if not supervisor.is_alive():
                 return None
             try:
-                process = await running().names.wait_for(spec.id, RESTART_SECONDS)
+                process = await names.wait_for(spec.id, RESTART_SECONDS)
             except NotRegistered:
                 process = None  # not yet
     except ActorDown:

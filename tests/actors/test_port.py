@@ -86,7 +86,7 @@ def test_a_killed_port_takes_its_program_along():
         pid = await port.call(OsPid())
         port.exit(KILL)
         deadline = time.monotonic() + 10
-        while alive(pid) and time.monotonic() < deadline:  # noqa: ASYNC110 - only the system knows
+        while alive(pid) and time.monotonic() < deadline:
             await asyncio.sleep(0)
         assert not alive(pid)
 

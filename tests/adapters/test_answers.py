@@ -188,7 +188,7 @@ def test_whatever_a_model_says_it_is_read_or_a_parse_error(name, text):
         try:
             read = ADAPTERS[name].parse(FREE, said)
         except AdapterParseError as error:
-            assert error.missing == ("answer",)  # noqa: PT017 - either is right
+            assert error.missing == ("answer",)
         else:
             assert isinstance(read["answer"], str)
 

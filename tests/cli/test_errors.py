@@ -109,7 +109,6 @@ def test_a_mistake_is_one_line_that_names_it(otpy, write, changed, status, named
         (["optimize", *[p for o in OK.items() for p in o], "--optimizer", "magic"], 2, ["magic", "bootstrap"]),
         (["optimize", *[p for o in OK.items() for p in o], "--max-demos", "0"], 2, ["--max-demos", "0"]),
         (["optimize", *[p for o in OK.items() for p in o], "--dev", "none.jsonl"], 1, ["none.jsonl"]),
-        (["optimize", *[p for o in OK.items() for p in o], "--optimizer", "labeled"], 2, ["--dev"]),
         (["optimize", *[p for o in (OK | {"--data": "more.jsonl"}).items() for p in o]], 1, ["127.0.0.1:9"]),
     ],
     ids=lambda value: " ".join(map(str, value))[:60] if isinstance(value, list) else str(value),

@@ -6,7 +6,7 @@ import pytest
 
 from otpy.actors import KILL, SHUTDOWN, GenServer, Ignore
 from otpy.errors import InvalidChildSpec, MaxRestartsReached, NotRegistered, StartFailed, SupervisionError
-from otpy.supervisors import Supervisor
+from otpy.supervisors import DynamicSupervisor, Supervisor
 from otpy.supervisors.strategy import SIMPLE_ONE_FOR_ONE
 from otpy.testing import run_in_virtual_time
 
@@ -191,21 +191,27 @@ def test_each_failed_restart_counts():
     assert run(main) == ["+bob", "+eve", "+bob", "+bob", "-eve"]
 
 
-def test_terminating_a_restarting_child_by_its_old_process_ends_the_retries():
+@pytest.mark.parametrize("kind", ["simple_one_for_one", "dynamic"])
+def test_terminating_a_restarting_child_by_its_old_process_ends_the_retries(kind):
     class Slow(Session):
         async def init(self, *args, **kwargs):
             await asyncio.sleep(1)
             return super().init(*args, **kwargs)
 
     async def main(log):
-        template = Slow.child_spec(log, "here")
-        async with Supervisor([template], strategy=SIMPLE_ONE_FOR_ONE, max_restarts=99, max_seconds=9999) as tree:
-            ann = await tree.start_child("ann", outcomes=["ok", *["fail"] * 99])
-            ann.exit(KILL)
-            await asyncio.sleep(0.5)
-            await tree.terminate_child(ann)
-            assert await tree.which_children() == []
-            await asyncio.sleep(10)
+        limits, outcomes = {"max_restarts": 99, "max_seconds": 9999}, ["ok", *["fail"] * 99]
+        if kind == "dynamic":
+            tree = await DynamicSupervisor.start(**limits)
+            ann = await tree.start_child(Slow.child_spec(log, "here", "ann", outcomes=outcomes))
+        else:
+            tree = await Supervisor.start([Slow.child_spec(log, "here")], strategy=kind, **limits)
+            ann = await tree.start_child("ann", outcomes=outcomes)
+        ann.exit(KILL)
+        await asyncio.sleep(0.5)
+        await tree.terminate_child(ann)
+        assert await tree.which_children() == []
+        await asyncio.sleep(10)
+        await tree.stop()
 
     assert run(main) == ["+ann", "+ann"]
 

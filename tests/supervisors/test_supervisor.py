@@ -14,7 +14,7 @@ from otpy.errors import (
     StartFailed,
     SupervisionError,
 )
-from otpy.supervisors import DynamicSupervisor, Supervisor
+from otpy.supervisors import ONE_FOR_ONE, DynamicSupervisor, Supervisor
 from otpy.testing import run_in_virtual_time
 
 
@@ -383,3 +383,49 @@ def test_a_name_is_free_again_for_the_restarted_child():
                 assert whereis("worker") not in {None, before}
 
     run(main)
+
+
+class TestABlockLivesNoLongerThanItsTree:
+    class Fragile(GenServer):
+        def handle_cast(self, message):
+            raise ValueError(message)
+
+    def tree(self):
+        return Supervisor([self.Fragile.child_spec(id="fragile")], strategy=ONE_FOR_ONE, max_restarts=0)
+
+    def test_a_daemon_that_waits_hears_that_its_tree_gave_up(self):
+        async def main():
+            async with self.tree() as tree:
+                tree.child("fragile").cast("boom")
+                await asyncio.Event().wait()
+
+        with pytest.raises(MaxRestartsReached, match="fragile"):
+            run(main)
+
+    def test_another_error_of_the_block_is_raised_and_says_it_in_a_note(self):
+        async def main():
+            async with self.tree() as tree:
+                fragile = tree.child("fragile")
+                fragile.cast("boom")
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    raise KeyError("mine")
+
+        with pytest.raises(KeyError) as raised:
+            run(main)
+        assert "had given up" in raised.value.__notes__[0]
+
+    def test_a_cancellation_from_outside_stays_one(self):
+        async def main():
+            async def body():
+                async with self.tree():
+                    await asyncio.Event().wait()
+
+            task = asyncio.ensure_future(body())
+            await asyncio.sleep(1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        run(main)
