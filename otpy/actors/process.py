@@ -12,6 +12,7 @@ from asyncio.events import _get_running_loop
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from otpy.actors.caller import Caller
 from otpy.actors.messages import Down, ExitMessage, MonitorRef
 from otpy.actors.reasons import KILL, KILLED, NOPROC, NORMAL, Reason, is_abnormal
 from otpy.errors import ActorDown
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from otpy.actors.caller import Caller
     from otpy.actors.names import Names
     from otpy.actors.ref import Ref
 
@@ -143,7 +143,9 @@ class Process:
     """The face of processes whose behaviour has none of its own; set by `otpy.actors.ref`."""
 
     def deliver(self, item: object) -> None:
-        """Put something into the mailbox; a process without one drops it."""
+        """Put something into the mailbox; a process without one drops it, and a call to it waits for its end."""
+        if type(item) is Caller and not self.owe(item):
+            item.down(NOPROC)
 
     def deliver_from_elsewhere(self, item: object) -> None:
         """Put something into the mailbox from another thread or loop."""

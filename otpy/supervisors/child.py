@@ -121,7 +121,11 @@ async def shut_down(supervisor: Process, child: Child) -> None:
     ref, child.ref, child.restarting = child.ref, None, False
     if ref is None or not ref.is_alive():
         return
-    process = ref.process
+    process, deadline = ref.process, child.spec.shutdown
+    supervisor.unlink(process)
+    process.signal(supervisor, KILL if deadline == BRUTAL_KILL else SHUTDOWN)
+    if not process.alive:
+        return  # it was between two messages, and had nothing to clean up
     ended: asyncio.Future[None] = supervisor.loop.create_future()
 
     def wake(_: Process) -> None:
@@ -129,16 +133,11 @@ async def shut_down(supervisor: Process, child: Child) -> None:
             ended.set_result(None)
 
     number = process.when_down(wake)
-    supervisor.unlink(process)
     try:
-        if child.spec.shutdown != BRUTAL_KILL:
-            process.signal(supervisor, SHUTDOWN)
-            if child.spec.shutdown == INFINITY:
-                await ended
-            else:
-                await asyncio.wait((ended,), timeout=float(child.spec.shutdown or 0.0))
-        if not ended.done():
-            process.signal(supervisor, KILL)
-            await ended
+        if deadline not in (BRUTAL_KILL, INFINITY):
+            await asyncio.wait((ended,), timeout=float(deadline or 0.0))
+            if not ended.done():
+                process.signal(supervisor, KILL)
+        await ended
     finally:
         process.forget(number)

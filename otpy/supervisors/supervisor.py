@@ -6,6 +6,7 @@ Source: `supervisor(3)` and `supervisor.erl` (OTP 25); the words are Elixir's.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -108,7 +109,7 @@ class Supervisor(GenServer):
         self.intensity = Intensity(max_restarts, max_seconds)
         self.auto_shutdown = one_of(AutoShutdown, "auto_shutdown", auto_shutdown)
         self._simple: Simple | None = None
-        self._children: list[Child] = []
+        self._children: dict[Any, Child] = {}  # by id, in start order
         if self.strategy is Strategy.SIMPLE_ONE_FOR_ONE:
             template = [self._checked(spec) for spec in children]
             self._simple = Simple(self, template, self.intensity, self.auto_shutdown)
@@ -116,7 +117,7 @@ class Supervisor(GenServer):
             for spec in children:
                 if self._find(self._checked(spec).id) is not None:
                     raise InvalidChildSpec("id", spec.id, "an id no other child of this supervisor has")
-                self._children.append(Child(spec))
+                self._children[spec.id] = Child(spec)
         self._gave_up: MaxRestartsReached | None = None
         self._block: asyncio.Task[Any] | None = None
         self._cancelled = False
@@ -124,7 +125,7 @@ class Supervisor(GenServer):
     @property
     def children(self) -> list[Child]:
         """The children in start order."""
-        return self._children if self._simple is None else self._simple.children
+        return list(self._children.values()) if self._simple is None else self._simple.children
 
     @property
     def gave_up(self) -> MaxRestartsReached | None:
@@ -132,7 +133,7 @@ class Supervisor(GenServer):
         return self._gave_up if self._simple is None else self._simple.gave_up
 
     def _find(self, id_: object) -> Child | None:
-        return next((child for child in self._children if child.spec.id == id_), None)
+        return self._children.get(id_) if isinstance(id_, Hashable) else None
 
     def _checked(self, spec: object) -> ChildSpec:
         if not isinstance(spec, ChildSpec):
@@ -187,19 +188,19 @@ class Supervisor(GenServer):
 
     async def init(self) -> Stop | None:
         """Start the children in order; if one fails, stop the started ones in reverse and fail."""
-        for child in list(self._children):
+        for child in self.children:
             reason = await start_child(child)
             if reason is not None:
                 report_failed_start(self.process, child, reason)
-                await self._stop_children(self._children)
+                await self._stop_children(self.children)
                 return Stop(Shutdown(StartFailed(child.spec.id, reason)))
             if child.ref is None and child.spec.restart is Restart.TEMPORARY:
-                self._children.remove(child)
+                del self._children[child.spec.id]
         return None
 
     async def terminate(self, reason: Reason) -> None:  # noqa: ARG002 - the callback's signature
         """Stop the children in reverse order; those of a template all at the same time."""
-        await (self._stop_children(self._children) if self._simple is None else self._simple.stop())
+        await (self._stop_children(self.children) if self._simple is None else self._simple.stop())
 
     async def _stop_children(self, children: Sequence[Child]) -> None:
         for child in reversed(list(children)):
@@ -213,7 +214,7 @@ class Supervisor(GenServer):
             return await self._simple.ended(message)
         if not isinstance(message, ExitMessage) or message.process is None:
             return None
-        child = next((child for child in self._children if child.ref == message.process), None)
+        child = next((child for child in self._children.values() if child.ref == message.process), None)
         return None if child is None else await self._child_ended(child, message.reason)
 
     async def handle_cast(self, message: Any) -> Any:
@@ -221,7 +222,7 @@ class Supervisor(GenServer):
         if self._simple is not None and isinstance(message, TryAgain):
             return await self._simple.again(message)
         if isinstance(message, _TryAgain):
-            if message.child in self._children and message.child.restarting:
+            if self._find(message.child.spec.id) is message.child and message.child.restarting:
                 return await self._restart(message.child, "the last restart failed")
             return None
         return super().handle_cast(message)
@@ -232,14 +233,14 @@ class Supervisor(GenServer):
             return await self._restart(child, reason)
         child.ref = None
         if child.spec.restart is Restart.TEMPORARY:
-            self._children.remove(child)
+            del self._children[child.spec.id]
         return self._auto_shutdown(child)
 
     def _auto_shutdown(self, ended: Child) -> Stop | None:
         if self.auto_shutdown is AutoShutdown.NEVER or not ended.spec.significant:
             return None
         if self.auto_shutdown is AutoShutdown.ALL_SIGNIFICANT and any(
-            child.spec.significant and (child.ref is not None or child.restarting) for child in self._children
+            child.spec.significant and (child.ref is not None or child.restarting) for child in self._children.values()
         ):
             return None
         return Stop(SHUTDOWN)
@@ -247,15 +248,15 @@ class Supervisor(GenServer):
     async def _restart(self, child: Child, reason: Reason) -> Stop | None:
         if not self.intensity.add(self.process.loop.time()):
             self._gave_up = report_giving_up(self.process, child, self.intensity, reason)
-            self._children.remove(child)
+            del self._children[child.spec.id]
             return Stop(SHUTDOWN)
         report_restart(self.process, child, self.strategy, reason)
         child.ref, child.restarting = None, False
-        group = affected(self.strategy, self._children, child)
+        group = affected(self.strategy, self.children, child)
         await self._stop_children(group)
         for member in group:
             if member.spec.restart is Restart.TEMPORARY:
-                self._children.remove(member)
+                del self._children[member.spec.id]
                 continue
             failure = await start_child(member)
             if failure is not None:
@@ -287,14 +288,14 @@ class Supervisor(GenServer):
         """Say what `which_children` says."""
         if self._simple is not None:
             return self._simple.infos()
-        return [ChildInfo(c.spec.id, c.ref, c.state, c.spec.type, c.restarts) for c in self._children]
+        return [ChildInfo(c.spec.id, c.ref, c.state, c.spec.type, c.restarts) for c in self._children.values()]
 
     def counts(self) -> Counts:
         """Say what `count_children` says."""
         if self._simple is not None:
             return self._simple.counts()
-        supervisors = sum(child.spec.type is ChildType.SUPERVISOR for child in self._children)
-        active = sum(child.state == "up" for child in self._children)
+        supervisors = sum(child.spec.type is ChildType.SUPERVISOR for child in self._children.values())
+        active = sum(child.state == "up" for child in self._children.values())
         return Counts(len(self._children), active, supervisors, len(self._children) - supervisors)
 
     async def _start_child(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
@@ -312,7 +313,7 @@ class Supervisor(GenServer):
         if reason is not None:
             return ("failed", spec.id, reason)
         if child.ref is not None or spec.restart is not Restart.TEMPORARY:
-            self._children.append(child)
+            self._children[spec.id] = child
         return ("ok", child.ref)
 
     async def _administer(self, action: str, child: Child | None) -> Answer:
@@ -323,12 +324,12 @@ class Supervisor(GenServer):
         if action == "terminate":
             await shut_down(self.process, child)
             if child.spec.restart is Restart.TEMPORARY:
-                self._children.remove(child)
+                del self._children[child.spec.id]
             return ("ok", None)
         if child.restarting or child.ref is not None:
             return "restarting" if child.restarting else "running"
         if action == "delete":
-            self._children.remove(child)
+            del self._children[child.spec.id]
             return ("ok", None)
         reason = await start_child(child)
         return ("ok", child.ref) if reason is None else ("failed", child.spec.id, reason)

@@ -329,3 +329,14 @@ def test_a_call_from_synchronous_code_to_a_blocked_server_is_a_timeout():
         assert server.call_sync("next") == 2
     finally:
         node.stop()
+
+
+def test_a_call_to_a_task_which_answers_nobody_ends_with_it():
+    async def main():
+        task = Task.async_(asyncio.sleep, 0.01)
+        with pytest.raises(ActorDown, match="normal"):
+            await task.ref.call("anything", None)
+        with pytest.raises(ActorDown, match="noproc"):
+            await task.ref.call("anything", None)
+
+    run(main)
