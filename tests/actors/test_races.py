@@ -57,13 +57,14 @@ async def besieged(kind, reasons):
 
     async with Supervisor([spec], strategy=ONE_FOR_ONE, max_restarts=10_000, max_seconds=0.001):
         asking = asyncio.gather(*(ask(number) for number in range(CALLERS)))
-        turn = 0
+        turn = answered = 0
         while not asking.done():
             server = whereis("server")
-            if server is not None:
+            if server is not None and went["right"] > answered:  # it gets something done before it is ended again
+                answered = went["right"]
                 server.exit(reasons[turn % len(reasons)])
                 turn += 1
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0)
         await asking
     assert len(names_context.get()) == 0
     return went
