@@ -16,7 +16,7 @@ from otpy.actors.mailbox import Mailbox
 from otpy.actors.messages import Call, Cast, Down, ExitMessage, Ignore, MonitorRef, NoReply, Reply, Stop, Timeout
 from otpy.actors.names import Names, Via, current_names, names_context, whereis
 from otpy.actors.node import Node, new_event_loop
-from otpy.actors.port import FirstLine, OsPid, Port, PortExited, PortLine
+from otpy.actors.port import FirstLine, OsPid, Port, PortExited, PortLine, SendLine
 from otpy.actors.process import Process, current_process, self_ref
 from otpy.actors.pykka_actor import PykkaActor, PykkaActorRef
 from otpy.actors.reasons import (
@@ -55,6 +55,7 @@ from otpy.actors.transitions import (
     StateTimeout,
     TimeoutEvent,
 )
+from otpy.actors.watchdog import Watchdog
 
 __all__ = [
     "ANY",
@@ -124,6 +125,7 @@ __all__ = [
     "RepeatState",
     "Reply",
     "Restart",
+    "SendLine",
     "Shutdown",
     "StateTimeout",
     "Stop",
@@ -134,6 +136,7 @@ __all__ = [
     "Timer",
     "Update",
     "Via",
+    "Watchdog",
     "blocking",
     "current_names",
     "current_process",

@@ -3,8 +3,10 @@
 | event | fields | when |
 |---|---|---|
 | `otpy.process.exit` | process, pid, reason | a process ended abnormally (with `verbose`: in any way) |
-| `otpy.process.crash` | process, pid, reason, message, state, ancestors | a callback raised |
+| `otpy.process.crash` | process, pid, behaviour, reason, message, state, ancestors, queued | a callback raised |
 | `otpy.process.orphaned` | process, pid, reason | a killed process went on swallowing its cancellation |
+| `otpy.mailbox.full` | process, pid, capacity | a bounded mailbox refused or dropped a message |
+| `otpy.loop.blocked` / `.freed` | process, seconds, stack; process, seconds | a callback holds the loop |
 | `otpy.supervisor.restart` | supervisor, child, reason, restarts | a child is restarted |
 | `otpy.supervisor.gave_up` | supervisor, child, reason, max_restarts, max_seconds | the restart intensity was passed |
 | `otpy.supervisor.child_failed` | supervisor, child, reason | a child did not start |
