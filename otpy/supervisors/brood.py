@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from otpy.actors import BRUTAL_KILL, KILL, SHUTDOWN, Cast, ChildType, ExitMessage, Process, Restart, Stop, is_abnormal
-from otpy.supervisors.child import report_failed_start, report_giving_up, report_restart, shut_down, start_child
+from otpy.supervisors.child import (
+    report_failed_start,
+    report_giving_up,
+    report_left,
+    report_restart,
+    shut_down,
+    start_child,
+)
 from otpy.supervisors.requests import ChildInfo, Counts
 from otpy.supervisors.strategy import must_restart
 
@@ -102,6 +109,7 @@ class Brood:
             return None
         if must_restart(child.spec.restart, abnormal=is_abnormal(message.reason)):
             return await self._restart(process, child, message.reason)
+        report_left(self.owner.process, child, message.reason)
         del self._children[process]
         return self.gone(child)
 

@@ -89,8 +89,23 @@ def report_restart(supervisor: Process, child: Child, strategy: str, reason: Rea
             "otpy.supervisor.restart",
             supervisor=str(supervisor),
             child=child.spec.id,
+            pid=None if child.ref is None else child.ref.pid,
             reason=reason,
+            decision=f"restart ({strategy})",
             restarts=child.restarts,
+        )
+
+
+def report_left(supervisor: Process, child: Child, reason: Reason) -> None:
+    """Say that a child that ended is not started again."""
+    if telemetry.listening:
+        telemetry.emit(
+            "otpy.supervisor.left",
+            supervisor=str(supervisor),
+            child=child.spec.id,
+            pid=None if child.ref is None else child.ref.pid,
+            reason=reason,
+            decision=f"left ({child.spec.restart.value})",
         )
 
 
@@ -106,7 +121,9 @@ def report_giving_up(supervisor: Process, child: Child, intensity: Intensity, re
         "otpy.supervisor.gave_up",
         supervisor=str(supervisor),
         child=child.spec.id,
+        pid=None if child.ref is None else child.ref.pid,
         reason=reason,
+        decision="give up",
         max_restarts=intensity.max_restarts,
         max_seconds=intensity.max_seconds,
     )

@@ -30,6 +30,7 @@ from otpy.supervisors.child import (
     Child,
     report_failed_start,
     report_giving_up,
+    report_left,
     report_restart,
     shut_down,
     start_child,
@@ -231,6 +232,7 @@ class Supervisor(GenServer):
         abnormal = is_abnormal(reason)
         if must_restart(child.spec.restart, abnormal=abnormal):
             return await self._restart(child, reason)
+        report_left(self.process, child, reason)
         child.ref = None
         if child.spec.restart is Restart.TEMPORARY:
             del self._children[child.spec.id]

@@ -7,8 +7,9 @@
 | `otpy.process.orphaned` | process, pid, reason | a killed process went on swallowing its cancellation |
 | `otpy.mailbox.full` | process, pid, capacity | a bounded mailbox refused or dropped a message |
 | `otpy.loop.blocked` / `.freed` | process, seconds, stack; process, seconds | a callback holds the loop |
-| `otpy.supervisor.restart` | supervisor, child, reason, restarts | a child is restarted |
-| `otpy.supervisor.gave_up` | supervisor, child, reason, max_restarts, max_seconds | the restart intensity was passed |
+| `otpy.supervisor.restart` | supervisor, child, pid, reason, decision, restarts | a child is restarted |
+| `otpy.supervisor.left` | supervisor, child, pid, reason, decision | a child that ended is not restarted |
+| `otpy.supervisor.gave_up` | supervisor, child, pid, reason, decision, max_restarts, max_seconds | too many restarts |
 | `otpy.supervisor.child_failed` | supervisor, child, reason | a child did not start |
 | `otpy.port.output` | port, line | an OS process wrote a line that nobody asked for |
 | `otpy.client.request.start` / `.stop` / `.exception` | client, model, attempt; seconds, usage or error | a request |

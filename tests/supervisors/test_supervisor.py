@@ -15,6 +15,7 @@ from otpy.errors import (
     SupervisionError,
 )
 from otpy.supervisors import ONE_FOR_ONE, DynamicSupervisor, Supervisor
+from otpy.telemetry import bus
 from otpy.testing import run_in_virtual_time
 
 
@@ -429,3 +430,31 @@ class TestABlockLivesNoLongerThanItsTree:
                 await task
 
         run(main)
+
+
+def test_every_end_of_a_child_is_an_event_with_the_decision():
+    class Odd(GenServer):
+        def handle_cast(self, message):
+            self.exit(message)
+
+    async def main():
+        specs = [Odd.child_spec(id="kept"), Odd.child_spec(id="left", restart="transient")]
+        with pytest.raises(MaxRestartsReached):
+            async with Supervisor(specs, strategy=ONE_FOR_ONE, max_restarts=1) as tree:
+                pid = tree.child("kept").pid
+                tree.child("kept").cast("boom")
+                tree.child("left").cast("normal")
+                await asyncio.sleep(1)
+                tree.child("kept").cast("boom")
+                await asyncio.sleep(1)
+        return pid
+
+    seen = []
+    with bus.attached("test", lambda event, fields: seen.append((event, fields)), "otpy.supervisor."):
+        pid = run(main)
+    assert [(event, fields["child"], fields["decision"]) for event, fields in seen] == [
+        ("otpy.supervisor.restart", "kept", "restart (one_for_one)"),
+        ("otpy.supervisor.left", "left", "left (transient)"),
+        ("otpy.supervisor.gave_up", "kept", "give up"),
+    ]
+    assert seen[0][1]["pid"] == pid
