@@ -6,7 +6,7 @@ Lean on purpose: 10,000 of them at once are ordinary. Source: Elixir's `Task`.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from otpy.actors.answering import logger
 from otpy.actors.process import Process, ProcessExit, current_process
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Task", "TaskProcess"]
 
 T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
 
 
 class TaskProcess(Process, Generic[T]):
@@ -105,7 +107,7 @@ class Task(Generic[T]):
         self.process = process
 
     @classmethod
-    def async_(cls, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> Task[T]:
+    def async_(cls, function: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs) -> Task[R]:
         """Start `function(*args, **kwargs)` in a process linked to the running one: both fall together.
 
         Args:
@@ -117,7 +119,7 @@ class Task(Generic[T]):
         process = TaskProcess(function(*args, **kwargs), cls, getattr(function, "__name__", None), parent)
         if parent is not None:
             process.link(parent)
-        return cls(process)
+        return Task(process)
 
     @property
     def ref(self) -> Ref[Any]:

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
 from otpy.actors import KILL, KILLED, NORMAL, SHUTDOWN, ChildType, GenServer, Reason, Ref, Task, TaskProcess
 from otpy.errors import Overloaded, SupervisionError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["TIMEOUT", "Exited", "Ok", "Outcome", "TaskSupervisor", "TaskSupervisorRef"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 I = TypeVar("I")  # noqa: E741 - an item
 
 TIMEOUT: Final = "timeout"
@@ -62,7 +63,7 @@ class TaskSupervisorRef(Ref[Any]):
 
     __slots__ = ()
 
-    def start_child(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Task[Any]:
+    def start_child(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Task[T]:
         """Start a temporary task that nobody needs to wait for.
 
         Args:
@@ -76,7 +77,7 @@ class TaskSupervisorRef(Ref[Any]):
         """
         return self.async_nolink(function, *args, **kwargs)
 
-    def async_nolink(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> Task[T]:
+    def async_nolink(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Task[T]:
         """Start a temporary task whose failure harms only whoever awaits it; arguments and errors as `start_child`."""
         actor: TaskSupervisor = self._actor()
         return Task(actor.run(function(*args, **kwargs), getattr(function, "__name__", None)))

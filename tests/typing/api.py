@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 import otpy
+from otpy.actors import Timer, sys
 from otpy.clock import Clock, ManualClock, monotonic
 from otpy.errors import AdapterParseError, EvaluationAborted, LMError, OtpyError, RateLimited
 from otpy.lm import FrozenJSON, LMRequest, LMResponse, Message, Role, Usage
+from otpy.supervisors import ChildInfo, Counts, Exited, Ok, SupervisorRef, TaskSupervisorRef
 
 
 def clocks() -> None:
@@ -79,6 +81,70 @@ class Pop(otpy.Call[int]):
     """A request that is answered with a number."""
 
 
+class Stack(otpy.GenServer):
+    """A server."""
+
+    def depth(self) -> int:
+        """Count."""
+        return 0
+
+
 async def actors(stack: otpy.Ref[otpy.GenServer]) -> None:
-    """A request carries the type of its reply."""
+    """A request carries the type of its reply; starting a server gives a reference to one of its class."""
     assert_type(await stack.call(Pop(), timeout=1.0), int)
+    assert_type(stack.call_sync(Pop()), int)
+    assert_type(await Stack.start(1, 2), otpy.Ref[Stack])
+    assert_type(await Stack.start_link(name="stack"), otpy.Ref[Stack])
+    assert_type(Stack.child_spec(1, name="stack", restart="transient"), otpy.ChildSpec)
+    assert_type(stack.cast("anything"), None)
+    assert_type(await stack.offer("anything"), None)
+    assert_type(otpy.whereis("stack"), otpy.Ref[Any] | None)
+    assert_type(otpy.send_after(stack, 1.0, "tick"), Timer)
+
+
+async def supervisors(specs: list[otpy.ChildSpec]) -> None:
+    """A tree's reference administers it."""
+    async with otpy.Supervisor(specs, strategy=otpy.ONE_FOR_ONE) as tree:
+        assert_type(tree, SupervisorRef)
+        assert_type(tree.render(), str)
+        assert_type(await tree.count_children(), Counts)
+        assert_type(await tree.which_children(), list[ChildInfo])
+
+
+async def double(number: int) -> str:
+    """Work for tasks."""
+    return str(2 * number)
+
+
+def halve(number: int) -> float:
+    """Work that blocks."""
+    return number / 2
+
+
+async def tasks(supervisor: TaskSupervisorRef) -> None:
+    """Tasks and streams carry the type of their results."""
+    assert_type(await otpy.Task.async_(double, 1), str)
+    assert_type(await supervisor.async_nolink(double, 1), str)
+    assert_type(await otpy.Task.async_(otpy.blocking(halve), 1), float)
+    assert_type(await otpy.Task.async_(double, 1).yield_(), str | None)
+    async for outcome in supervisor.async_stream(double, [1, 2], max_concurrency=2):
+        assert_type(outcome, Ok[str] | Exited)
+        if isinstance(outcome, Ok):
+            assert_type(outcome.value, str)
+
+
+def words_of_the_beginning() -> list[str]:
+    """Make an agent's first state."""
+    return []
+
+
+async def agents() -> None:
+    """An agent's functions are typed in its state."""
+    agent = await otpy.Agent.start(words_of_the_beginning)
+    assert_type(await agent.get(len), int)
+
+
+async def looking_in(stack: otpy.Ref[Stack]) -> None:
+    """The sys toolbox."""
+    assert_type(await sys.get_status(stack), sys.Status)
+    assert_type(await sys.statistics(stack), sys.Statistics | None)
