@@ -14,10 +14,11 @@ from otpy.supervisors.child import Child
 from otpy.supervisors.intensity import Intensity
 from otpy.supervisors.render import Branch, branch, draw
 from otpy.supervisors.requests import ChildInfo, CountChildren, Counts, StartChild, WhichChildren, WithChild
+from otpy.supervisors.stepping import starts_at_once, stepped
 from otpy.supervisors.strategy import Strategy
 
 if TYPE_CHECKING:
-    from otpy.actors import Caller, Reason
+    from otpy.actors import Caller, Process, Reason
 
 __all__ = ["DynamicSupervisor", "DynamicSupervisorRef"]
 
@@ -121,13 +122,15 @@ class DynamicSupervisor(GenServer):
         """The children in start order."""
         return self._brood.children
 
-    async def handle_call(self, request: Any, caller: Caller) -> Any:
+    def handle_call(self, request: Any, caller: Caller) -> Any:
         """Answer the functions of `DynamicSupervisorRef`."""
         match request:
+            case StartChild((ChildSpec() as spec,)) if starts_at_once(spec):
+                return stepped(self._start(spec))
             case StartChild((spec,)):
-                return await self._start(spec)
+                return self._start(spec)
             case WithChild("terminate", Ref() as ref):
-                return "ok" if await self._brood.terminate(ref.process) else "not_found"
+                return stepped(self._terminate(ref.process))
             case WhichChildren():
                 return self._brood.infos()
             case CountChildren():
@@ -138,6 +141,9 @@ class DynamicSupervisor(GenServer):
     def counts(self) -> Counts:
         """Say what `count_children` says."""
         return self._brood.counts()
+
+    async def _terminate(self, process: Process) -> Answer:
+        return "ok" if await self._brood.terminate(process) else "not_found"
 
     async def _start(self, spec: ChildSpec) -> Answer:
         if not isinstance(spec, ChildSpec):
