@@ -52,7 +52,8 @@ def stepped(coroutine: Coroutine[Any, Any, T]) -> T | Coroutine[Any, Any, T]:
 
 
 async def _go_on(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> T:
-    return await _Rest(coroutine, waits_for)
+    result: T = await _Rest(coroutine, waits_for)
+    return result
 
 
 class _Rest:
