@@ -24,8 +24,7 @@ test: $(VENV)/installed-dev ## make .venv if it is missing, install otpy there, 
 demo: $(VENV)/installed-local ## the first minute: evaluate, bootstrap demos, evaluate again, all on this machine (SEED=1)
 	@$(BIN)/otpy demo $(if $(SEED),--seed $(SEED))
 
-check: static ## all gates: format, lint, types, contracts, dependencies, tests, doctests and documents
-	@$(BIN)/python -m pytest --doctest-modules otpy tests $(PYTEST)
+check: static test docs ## all gates: format, lint, types, contracts, dependencies, tests, doctests and documents
 
 format: $(VENV)/installed-dev ## lay out the code and apply the linter's safe corrections
 	@$(BIN)/ruff check --fix --quiet
