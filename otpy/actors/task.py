@@ -37,7 +37,7 @@ class TaskProcess(Process, Generic[T]):
         parent: As in `Process`.
     """
 
-    __slots__ = ("_coroutine", "result", "task")
+    __slots__ = ("_caller", "_coroutine", "result", "task")
 
     def __init__(
         self, coroutine: Coroutine[Any, Any, T], kind: type[Any], name: object = None, parent: Process | None = None
@@ -47,6 +47,7 @@ class TaskProcess(Process, Generic[T]):
         self.result: T | None = None
         self.ready = True
         self._coroutine = coroutine
+        self._caller = current_process()
         self.task = self.loop.create_task(self._run(coroutine), context=self.context)
 
     async def _run(self, coroutine: Coroutine[Any, Any, T]) -> None:
@@ -60,6 +61,22 @@ class TaskProcess(Process, Generic[T]):
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this process and no other
             reason = KILLED if isinstance(error, asyncio.CancelledError) and self.task.cancelling() else error
         self.died(reason if self.dying is None else self.dying)
+
+    def callers(self) -> tuple[Process, ...]:
+        """Return who asked for this task, who asked for that, and so on, nearest first, as far as they live.
+
+        Its ancestors are who supervises it: for a task under a `TaskSupervisor`, that supervisor.
+        """
+        found: list[Process] = []
+        caller = self._caller
+        while caller is not None:
+            found.append(caller)
+            caller = getattr(caller, "_caller", None)  # only tasks have one
+        return tuple(found)
+
+    def release(self) -> None:
+        """Let go of the callers: a dead task must not keep their chain in memory."""
+        self._caller = None
 
     def interrupt(self) -> None:
         """Cancel the coroutine; a kill insists."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otpy.actors import KILL, KILLED
+from otpy.actors import KILL, KILLED, GenServer, current_process
 from otpy.errors import ActorDown, Overloaded, SupervisionError
 from otpy.supervisors import TIMEOUT, Exited, Ok, TaskSupervisor
 from otpy.testing import run_in_virtual_time
@@ -268,4 +268,25 @@ def test_a_supervisor_that_stops_takes_no_more_tasks_and_ends_the_streams_on_it(
             await iterating
         assert seen == [Exited(0, KILLED), Exited(1, KILLED)]
 
+    run(main)
+
+
+def test_a_task_knows_who_asked_for_it_and_who_supervises_it():
+    class Server(GenServer):
+        async def handle_call(self, request, caller):
+            async def inner():
+                return [str(process) for process in (*current_process().callers(), *current_process().ancestors())]
+
+            async def outer():
+                return await tasks.async_nolink(inner)
+
+            return await tasks.async_nolink(outer)
+
+    async def main():
+        nonlocal tasks
+        tasks = await TaskSupervisor.start(name="tasks")
+        server = await Server.start(name="server")
+        assert await server.call("who") == ["Task 'outer'", "Server 'server'", "TaskSupervisor 'tasks'"]
+
+    tasks = None
     run(main)
