@@ -81,7 +81,7 @@ class Names:
             name.register_name(self, process)
         else:
             owner = self._table.get(name)
-            if owner is not None and owner.alive:
+            if owner is not None and owner.alive and not owner.loop.is_closed():
                 raise AlreadyRegistered(name, owner)
             self._table[name] = process
         if process.names is None:
@@ -124,7 +124,7 @@ class Names:
     def whereis(self, name: object) -> Ref[Any] | None:
         """Return the process of this name, or `None`."""
         process = self._owner(name)
-        return process.ref if process is not None and process.alive else None
+        return process.ref if process is not None and process.alive and not process.loop.is_closed() else None
 
     def _owner(self, name: object) -> Process | None:
         return name.whereis_name(self) if isinstance(name, Via) else self._table.get(name)

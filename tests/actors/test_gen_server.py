@@ -614,3 +614,15 @@ def test_timers_send_later_and_can_be_taken_back():
         assert (kept.cancel(), cancelled.cancel()) == (False, False)
 
     run(main)
+
+
+def test_a_name_is_free_again_when_the_loop_of_its_owner_is_closed():
+    class Forgotten(GenServer):
+        pass
+
+    async def main():
+        return await Forgotten.start(name="forgotten")
+
+    first = asyncio.run(main())
+    assert whereis("forgotten") is None
+    assert asyncio.run(main()) != first

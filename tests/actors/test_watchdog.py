@@ -38,6 +38,7 @@ def test_a_blocking_callback_is_named_with_its_stack_and_then_its_length(caplog)
         careless = await Careless.start(name="careless")
         await careless.call(0.3)
         await asyncio.sleep(0.1)
+        await careless.stop()
 
     (blocked, first), (freed, second) = watched(main)
     assert (blocked, freed) == ("otpy.loop.blocked", "otpy.loop.freed")
