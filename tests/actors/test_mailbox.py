@@ -45,6 +45,17 @@ class Waiting(Slow):
     mailbox = Mailbox(2, "wait")
 
 
+class Quick(Waiting):
+    """Takes a hundredth of that: for tests on a real clock."""
+
+    async def handle_cast(self, message):
+        await asyncio.sleep(0.01)
+        self.seen.append(message)
+
+    async def handle_call(self, request, caller):
+        self.seen.append(request)
+
+
 def run(main):
     return run_in_virtual_time(main())
 
@@ -279,13 +290,15 @@ class TestWaiting:
     def test_producers_on_other_loops_wait_as_well(self):
         node = Node().start()
         try:
-            server = node.run(Waiting.start())
+            server = node.run(Quick.start())
 
             async def produce():
-                for n in range(3):
+                for n in range(5):
                     await server.offer(n, 10)
 
             asyncio.run(produce())
+            server.call_sync("last", 10)
+            assert node.run(sys.get_state(server))["seen"] == [0, 1, 2, 3, 4, "last"]
             server.exit("kill")
             node.run(server.join(5))
         finally:
