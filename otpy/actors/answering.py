@@ -6,6 +6,7 @@ Source: `gen_server(3)`.
 from __future__ import annotations
 
 import logging
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from otpy.actors.caller import Caller
@@ -45,7 +46,7 @@ class Answering(Process):
     def __init__(self, actor: GenServer, name: object = None, parent: Process | None = None) -> None:
         """Begin with nothing in the mailbox."""
         super().__init__(type(actor), name, parent)
-        self.actor = actor
+        self.actor: Any = actor  # a dead process has none
         self.callbacks: Any = actor
         self.handling: object = None
         self.start_error: Reason | None = None
@@ -61,11 +62,26 @@ class Answering(Process):
     @property
     def traps_exit(self) -> bool:  # type: ignore[override]
         """Whether exit signals become messages."""
-        return self.actor.trap_exit
+        return self.actor is not None and self.actor.trap_exit
 
     def guarded(self, callback: Callable[[], Any], then: Callable[[Any], Step | None]) -> Step | None:
         """Run a callback; a coroutine becomes a step, an exception an end."""
-        raise NotImplementedError
+        try:
+            result = callback()
+        except BaseException as error:  # noqa: BLE001 - `_raised` sorts them
+            return self._raised(error)
+        return self._taken_up(result, then)
+
+    def _taken_up(self, result: Any, then: Callable[[Any], Step | None]) -> Step | None:
+        if type(result) is CoroutineType:
+            return result, then  # pyright: ignore[reportUnknownVariableType] - a coroutine of anything
+        return self._guarded_then(then, result)
+
+    def _guarded_then(self, then: Callable[[Any], Step | None], result: Any) -> Step | None:
+        try:
+            return then(result)
+        except Exception as error:  # noqa: BLE001 - e.g. a timeout that is no number
+            return self._raised(error)
 
     # -- what a callback answered -----------------------------------------------------------------------------------
 
@@ -154,12 +170,28 @@ class Answering(Process):
                 )
         return self._stop(Stop(reason))
 
+    def _next(self) -> object:
+        if not self._batch:
+            self._batch, self._incoming = self._incoming, []
+            self._batch.reverse()
+        return self._batch.pop()
+
     def queued(self) -> int:
         """Count the messages that wait."""
         return len(self._incoming) + len(self._batch)
 
     def let_in(self) -> None:
         """See to senders that wait for room; only a bounded mailbox has any."""
+
+    def _serve(self) -> None:
+        while self._system:
+            request, caller = self._system.pop(0)
+            try:
+                answer = request(self)
+            except Exception as error:  # noqa: BLE001 - whoever asked gets it
+                caller.fail(error)
+            else:
+                caller.reply(answer)
 
     def shown_state(self) -> Any:
         """Return the state as reports may show it: what the behaviour's `format_status` makes of it."""

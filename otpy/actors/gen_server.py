@@ -5,8 +5,8 @@ Source: `gen_server(3)`; the names are Elixir's.
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, Self
 
 import pykka
 
@@ -14,17 +14,20 @@ from otpy.actors import pykka_protocol
 from otpy.actors.child_spec import ChildSpec, ChildType, Restart, Shutdown_
 from otpy.actors.mailbox import BoundedProcess, Mailbox, bounded
 from otpy.actors.names import current_names
-from otpy.actors.process import Process, current_process
-from otpy.actors.reasons import KILLED, NORMAL, Exit, Reason
+from otpy.actors.process import current_process
+from otpy.actors.reasons import NORMAL, Exit, Reason
 from otpy.actors.server import ServerProcess
 from otpy.actors.threads import Threaded, refuse_coroutines
 from otpy.errors import StartFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from otpy.actors.caller import Caller
+    from otpy.actors.process import Process
     from otpy.actors.ref import Ref
 
-__all__ = ["GenServer"]
+__all__ = ["GenServer", "StartLink"]
 
 
 class GenServer(pykka.Actor):
@@ -211,9 +214,11 @@ class GenServer(pykka.Actor):
         """
         if id is None:
             id = cls.__name__ if name is None else name  # noqa: A001 - OTP's word
+        plain = cls.start_link.__func__ is _START_LINK  # type: ignore[attr-defined]
+        start = StartLink(cls, args, name, kwargs) if plain else partial(cls.start_link, *args, name=name, **kwargs)
         return ChildSpec(
             id=id,
-            start=functools.partial(cls.start_link, *args, name=name, **kwargs),
+            start=start,
             restart=restart,  # type: ignore[arg-type]
             shutdown=shutdown,
             type=cls.child_type,
@@ -230,43 +235,37 @@ class GenServer(pykka.Actor):
         cls, parent: Process | None, name: object, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Ref[Self]:
         actor, args, kwargs = cls.make(args, kwargs)
-        return await actor.launch(parent, name, args, kwargs)
+        process = actor.launch(parent, name, args, kwargs)
+        await process.initialised()
+        if process.start_error is not None:
+            raise StartFailed(cls.__name__ if name is None else name, process.start_error)
+        return process.ref
 
-    async def launch(
+    def launch(
         self,
         parent: Process | None,
         name: object = None,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Ref[Self]:
-        """Start a process for this object; `start` and `start_link` make the object first."""
+    ) -> ServerProcess:
+        """Make a process for this object and begin its `init`, which `process.initialised()` waits for.
+
+        `start` and `start_link` do both, and make the object first.
+        """
         process = (BoundedProcess if bounded(self) else ServerProcess)(self, name, parent)
         self.process = process
-        ref = process.ref
         if name is not None:
             current_names().register(name, process)
         if parent is not None:
             process.link(parent)
-        if self.scheduling == "thread":
-            process.callbacks = Threaded(self, process)
-        pykka_protocol.register(ref)
-        process.when_down(_unregister)
-        if not process.begin(args, kwargs or {}):
-            timer = None
-            if self.init_timeout is not None:
-                timer = process.loop.call_later(self.init_timeout, process.exit, KILLED)
-            try:
-                assert process.started is not None
-                await process.started
-            except BaseException:
-                process.exit(KILLED)
-                raise
-            finally:
-                if timer is not None:
-                    timer.cancel()
-        if process.start_error is not None:
-            raise StartFailed(type(self).__name__ if name is None else name, process.start_error)
-        return ref
+        process.callbacks = self.callbacks_for(process)
+        pykka_protocol.register(process)
+        process.begin(args, kwargs or {})
+        return process
+
+    def callbacks_for(self, process: ServerProcess) -> Any:
+        """Return the object whose callbacks the process calls: this one, or one that runs them in a thread."""
+        return Threaded(self, process) if self.scheduling == "thread" else self
 
     @property
     def ref(self) -> Ref[Self]:
@@ -316,5 +315,37 @@ class GenServer(pykka.Actor):
         raise NotImplementedError("an otpy process is started by start() or start_link()")
 
 
-def _unregister(process: Process) -> None:
-    pykka_protocol.unregister(process.ref)
+_START_LINK: Final[Any] = GenServer.__dict__["start_link"].__func__
+
+
+class StartLink:
+    """How a child spec starts a behaviour: `{Module, start_link, Args}` in Erlang.
+
+    Called, it returns the coroutine of `start_link`. A supervisor has a quicker way: most `init`s wait for nothing.
+
+    Args:
+        behaviour: The class.
+        args: For `init`.
+        name: Registered name.
+        kwargs: For `init`.
+    """
+
+    __slots__ = ("args", "behaviour", "kwargs", "name")
+
+    def __init__(self, behaviour: type[GenServer], args: tuple[Any, ...], name: object, kwargs: dict[str, Any]) -> None:
+        """Start nothing yet."""
+        self.behaviour, self.args, self.name, self.kwargs = behaviour, args, name, kwargs
+
+    def __call__(self, *more: Any, **others: Any) -> Coroutine[Any, Any, Ref[Any]]:
+        """Start a process, linked to the running one; further arguments go behind those that there are."""
+        return self.behaviour.start_link(*self.args, *more, name=self.name, **{**self.kwargs, **others})
+
+    def __repr__(self) -> str:
+        """Show the call."""
+        args = [*map(repr, self.args), *(f"{key}={value!r}" for key, value in self.kwargs.items())]
+        return f"{self.behaviour.__name__}.start_link({', '.join(args)})"
+
+    def launch(self, parent: Process | None) -> ServerProcess:
+        """Make the process and begin its `init`, as `GenServer.launch` does."""
+        actor, args, kwargs = self.behaviour.make(self.args, self.kwargs)
+        return actor.launch(parent, self.name, args, kwargs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from otpy.actors import pykka_protocol
 from otpy.actors.envelopes import Continue
@@ -37,9 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from otpy.actors.caller import Caller
-    from otpy.actors.process import Process
     from otpy.actors.reasons import Reason
-    from otpy.actors.ref import Ref
+    from otpy.actors.server import ServerProcess
     from otpy.actors.stepwise import Steps
 
 __all__ = ["GenStateMachine", "in_state"]
@@ -278,17 +277,11 @@ class GenStateMachine(GenServer):
 
     # -- the beginning and the end -----------------------------------------------------------------------------------
 
-    async def launch(  # pyright: ignore[reportIncompatibleMethodOverride] - Ref is invariant, and both are Self
-        self,
-        parent: Process | None,
-        name: object = None,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Ref[Self]:
-        """Start a process for this object."""
+    def callbacks_for(self, process: ServerProcess) -> Any:
+        """Return the object whose callbacks it calls: this one, whose `init` and `terminate` know the state."""
         # What a process calls is one with what a class overrides, and these two mean more here than in a GenServer.
         vars(self).update(init=functools.partial(_begun, self), terminate=functools.partial(_ended, self))
-        return await super().launch(parent, name, args, kwargs)
+        return super().callbacks_for(process)
 
     def _first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Steps[NoReply | Stop | Ignore]:
         result = yield from taken(type(self).init(self, *args, **kwargs))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from asyncio import get_running_loop
 from asyncio.events import _get_running_loop
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from otpy.actors.caller import Caller
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from otpy.actors.names import Names
     from otpy.actors.ref import Ref
 
-__all__ = ["Process", "ProcessExit", "current_process", "self_ref"]
+__all__ = ["Process", "ProcessExit", "current_process", "in_a_callback", "self_ref"]
 
 _current: ContextVar[Process | None] = ContextVar("otpy_process", default=None)
 _pids = itertools.count(1)
+_NOWHERE = Context()
 
 
 class ProcessExit(BaseException):
@@ -38,6 +39,12 @@ class ProcessExit(BaseException):
 def current_process() -> Process | None:
     """Return the process whose code is running, or `None` outside of any."""
     return _current.get()
+
+
+def in_a_callback() -> bool:
+    """Whether the code that runs is a callback without a coroutine, which cannot wait for anything."""
+    process = _current.get()
+    return process is not None and process.running
 
 
 def self_ref() -> Ref[Any]:
@@ -139,6 +146,8 @@ class Process:
     # -- what subclasses give --------------------------------------------------------------------------------------
 
     traps_exit: bool = False
+    running: bool = False
+    """Whether a callback of it is on the stack that is no coroutine."""
     ref_class: ClassVar[Callable[[Process], Ref[Any]]]
     """The face of processes whose behaviour has none of its own; set by `otpy.actors.ref`."""
 
@@ -146,6 +155,10 @@ class Process:
         """Put something into the mailbox; a process without one drops it, and a call to it waits for its end."""
         if type(item) is Caller and not self.owe(item):
             item.down(NOPROC)
+
+    def asked(self, caller: Caller) -> None:
+        """Take a call from this process's own loop."""
+        self.deliver(caller)
 
     def deliver_from_elsewhere(self, item: object) -> None:
         """Put something into the mailbox from another thread or loop."""
@@ -233,6 +246,7 @@ class Process:
         if callbacks:
             for callback in callbacks.values():
                 callback(self)
+        self._ref, self.context = None, _NOWHERE  # no cycle is left: a dead process goes without the garbage collector
         if telemetry.listening and (is_abnormal(reason) or telemetry.verbose):
             telemetry.emit("otpy.process.exit", process=str(self), pid=self.pid, reason=reason)
 

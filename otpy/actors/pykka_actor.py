@@ -178,7 +178,7 @@ class PykkaActor(GenServer):
         Raises:
             TypeError: If it is no pykka actor, or one of our own servers, which need no keeper.
         """
-        pykka_protocol.unregister(self.ref)  # pykka's registry is to show the actor, not its keeper
+        pykka_protocol.unregister(self.process)  # pykka's registry is to show the actor, not its keeper
         self._failure: BaseException | None = None
         self._cleaned_up = self._busy = False
         self._thread: threading.Thread | None = None

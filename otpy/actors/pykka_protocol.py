@@ -17,7 +17,7 @@ import pykka
 from pykka import ActorDeadError, messages
 
 from otpy.actors.caller import Caller
-from otpy.actors.process import current_process
+from otpy.actors.process import Process, current_process
 from otpy.actors.pykka_future import PykkaFuture
 from otpy.actors.reasons import NORMAL
 from otpy.actors.threads import Threaded
@@ -26,30 +26,31 @@ from otpy.errors import ActorDown
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator
 
-    from otpy.actors.process import Process
-    from otpy.actors.ref import Ref
 
 __all__ = ["PykkaFuture", "RefTable", "handle_envelope", "is_envelope", "put_envelope"]
 
 
 class RefTable:
-    """What stands in for `ActorRegistry`'s list: the part of a list that pykka uses, in constant time."""
+    """What stands in for `ActorRegistry`'s list: the part of a list that pykka uses, in constant time.
+
+    Of ours it keeps the processes, whose references are made when somebody looks.
+    """
 
     def __init__(self, refs: Iterable[pykka.ActorRef[Any]] = ()) -> None:
         """Take over the references there are."""
-        self._refs: dict[pykka.ActorRef[Any], None] = dict.fromkeys(refs)
+        self.known: dict[pykka.ActorRef[Any] | Process, None] = dict.fromkeys(refs)
 
     def append(self, ref: pykka.ActorRef[Any]) -> None:
         """Add one."""
-        self._refs[ref] = None
+        self.known[getattr(ref, "process", ref)] = None
 
     def remove(self, ref: pykka.ActorRef[Any]) -> None:
         """Remove one."""
-        self._refs.pop(ref, None)
+        self.known.pop(getattr(ref, "process", ref), None)
 
     def __contains__(self, ref: object) -> bool:
         """Whether it is there."""
-        return ref in self._refs
+        return getattr(ref, "process", ref) in self.known
 
     def __iter__(self) -> Iterator[pykka.ActorRef[Any]]:
         """In order of registration."""
@@ -57,20 +58,25 @@ class RefTable:
 
     def __getitem__(self, index: slice) -> list[pykka.ActorRef[Any]]:
         """Copy, as `refs[:]` does, without the processes that ended unheard because their loop was closed."""
-        for ref in tuple(self._refs):
-            process: Process | None = getattr(ref, "process", None)
-            if process is not None and process.loop.is_closed():
-                self.remove(ref)
-        return list(self._refs)[index]
+        found: list[pykka.ActorRef[Any]] = []
+        for known in tuple(self.known):
+            if not isinstance(known, Process):
+                found.append(known)
+            elif known.loop.is_closed():
+                self.known.pop(known, None)
+            else:
+                found.append(known.ref)
+        return found[index]
 
     def __len__(self) -> int:
         """Count them."""
-        return len(self._refs)
+        return len(self.known)
 
 
 if not isinstance(pykka.ActorRegistry._actor_refs, RefTable):  # noqa: SLF001 - there is no public way to replace it
     with pykka.ActorRegistry._actor_refs_lock:  # noqa: SLF001
         pykka.ActorRegistry._actor_refs = RefTable(pykka.ActorRegistry._actor_refs)  # type: ignore[assignment]  # noqa: SLF001
+_table: RefTable = pykka.ActorRegistry._actor_refs  # type: ignore[assignment]  # noqa: SLF001
 
 
 class _ThreadsafeFuture:
@@ -277,11 +283,11 @@ def handle_envelope(actor: pykka.Actor, envelope: object) -> Any:
     return actor._handle_receive(envelope.message)  # noqa: SLF001 - pykka's own dispatcher
 
 
-def register(ref: Ref[Any]) -> None:
+def register(process: Process) -> None:
     """Show a process in pykka's `ActorRegistry`."""
-    pykka.ActorRegistry._actor_refs.append(ref)  # noqa: SLF001 - without its lock and log line, see RefTable
+    _table.known[process] = None  # without pykka's lock and log line
 
 
-def unregister(ref: Ref[Any]) -> None:
+def unregister(process: Process) -> None:
     """Take a process out of pykka's `ActorRegistry`."""
-    pykka.ActorRegistry._actor_refs.remove(ref)  # noqa: SLF001
+    _table.known.pop(process, None)

@@ -103,14 +103,16 @@ class Ref(pykka.ActorRef[A]):
         process = self.process
         future = loop.create_future()
         caller = Caller(request, future, loop, process)
-        if timeout is not None:
-            expire_after(loop, timeout, caller)
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout={timeout!r}; allowed: None, or seconds >= 0")
         if loop is process.loop:
-            process.deliver(caller)
+            process.asked(caller)
         elif process.loop.is_closed():
             caller.down(process.exit_reason or "noproc")
         else:
             process.deliver_from_elsewhere(caller)
+        if timeout is not None and not future.done():
+            expire_after(loop, timeout, caller)
         return future
 
     @overload

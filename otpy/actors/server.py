@@ -7,13 +7,16 @@ coroutine gets a task, which goes on through the mailbox until it is empty. Sour
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from otpy.actors import pykka_protocol
 from otpy.actors.answering import Answering, logger
 from otpy.actors.caller import Caller
 from otpy.actors.envelopes import CastEnvelope, Continue, StopRequest
 from otpy.actors.messages import ExitMessage, Ignore, NoReply, Reply, Stop
+from otpy.actors.process import current_process, in_a_callback
 from otpy.actors.reasons import CALLING_SELF, IGNORE, KILLED, NOPROC, NORMAL, BadReturnValue, Reason
 from otpy.telemetry import bus as telemetry
 
@@ -36,6 +39,15 @@ _VERDICTS: Final = frozenset({CoroutineType, NoReply, Reply, Stop})
 """What `handle_call` may return that is not the answer itself."""
 
 
+class _Turn(threading.local):
+    """How many calls may still be served at once, on the loop of this thread."""
+
+    left = MESSAGES_PER_TURN
+
+
+_turn = _Turn()
+
+
 class ServerProcess(Answering):
     """A mailbox and the callbacks of a `GenServer`.
 
@@ -45,29 +57,43 @@ class ServerProcess(Answering):
         parent: As in `Process`.
     """
 
-    __slots__ = ("_running", "_scheduled", "_task", "suspended")
+    __slots__ = ("_scheduled", "_task", "running", "suspended")
 
     def __init__(self, actor: GenServer, name: object = None, parent: Process | None = None) -> None:
         """Make the process; `begin` runs its `init`."""
         super().__init__(actor, name, parent)
         self.suspended = False
-        self._running = False
+        self.running = False
         self._scheduled = False
         self._task: asyncio.Task[None] | None = None
 
     # -- start -----------------------------------------------------------------------------------------------------
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Run `init`; `False` if it has to be waited for (by `started`)."""
-        self._running = True
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Run `init`; if it has to wait for something there is a future, `started`, from then on."""
+        self.running = True
         step = self.context.run(self.guarded, lambda: self.callbacks.init(*args, **kwargs), self._initialised)
-        self._running = False
-        if step is not None:
+        self.running = False
+        if step is None:
+            self._rest()
+        else:
             self.started = self.loop.create_future()
             self._go_on(step)
-            return False
-        self._rest()
-        return True
+
+    async def initialised(self) -> None:
+        """Return when `init` has, whatever came of it; a process whose start is no longer waited for is killed."""
+        if self.started is None:
+            return
+        seconds = self.actor.init_timeout
+        timer = None if seconds is None else self.loop.call_later(seconds, self.exit, KILLED)
+        try:
+            await self.started
+        except BaseException:
+            self.exit(KILLED)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _initialised(self, result: object) -> Step | None:
         if result is None or isinstance(result, NoReply):
@@ -98,7 +124,7 @@ class ServerProcess(Answering):
             if type(item) is Caller:
                 item.down(NOPROC)
         elif self._task is not None:
-            if type(item) is Caller and self._task is asyncio.current_task():
+            if type(item) is Caller and self._task is asyncio.current_task() and current_process() is self:
                 item.down(CALLING_SELF)
             else:
                 self._incoming.append(item)
@@ -106,9 +132,33 @@ class ServerProcess(Answering):
             self._end_suspended(item)
         else:
             self._incoming.append(item)
-            if self.ready and not (self._running or self.suspended):
+            if self.ready and not (self.running or self.suspended):
                 self._scheduled = True
                 self.loop.call_soon(self._drain, context=self.context)
+
+    def asked(self, caller: Caller) -> None:
+        """Serve a call at once if nothing is before it and the caller could wait; else it gets into the mailbox.
+
+        So a call costs no turn of the loop. After `MESSAGES_PER_TURN` of them, to whichever servers, one goes the long
+        way round, and everybody else has a turn.
+        """
+        if (
+            self._scheduled
+            or self.running
+            or self._task is not None
+            or self._incoming
+            or self._batch
+            or self.suspended
+            or _turn.left == 0
+            or not self.ready
+            or not self.alive
+            or in_a_callback()
+        ):
+            self.deliver(caller)
+        else:
+            _turn.left -= 1
+            self._batch.append(caller)
+            self.context.run(self._drain)
 
     def stop_request(self, reason: Reason) -> None:
         """Ask for an orderly end, behind whatever is in the mailbox already."""
@@ -122,7 +172,7 @@ class ServerProcess(Answering):
     def _schedule(self) -> None:
         if (
             (self._incoming or self._batch)
-            and not (self._scheduled or self._running or self.suspended)
+            and not (self._scheduled or self.running or self.suspended)
             and self.ready
             and self._task is None
             and self.alive
@@ -130,14 +180,16 @@ class ServerProcess(Answering):
             self._scheduled = True
             self.loop.call_soon(self._drain, context=self.context)
 
-    def _drain(self) -> None:  # noqa: C901, PLR0912 - one loop, unrolled where it is hot
-        self._scheduled = False
+    def _drain(self) -> None:  # noqa: C901, PLR0912, PLR0915 - one loop, unrolled where it is hot
+        if self._scheduled:
+            self._scheduled = False
+            _turn.left = MESSAGES_PER_TURN
         if self._task is not None or not self.alive:
             return
         if self.suspended:
             self._seek_end()
             return
-        self._running = True
+        self.running = True
         callbacks = self.callbacks
         for _ in range(MESSAGES_PER_TURN):
             batch = self._batch
@@ -180,7 +232,7 @@ class ServerProcess(Answering):
                 break
             if self.dying is not None or not self.alive:
                 break
-        self._running = False
+        self.running = False
         if self._incoming or self._batch or self._system or self._senders or self.dying is not None:
             self._rest()
 
@@ -204,19 +256,9 @@ class ServerProcess(Answering):
             caller.down(NOPROC)
             return
         self._system.append((request, caller))
-        if self.ready and self._task is None and not self._running:
+        if self.ready and self._task is None and not self.running:
             self._serve()
             self._schedule()
-
-    def _serve(self) -> None:
-        while self._system:
-            request, caller = self._system.pop(0)
-            try:
-                answer = request(self)
-            except Exception as error:  # noqa: BLE001 - whoever asked gets it
-                caller.fail(error)
-            else:
-                caller.reply(answer)
 
     def suspend(self) -> None:
         """Look at no message until `resume`; exit signals, and stopping, still work."""
@@ -300,7 +342,7 @@ class ServerProcess(Answering):
             self._task.cancel()
             if self.dying == KILLED:
                 self.loop.call_soon(self._insist, self._task, CANCELS_BEFORE_ORPHANED)
-        elif not self._running:
+        elif not self.running:
             self.died(self.dying)
 
     def _insist(self, task: asyncio.Task[None], left: int) -> None:
@@ -343,35 +385,12 @@ class ServerProcess(Answering):
             return self._stop(Stop(item.reason))  # type: ignore[attr-defined]
         return self.guarded(lambda: callbacks.handle_info(item), self._handled)
 
-    def _next(self) -> object:
-        if not self._batch:
-            self._batch, self._incoming = self._incoming, []
-            self._batch.reverse()
-        return self._batch.pop()
-
-    def guarded(self, callback: Callable[[], Any], then: Callable[[Any], Step | None]) -> Step | None:
-        """Run a callback; a coroutine becomes a step, an exception an end."""
-        try:
-            result = callback()
-        except BaseException as error:  # noqa: BLE001 - `_raised` sorts them
-            return self._raised(error)
-        return self._taken_up(result, then)
-
-    def _taken_up(self, result: Any, then: Callable[[Any], Step | None]) -> Step | None:
-        if type(result) is CoroutineType:
-            return result, then  # pyright: ignore[reportUnknownVariableType] - a coroutine of anything
-        return self._guarded_then(then, result)
-
-    def _guarded_then(self, then: Callable[[Any], Step | None], result: Any) -> Step | None:
-        try:
-            return then(result)
-        except Exception as error:  # noqa: BLE001 - e.g. a timeout that is no number
-            return self._raised(error)
-
     def release(self) -> None:
-        """Refuse what waits in the mailbox, stop timers, and free whoever waits for the start."""
+        """Leave nothing behind but the reason of the end."""
         self._scheduled = False
         super().release()
+        pykka_protocol.unregister(self)
+        self.actor = self.callbacks = None
 
 
 def _nothing(_: object) -> None:

@@ -7,11 +7,15 @@ Elixir's `dynamic_supervisor.ex`.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from otpy.actors import BRUTAL_KILL, KILL, SHUTDOWN, Cast, ChildType, ExitMessage, Process, Restart, Stop, is_abnormal
 from otpy.supervisors.child import (
+    begin_child,
+    begin_to_shut_down,
+    ended_in_time,
     report_failed_start,
     report_giving_up,
     report_left,
@@ -23,6 +27,8 @@ from otpy.supervisors.requests import ChildInfo, Counts
 from otpy.supervisors.strategy import must_restart
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from otpy.actors import GenServer, Reason
     from otpy.errors import MaxRestartsReached
     from otpy.supervisors.child import Child
@@ -80,9 +86,15 @@ class Brood:
         active = sum(not child.restarting for child in children)
         return Counts(len(children), active, supervisors, len(children) - supervisors)
 
-    async def start(self, child: Child) -> Answer:
-        """Start a child and know it from then on, unless it failed or ignored."""
-        reason = await start_child(child)
+    def start(self, child: Child) -> Answer:
+        """Start a child and know it from then on, unless it failed or ignored; a coroutine if that takes time."""
+        reason = begin_child(child)
+        return self._starting(child, reason) if inspect.iscoroutine(reason) else self._started(child, reason)
+
+    async def _starting(self, child: Child, beginning: Coroutine[Any, Any, Reason | None]) -> Answer:
+        return self._started(child, await beginning)
+
+    def _started(self, child: Child, reason: Reason | None) -> Answer:
         if reason is not None:
             return ("failed", child.spec.id, reason)
         if child.ref is not None:
@@ -91,12 +103,16 @@ class Brood:
             self._children[child.ref.process] = child
         return ("ok", child.ref)
 
-    async def terminate(self, process: Process) -> bool:
-        """Stop a child and forget it; `False` if there is none of this process."""
+    def terminate(self, process: Process) -> bool | Coroutine[Any, Any, bool]:
+        """Stop a child and forget it; `False` if there is none of this process; a coroutine if that takes time."""
         child = self._children.pop(process, None)
         if child is None:
             return False
-        await shut_down(self.owner.process, child)
+        left = begin_to_shut_down(self.owner.process, child)
+        return True if left is None else self._terminating(left, child)
+
+    async def _terminating(self, process: Process, child: Child) -> bool:
+        await ended_in_time(self.owner.process, process, child.spec.shutdown)
         return True
 
     async def ended(self, message: object) -> Stop | None:

@@ -7,15 +7,18 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
-from otpy.actors import BRUTAL_KILL, IGNORE, INFINITY, KILL, SHUTDOWN, Process, Ref, Shutdown
+from otpy.actors import BRUTAL_KILL, IGNORE, INFINITY, KILL, SHUTDOWN, Process, Ref, Shutdown, current_process
+from otpy.actors.gen_server import StartLink
 from otpy.actors.reasons import BadReturnValue
 from otpy.errors import MaxRestartsReached, OtpyError, StartFailed
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from otpy.actors import ChildSpec, Reason
+    from otpy.actors.child_spec import Shutdown_
+    from otpy.actors.server import ServerProcess
     from otpy.supervisors.intensity import Intensity
 
 __all__ = ["Child", "shut_down", "start_child"]
@@ -54,6 +57,37 @@ async def start_child(child: Child) -> Reason | None:
 
     A child whose `init` answers `Ignore` has started, without a process.
     """
+    reason = begin_child(child)
+    return await reason if inspect.iscoroutine(reason) else reason
+
+
+def begin_child(child: Child) -> Reason | Coroutine[Any, Any, Reason | None] | None:
+    """Like `start_child`, without a coroutine if the child's `init` waits for nothing, which is most often so."""
+    start = child.start
+    if not isinstance(start, StartLink):
+        return _start(child)
+    child.ref = None
+    try:
+        process = start.launch(current_process())
+    except Exception as error:  # noqa: BLE001 - e.g. its name is taken
+        return error
+    return _started(child, process) if process.started is None else _initialised(child, process)
+
+
+async def _initialised(child: Child, process: ServerProcess) -> Reason | None:
+    await process.initialised()
+    return _started(child, process)
+
+
+def _started(child: Child, process: ServerProcess) -> Reason | None:
+    child.restarting = False
+    reason = process.start_error
+    if reason is None:
+        child.ref = process.ref
+    return None if reason == IGNORE else reason
+
+
+async def _start(child: Child) -> Reason | None:
     child.ref = None
     try:
         started = child.start()
@@ -135,14 +169,24 @@ async def shut_down(supervisor: Process, child: Child) -> None:
 
     The signal is `shutdown`; past the deadline, or with `BRUTAL_KILL`, it is a kill. Source: `supervisor.erl`.
     """
+    process = begin_to_shut_down(supervisor, child)
+    if process is not None:
+        await ended_in_time(supervisor, process, child.spec.shutdown)
+
+
+def begin_to_shut_down(supervisor: Process, child: Child) -> Process | None:
+    """Send a child the signal; returns its process if that outlives it, because it has something to clean up."""
     ref, child.ref, child.restarting = child.ref, None, False
-    if ref is None or not ref.is_alive():
-        return
-    process, deadline = ref.process, child.spec.shutdown
+    if ref is None or not ref.process.alive:
+        return None
+    process = ref.process
     supervisor.unlink(process)
-    process.signal(supervisor, KILL if deadline == BRUTAL_KILL else SHUTDOWN)
-    if not process.alive:
-        return  # it was between two messages, and had nothing to clean up
+    process.signal(supervisor, KILL if child.spec.shutdown == BRUTAL_KILL else SHUTDOWN)
+    return process if process.alive else None
+
+
+async def ended_in_time(supervisor: Process, process: Process, deadline: Shutdown_ | None) -> None:
+    """Return when a process is dead that has been told to shut down; past its deadline it is killed."""
     ended: asyncio.Future[None] = supervisor.loop.create_future()
 
     def wake(_: Process) -> None:

@@ -14,11 +14,10 @@ from otpy.supervisors.child import Child
 from otpy.supervisors.intensity import Intensity
 from otpy.supervisors.render import Branch, branch, draw
 from otpy.supervisors.requests import ChildInfo, CountChildren, Counts, StartChild, WhichChildren, WithChild
-from otpy.supervisors.stepping import starts_at_once, stepped
 from otpy.supervisors.strategy import Strategy
 
 if TYPE_CHECKING:
-    from otpy.actors import Caller, Process, Reason
+    from otpy.actors import Caller, Reason
 
 __all__ = ["DynamicSupervisor", "DynamicSupervisorRef"]
 
@@ -53,7 +52,7 @@ class DynamicSupervisorRef(Ref[Any]):
         Raises:
             NotRegistered: If it is no child of this supervisor.
         """
-        if await self.call(WithChild("terminate", child), None) == "not_found":
+        if not await self.call(WithChild("terminate", child), None):
             raise NotRegistered(str(child))
 
     async def settled(self) -> None:
@@ -125,12 +124,10 @@ class DynamicSupervisor(GenServer):
     def handle_call(self, request: Any, caller: Caller) -> Any:
         """Answer the functions of `DynamicSupervisorRef`."""
         match request:
-            case StartChild((ChildSpec() as spec,)) if starts_at_once(spec):
-                return stepped(self._start(spec))
             case StartChild((spec,)):
                 return self._start(spec)
             case WithChild("terminate", Ref() as ref):
-                return stepped(self._terminate(ref.process))
+                return self._brood.terminate(ref.process)
             case WhichChildren():
                 return self._brood.infos()
             case CountChildren():
@@ -142,15 +139,12 @@ class DynamicSupervisor(GenServer):
         """Say what `count_children` says."""
         return self._brood.counts()
 
-    async def _terminate(self, process: Process) -> Answer:
-        return "ok" if await self._brood.terminate(process) else "not_found"
-
-    async def _start(self, spec: ChildSpec) -> Answer:
+    def _start(self, spec: ChildSpec) -> Answer:
         if not isinstance(spec, ChildSpec):
             return ("invalid", InvalidChildSpec("child", spec, "a ChildSpec, as `SomeServer.child_spec(...)` returns"))
         if self.max_children is not None and len(self._brood) >= self.max_children:
             return ("max_children", self.max_children)
-        return await self._brood.start(Child(spec))
+        return self._brood.start(Child(spec))
 
     async def handle_info(self, message: Any) -> Any:
         """Act on the end of a child."""

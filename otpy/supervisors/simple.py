@@ -5,6 +5,7 @@ Source: `supervisor.erl` (OTP 26).
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,8 @@ class Simple(Brood):
 
     async def start_more(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
         """Start a child from the template, with further arguments; a restart gets the same ones."""
-        return await self.start(Child(self.template, partial(self.template.start, *args, **kwargs)))
+        answer = self.start(Child(self.template, partial(self.template.start, *args, **kwargs)))
+        return await answer if inspect.iscoroutine(answer) else answer
 
     def counts(self) -> Counts:
         """Say what `count_children` says: there is one spec, however many children."""
@@ -96,4 +98,7 @@ class Simple(Brood):
             return ("ok", self.template) if known else "not_found"
         if action != "terminate" or process is None:
             return "simple_one_for_one"
-        return ("ok", None) if await self.terminate(process) or not process.alive else "not_found"
+        found = self.terminate(process)
+        if not isinstance(found, bool):
+            found = await found
+        return ("ok", None) if found or not process.alive else "not_found"

@@ -157,7 +157,11 @@ class Supervisor(GenServer):
         """
         if hasattr(self, "process"):
             raise SupervisionError(f"{self.process} is running or has run already; make a new one")
-        self._entered: SupervisorRef = await self.launch(current_process())  # type: ignore[assignment]
+        process = self.launch(current_process())
+        await process.initialised()
+        if process.start_error is not None:
+            raise StartFailed(type(self).__name__, process.start_error)
+        self._entered: SupervisorRef = process.ref  # type: ignore[assignment]
         self._block = asyncio.current_task()
         self.process.when_down(self._cancel_block)
         return self._entered

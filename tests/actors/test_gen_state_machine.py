@@ -658,6 +658,7 @@ def test_a_crash_ends_the_machine_and_whoever_waits_hears_of_it():
             raise KeyError("oops")
 
         machine = await Falling.start({"fall": fall, ("Call", "wait"): KeepState(), ("Call", "put off"): Postpone()})
+        machine.cast("this is first, so all the rest is in the mailbox")
         waiting = [machine.call("wait"), machine.call("put off"), machine.call("fall"), machine.call("behind")]
         answers = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(answer) for answer in answers] == [ActorDown] * 4

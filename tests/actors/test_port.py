@@ -306,9 +306,10 @@ def test_sigpipe_is_not_ignored():
 def test_what_it_leaves_behind_is_ended_with_it():
     async def main():
         code = "import subprocess as s; print(s.Popen(['/bin/sleep', '600']).pid)"  # it holds the pipes open, too
-        port = await Port.start(python(code), first_line=True)
+        lines = await Lines.start()
+        port = await Port.start(python(code), owner=lines)
         assert (await port.join(10)).status == 0
-        return int(port.process.actor.first)
+        return int((await lines.call("lines"))[0])
 
     assert gone(run(main))
 

@@ -97,12 +97,13 @@ def test_a_suspended_process_takes_up_nothing_until_it_is_resumed():
 def test_a_message_that_came_just_before_the_suspension_is_held_too():
     async def main():
         counter = await Counter.start()
+        counter.send("this is first, so the call has to wait")
         asked = counter.call("next")
         await sys.suspend(counter)
         await asyncio.sleep(0.1)
         assert not asked.done()
         await sys.resume(counter)
-        assert await asked == 1
+        assert await asked == 1001
 
     run(main)
 
@@ -111,8 +112,8 @@ def test_a_message_that_came_just_before_the_suspension_is_held_too():
 def test_a_suspended_process_can_be_ended(end):
     async def main():
         counter = await Counter.start()
-        waiting = counter.call("next", 1.0)
         await sys.suspend(counter)
+        waiting = counter.call("next", 1.0)
         if end == "stop":
             await counter.stop()
         else:
