@@ -3,9 +3,9 @@
     python benchmarks/actors.py --json
 
 Every figure is the median of several rounds in one run, on uvloop. Peers are measured in the same run if they are
-installed: pykka always is; `pip install xoscar thespian` adds those. For scale, Erlang/OTP 25 on a two-core machine,
-one scheduler: call 933,000/s, cast 9,700,000/s, start and stop 2.7 us, 2.7 KB a process, 10,000 children started in
-31 ms and stopped in 25 ms, restarted 3.1 us after a kill.
+installed: pykka always is; `pip install xoscar thespian fauxtp` adds those (casty wants Python 3.12). For scale,
+Erlang/OTP 25 on a two-core machine, one scheduler: call 933,000/s, cast 9,700,000/s, start and stop 2.7 us, 2.7 KB a
+process, 10,000 children started in 31 ms and stopped in 25 ms, restarted 3.1 us after a kill.
 """
 
 from __future__ import annotations
@@ -223,7 +223,47 @@ def thespian_peer() -> dict[str, float]:
         system.shutdown()
 
 
-PEERS = {"pykka": pykka_peer, "xoscar": xoscar_peer, "thespian": thespian_peer}
+def fauxtp_peer() -> dict[str, float]:
+    """fauxtp's GenServer, an OTP-like library over AnyIO, on asyncio."""
+    import anyio
+    import fauxtp
+
+    class Echo(fauxtp.GenServer):  # type: ignore[misc]
+        async def init(self) -> int:
+            return 0
+
+        async def handle_call(self, request: Any, from_ref: Any, state: int) -> tuple[int, int]:
+            return state, state
+
+        async def handle_cast(self, request: Any, state: int) -> int:
+            return state + 1
+
+    async def main() -> dict[str, float]:
+        async with anyio.create_task_group() as group:
+            handle = await Echo.start_link(task_group=group)
+            count = 3_000
+            began = time.perf_counter()
+            for _ in range(count):
+                await fauxtp.call(handle.pid, 1)
+            asked = count / (time.perf_counter() - began)
+            began = time.perf_counter()
+            for _ in range(count):
+                await fauxtp.cast(handle.pid, 1)
+            assert await fauxtp.call(handle.pid, 1) == count
+            told = count / (time.perf_counter() - began)
+            handle.cancel_scope.cancel()
+            began = time.perf_counter()
+            for _ in range(300):
+                (await Echo.start_link(task_group=group)).cancel_scope.cancel()
+            await anyio.sleep(0)
+            stopped = (time.perf_counter() - began) / 300 * 1e6
+        return {"call_per_second": asked, "cast_per_second": told, "start_stop_us": stopped}
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(main())
+
+
+PEERS = {"pykka": pykka_peer, "xoscar": xoscar_peer, "thespian": thespian_peer, "fauxtp": fauxtp_peer}
 
 
 def median_of(measure: Callable[[], Awaitable[float]], rounds: int) -> float:
