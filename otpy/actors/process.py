@@ -126,9 +126,12 @@ class Process:
         """The public face."""
         ref = self._ref
         if ref is None:
-            make: Callable[[Process], Ref[Any]] = getattr(self.kind, "ref_class", Process.ref_class)
-            self._ref = ref = make(self)
+            self._ref = ref = self._ref_class()(self)
         return ref
+
+    def _ref_class(self) -> type[Ref[Any]]:
+        kind: type[Ref[Any]] = getattr(self.kind, "ref_class", Process.ref_class)
+        return kind
 
     def ancestors(self) -> tuple[Process, ...]:
         """Return who started it, who started that, and so on, nearest first, as far as they live."""
@@ -148,7 +151,7 @@ class Process:
     traps_exit: bool = False
     running: bool = False
     """Whether a callback of it is on the stack that is no coroutine."""
-    ref_class: ClassVar[Callable[[Process], Ref[Any]]]
+    ref_class: ClassVar[type[Ref[Any]]]
     """The face of processes whose behaviour has none of its own; set by `otpy.actors.ref`."""
 
     def deliver(self, item: object) -> None:
@@ -246,7 +249,9 @@ class Process:
         if callbacks:
             for callback in callbacks.values():
                 callback(self)
-        self._ref, self.context = None, _NOWHERE  # no cycle is left: a dead process goes without the garbage collector
+        self.context = _NOWHERE  # no cycle is left: a dead process goes without the garbage collector
+        if type(self._ref) is self._ref_class():
+            self._ref = None
         if telemetry.listening and (is_abnormal(reason) or telemetry.verbose):
             telemetry.emit("otpy.process.exit", process=str(self), pid=self.pid, reason=reason)
 

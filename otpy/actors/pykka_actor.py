@@ -190,6 +190,7 @@ class PykkaActor(GenServer):
         self._actor: pykka.Actor = made
         self._dispatch, self._failed_in_pykka = made._handle_receive, made._handle_failure  # noqa: SLF001 - see _watch
         self._watch(made)
+        self._face = self.process.ref  # of this keeper's own class, which its kind soon hides
         self.process.kind = type(made)  # messages and reports name what runs here
         pykka.ActorRegistry.register(self.pykka_ref)
         self.process.when_down(self._abandon)
