@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         demonitor,
         link,
         monitor,
+        named,
         self_ref,
         send_after,
         unlink,
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         PartitionSupervisor,
         Supervisor,
         TaskSupervisor,
+        run,
     )
     from otpy.teleprompters import BootstrapFewShot, LabeledFewShot
 
@@ -85,7 +87,7 @@ _ROOMS = {
     "otpy.actors": (
         "BRUTAL_KILL INFINITY KILL KILLED NOPROC NORMAL SHUTDOWN Call Caller Cast ChildSpec Down Exit ExitMessage"
         " GenServer Ignore Node NoReply Ref Reply Restart Shutdown Stop Task Timeout demonitor link monitor self_ref"
-        " send_after unlink whereis Agent GenStateMachine Groups Mailbox Port Registry Watchdog blocking"
+        " named send_after unlink whereis Agent GenStateMachine Groups Mailbox Port Registry Watchdog blocking"
     ),
     "otpy.adapters": "ChatAdapter JSONAdapter",
     "otpy.application": "Application start",
@@ -97,7 +99,7 @@ _ROOMS = {
     "otpy.signatures": "Example InputField OutputField Prediction Signature",
     "otpy.supervisors": (
         "ONE_FOR_ALL ONE_FOR_ONE REST_FOR_ONE SIMPLE_ONE_FOR_ONE DynamicSupervisor PartitionSupervisor Supervisor"
-        " TaskSupervisor"
+        " TaskSupervisor run"
     ),
     "otpy.teleprompters": "BootstrapFewShot LabeledFewShot",
 }
@@ -174,6 +176,8 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "load",
     "load_dataset",
     "monitor",
+    "named",
+    "run",
     "running",
     "save",
     "self_ref",

@@ -131,15 +131,16 @@ class NotRegistered(ActorError):
     Args:
         name: The name looked up.
         known: Names that exist, for the message.
+        message: What to say instead, where the name is known and its process is not there.
     """
 
     retryable = True
 
-    def __init__(self, name: object, known: tuple[object, ...] = ()) -> None:
+    def __init__(self, name: object, known: tuple[object, ...] = (), message: str = "") -> None:
         """Keep the name and the names that do exist."""
         self.name, self.known = name, known
         hint = f"; registered: {', '.join(map(str, known))}" if known else ""
-        super().__init__(f"no process is registered as {name!r}{hint}")
+        super().__init__(message or f"no process is registered as {name!r}{hint}")
 
 
 class AlreadyRegistered(ActorError):
@@ -215,14 +216,24 @@ class MaxRestartsReached(SupervisionError):
 
     Args:
         supervisor: The supervisor that stopped.
+        child: The id of the child that was to be restarted once too often.
         max_restarts: Restarts allowed.
         max_seconds: Within how many seconds.
+        reason: Why the child ended the last time; if that is an exception it is also the `__cause__`.
     """
 
-    def __init__(self, supervisor: object, max_restarts: int, max_seconds: float) -> None:
-        """Keep the supervisor and its intensity."""
-        self.supervisor, self.max_restarts, self.max_seconds = supervisor, max_restarts, max_seconds
-        super().__init__(f"{supervisor} gave up after more than {max_restarts} restarts in {max_seconds:g} s")
+    def __init__(
+        self, supervisor: object, child: object, max_restarts: int, max_seconds: float, reason: object
+    ) -> None:
+        """Keep what happened."""
+        self.supervisor, self.child, self.reason = supervisor, child, reason
+        self.max_restarts, self.max_seconds = max_restarts, max_seconds
+        super().__init__(
+            f"{supervisor} (child {child!r}) gave up after more than {max_restarts} restarts in {max_seconds:g} s; "
+            f"the last reason was {reason!r}"
+        )
+        if isinstance(reason, BaseException):
+            self.__cause__ = reason
 
 
 # -- configuration --------------------------------------------------------------------------------------------------

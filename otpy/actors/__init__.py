@@ -5,15 +5,18 @@ Stands alone: nothing here knows of language models.
 
 from __future__ import annotations
 
-from otpy.actors.agent import Agent, AgentRef, Get, GetAndUpdate, Update
+from otpy.actors import sys as sys
+from otpy.actors.agent import Agent, AgentRef
 from otpy.actors.caller import Caller
 from otpy.actors.child_spec import BRUTAL_KILL, INFINITY, ChildSpec, ChildType, Restart
 from otpy.actors.entries import Entry
 from otpy.actors.gen_server import GenServer
 from otpy.actors.gen_state_machine import GenStateMachine, in_state
 from otpy.actors.groups import Answers, GroupMonitor, Groups, GroupsRef, Joined, Left
+from otpy.actors.info import ProcessInfo, process_info, processes, registered
 from otpy.actors.mailbox import Mailbox
 from otpy.actors.messages import Call, Cast, Down, ExitMessage, Ignore, MonitorRef, NoReply, Reply, Stop, Timeout
+from otpy.actors.named import Named, named
 from otpy.actors.names import Names, Via, current_names, names_context, whereis
 from otpy.actors.node import Node, new_event_loop
 from otpy.actors.port import FirstLine, OsPid, Port, PortExited, PortLine, SendLine
@@ -27,6 +30,7 @@ from otpy.actors.reasons import (
     NOPROC,
     NORMAL,
     SHUTDOWN,
+    TIMEOUT,
     BadReturnValue,
     Exit,
     Reason,
@@ -37,7 +41,7 @@ from otpy.actors.ref import Ref
 from otpy.actors.registry import ANY, Registry, RegistryName, RegistryRef
 from otpy.actors.task import Task, TaskProcess
 from otpy.actors.threads import Orphan, blocking, orphans
-from otpy.actors.timers import Timer, demonitor, link, monitor, send_after, unlink
+from otpy.actors.timers import Interval, Timer, demonitor, link, monitor, send_after, send_interval, unlink
 from otpy.actors.transitions import (
     Action,
     CallEvent,
@@ -68,6 +72,7 @@ __all__ = [
     "NOPROC",
     "NORMAL",
     "SHUTDOWN",
+    "TIMEOUT",
     "Action",
     "Agent",
     "AgentRef",
@@ -90,19 +95,19 @@ __all__ = [
     "FirstLine",
     "GenServer",
     "GenStateMachine",
-    "Get",
-    "GetAndUpdate",
     "GroupMonitor",
     "Groups",
     "GroupsRef",
     "Ignore",
     "InfoEvent",
     "InternalEvent",
+    "Interval",
     "Joined",
     "KeepState",
     "Left",
     "Mailbox",
     "MonitorRef",
+    "Named",
     "NamedTimeout",
     "Names",
     "NextState",
@@ -115,6 +120,7 @@ __all__ = [
     "PortLine",
     "Postpone",
     "Process",
+    "ProcessInfo",
     "PykkaActor",
     "PykkaActorRef",
     "Reason",
@@ -134,7 +140,6 @@ __all__ = [
     "Timeout",
     "TimeoutEvent",
     "Timer",
-    "Update",
     "Via",
     "Watchdog",
     "blocking",
@@ -145,11 +150,16 @@ __all__ = [
     "is_abnormal",
     "link",
     "monitor",
+    "named",
     "names_context",
     "new_event_loop",
     "orphans",
+    "process_info",
+    "processes",
+    "registered",
     "self_ref",
     "send_after",
+    "send_interval",
     "unlink",
     "whereis",
 ]

@@ -5,6 +5,7 @@ Source: `gen_server(3)`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,7 +18,6 @@ from otpy.actors.reasons import BadReturnValue, Exit, Reason, is_abnormal
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    import asyncio
     from collections import deque
     from collections.abc import Callable, Coroutine
 
@@ -75,6 +75,8 @@ class Answering(Process):
     def _taken_up(self, result: Any, then: Callable[[Any], Step | None]) -> Step | None:
         if type(result) is CoroutineType:
             return result, then  # pyright: ignore[reportUnknownVariableType] - a coroutine of anything
+        if isinstance(result, asyncio.Future):  # e.g. `return other.call(request)`
+            return _answer_of(result), then  # pyright: ignore[reportUnknownArgumentType] - of anything
         return self._guarded_then(then, result)
 
     def _guarded_then(self, then: Callable[[Any], Step | None], result: Any) -> Step | None:
@@ -89,8 +91,6 @@ class Answering(Process):
         caller = self.handling
         assert type(caller) is Caller
         self.handling = None
-        if self.debug is not None:
-            self.debug.answered(self, result)
         kind = type(result)  # pyright: ignore[reportUnknownVariableType] - anything
         if kind is NoReply:
             if caller.responsible is self and caller.waiting:
@@ -176,6 +176,10 @@ class Answering(Process):
             self._batch.reverse()
         return self._batch.pop()
 
+    def waiting(self) -> list[object]:
+        """Return what is in the mailbox, the oldest first."""
+        return [*reversed(self._batch), *self._incoming]
+
     def queued(self) -> int:
         """Count the messages that wait."""
         return len(self._incoming) + len(self._batch)
@@ -191,7 +195,7 @@ class Answering(Process):
             except Exception as error:  # noqa: BLE001 - whoever asked gets it
                 caller.fail(error)
             else:
-                caller.reply(answer)
+                caller.resolve(answer)
 
     def shown_state(self) -> Any:
         """Return the state as reports may show it: what the behaviour's `format_status` makes of it."""
@@ -226,12 +230,12 @@ class Answering(Process):
         if self._idle is not None:
             self._idle.cancel()
         if type(self.handling) is Caller and self.handling.responsible is self:
-            self.handling.down(self.exit_reason)
+            self.handling.down(self.exit_reason, taken_up=True)
         self.handling = None
         for _, asking in self._system:
             asking.down(self.exit_reason)
         self._system = []
-        waiting = [*reversed(self._batch), *self._incoming]
+        waiting = self.waiting()
         self._batch, self._incoming = [], []
         for item in waiting:
             if type(item) is Caller:
@@ -239,3 +243,7 @@ class Answering(Process):
         if not self.ready and self.start_error is None:
             self.start_error = self.exit_reason
         self._wake_starter()
+
+
+async def _answer_of(future: asyncio.Future[Any]) -> Any:
+    return await future

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from otpy.actors.process import Process
     from otpy.actors.reasons import Reason
     from otpy.actors.ref import Ref
+    from otpy.actors.sys import Debug
 
 __all__ = ["Caller"]
 
@@ -37,6 +38,10 @@ class Caller:
         self.loop = loop
         self.responsible = responsible
 
+    def __repr__(self) -> str:
+        """Say whether somebody waits still."""
+        return f"<Caller of {self.responsible}{'' if self.waiting else ', answered or gone'}>"
+
     @property
     def waiting(self) -> bool:
         """Whether anybody still waits for the answer."""
@@ -44,10 +49,16 @@ class Caller:
 
     def reply(self, value: Any = None) -> None:
         """Answer; a second answer, and an answer nobody waits for, is dropped."""
+        debug: Debug | None = getattr(self.responsible, "debug", None)
+        if debug is not None and self.waiting:
+            debug.replied(self.responsible, value)
+        self.resolve(value)
+
+    def resolve(self, value: Any) -> None:
+        """Answer without a trace of it: what the `sys` toolbox asks is no business of the process."""
         if _get_running_loop() is not self.loop:
-            self._elsewhere(self.reply, value)
-            return
-        if not self.future.done():
+            self._elsewhere(self.resolve, value)
+        elif not self.future.done():
             self.future.set_result(value)
 
     def fail(self, error: BaseException) -> None:
@@ -58,9 +69,14 @@ class Caller:
         if not self.future.done():
             self.future.set_exception(error)
 
-    def down(self, reason: Reason) -> None:
-        """The process responsible for the answer has died."""
-        if isinstance(reason, BaseException) and getattr(self.future, "takes_reason", False):
+    def down(self, reason: Reason, *, taken_up: bool = False) -> None:
+        """The process responsible for the answer has died.
+
+        Args:
+            reason: Its exit reason.
+            taken_up: Whether the request had left the mailbox; to pykka's callers that makes a difference.
+        """
+        if taken_up and isinstance(reason, BaseException) and getattr(self.future, "takes_reason", False):
             self.fail(reason)
         else:
             self.fail(ActorDown(str(self.responsible), reason))

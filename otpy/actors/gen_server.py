@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, Self
 import pykka
 
 from otpy.actors import pykka_protocol
+from otpy.actors.answering import logger
 from otpy.actors.child_spec import ChildSpec, ChildType, Restart, Shutdown_
 from otpy.actors.mailbox import BoundedProcess, Mailbox, bounded
 from otpy.actors.names import current_names
@@ -74,7 +75,7 @@ class GenServer(pykka.Actor):
 
     process: ServerProcess
     init_timeout: ClassVar[float | None] = None
-    """Seconds that `init` may take; `None` means as long as it needs."""
+    """Seconds that `init` may take; past them the start has failed, for the reason `"timeout"`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse a server that wants a thread and has `async` callbacks.
@@ -123,7 +124,8 @@ class GenServer(pykka.Actor):
         return self._unexpected("cast", message)
 
     def handle_info(self, message: Any) -> Any:
-        """Act on anything else: `Down`, `ExitMessage`, `Timeout`, timers, bare `send`s. The default drops it."""
+        """Act on anything else: `Down`, `ExitMessage`, `Timeout`, timers, bare `send`s. The default logs it."""
+        logger.warning("%s has no handle_info for %.200r", self.process, message)
 
     def handle_continue(self, argument: Any) -> Any:
         """Go on with what a callback put into `then=`, before any other message."""

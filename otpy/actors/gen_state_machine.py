@@ -239,9 +239,10 @@ class GenStateMachine(GenServer):
         result = understood(name, (yield from taken(self._react(name, event))))
         if isinstance(result, Stop):
             return _stopped(name, event, result)
+        state = result.state if isinstance(result, NextState) else agenda.state
+        self._refuse_unknown(name, state)
         plan = Plan()
         plan.add(name, event, result)
-        state = result.state if isinstance(result, NextState) else agenda.state
         return (yield from self._moved(event, plan, state, entered=isinstance(result, RepeatState)))
 
     def _moved(self, event: Event | None, plan: Plan, state: Any, *, entered: bool) -> Steps[NoReply | Stop | Ignore]:
@@ -261,6 +262,14 @@ class GenStateMachine(GenServer):
             entered = isinstance(result, RepeatState)
         agenda.carry_out(plan, event, changed=changed)
         return NoReply(then=agenda.next())
+
+    def _refuse_unknown(self, callback: str, state: Any) -> None:
+        """Refuse a state that no event could ever be handled in: most often its name is misspelt."""
+        if not self._functions or self._callback(state) != "handle_event":
+            return
+        if type(self).handle_event is GenStateMachine.handle_event:
+            why = f"there is no handle_event, and no function for this state, only for {list(self._functions)}"
+            raise BadTransition(callback, NextState(state), why)
 
     def _callback(self, state: Any) -> str:
         if self._functions:
@@ -291,6 +300,7 @@ class GenStateMachine(GenServer):
             raise BadTransition("init", result, "allowed are a state, NextState(state, …), Ignore and Stop")
         first = understood("init", result if isinstance(result, NextState) else NextState(result))
         assert isinstance(first, NextState)
+        self._refuse_unknown("init", first.state)
         plan = Plan()
         plan.add("init", None, first)
         self._agenda = agenda = Agenda(first.state, self._arm)

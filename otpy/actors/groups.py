@@ -258,6 +258,13 @@ class Groups(GenServer):
 
     ref_class = GroupsRef
 
+    if TYPE_CHECKING:  # what `GenServer` has, with the reference that there is here
+
+        @classmethod
+        async def start(cls, *args: Any, name: object = None, **kwargs: Any) -> GroupsRef: ...  # type: ignore[override]  # noqa: D102
+        @classmethod
+        async def start_link(cls, *args: Any, name: object = None, **kwargs: Any) -> GroupsRef: ...  # noqa: D102
+
     def init(self) -> None:
         """Start without groups."""
         self.table = _Memberships(self.process)

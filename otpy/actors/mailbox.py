@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otpy.actors.caller import Caller
-from otpy.actors.envelopes import CastEnvelope, Continue, StopRequest
+from otpy.actors.envelopes import Continue, StopRequest
 from otpy.actors.messages import Down, ExitMessage, Timeout
 from otpy.actors.reasons import NOPROC
 from otpy.actors.server import ServerProcess
@@ -154,15 +154,15 @@ class BoundedProcess(ServerProcess):
 
     # -- senders that wait -----------------------------------------------------------------------------------------
 
-    async def offered(self, message: object, timeout: float | None) -> None:  # noqa: ASYNC109 - a deadline
-        """Put a cast into the mailbox as soon as there is room; on this process's own loop."""
+    async def offered(self, item: object, timeout: float | None) -> None:  # noqa: ASYNC109 - a deadline
+        """Put something into the mailbox as soon as there is room; on this process's own loop."""
         if not self.alive:
             raise ActorDown(str(self), NOPROC)
         if self._has_room():
-            super().deliver(CastEnvelope(message))
+            super().deliver(item)
             return
         room = self.loop.create_future()
-        entry = (CastEnvelope(message), room)
+        entry = (item, room)
         self._outside.append(entry)
         try:
             async with asyncio.timeout(timeout):

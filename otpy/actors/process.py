@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from otpy.actors.caller import Caller
 from otpy.actors.messages import Down, ExitMessage, MonitorRef
+from otpy.actors.names import Via
 from otpy.actors.reasons import KILL, KILLED, NOPROC, NORMAL, Reason, is_abnormal
 from otpy.errors import ActorDown
 from otpy.telemetry import bus as telemetry
@@ -119,7 +120,9 @@ class Process:
 
     def __str__(self) -> str:
         """Name and number, as in `Stack 'stack' <12>`."""
-        return f"{self.kind.__name__} <{self.pid}>" if self.name is None else f"{self.kind.__name__} {self.name!r}"
+        if self.name is None:
+            return f"{self.kind.__name__} <{self.pid}>"
+        return f"{self.kind.__name__} {self.name if isinstance(self.name, Via) else repr(self.name)}"
 
     @property
     def ref(self) -> Ref[Any]:
@@ -168,9 +171,9 @@ class Process:
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.deliver, item)
 
-    async def offered(self, message: object, timeout: float | None) -> None:  # noqa: ARG002, ASYNC109 - for bounded ones
-        """Put a cast into the mailbox as soon as there is room: here at once."""
-        self.ref.cast(message)
+    async def offered(self, item: object, timeout: float | None) -> None:  # noqa: ARG002, ASYNC109 - for bounded ones
+        """Put something into the mailbox as soon as there is room: here at once."""
+        self.deliver(item)
 
     def stop_request(self, reason: Reason) -> None:
         """Ask for an orderly end; a process without a mailbox just ends."""
@@ -226,7 +229,7 @@ class Process:
             self.dying = reason
             self.interrupt()
 
-    def died(self, reason: Reason) -> None:
+    def died(self, reason: Reason) -> None:  # noqa: C901 - what a process left behind, one after the other
         """Be dead: tell links, monitors and names, once."""
         if not self.alive:
             return
@@ -257,7 +260,7 @@ class Process:
 
     def _fail_callers(self, owed: dict[Caller, None], reason: Reason) -> None:
         for caller in owed:
-            caller.down(reason)
+            caller.down(reason, taken_up=True)
         self.owed = None
 
     def _leave_names(self, names: list[tuple[Names, object]]) -> None:

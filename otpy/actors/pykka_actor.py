@@ -49,6 +49,12 @@ _WAKE = object()
 class _Ended:
     """The actor's thread has come to its end."""
 
+    message: object
+
+    def __repr__(self) -> str:
+        """Print what the actor was at, for its crash report."""
+        return repr(self.message)
+
 
 class _Answer:
     """The part of a pykka future that an actor uses, over the caller of a call."""
@@ -136,6 +142,14 @@ class PykkaActor(GenServer):
 
     trap_exit = True
     ref_class = PykkaActorRef
+
+    if TYPE_CHECKING:  # what `GenServer` has, with the reference that there is here
+
+        @classmethod
+        async def start(cls, *args: Any, name: object = None, **kwargs: Any) -> PykkaActorRef: ...  # type: ignore[override]  # noqa: D102
+        @classmethod
+        async def start_link(cls, *args: Any, name: object = None, **kwargs: Any) -> PykkaActorRef: ...  # noqa: D102
+
     takes_envelopes = True  # what pykka's protocol brings goes on to the actor as it is
 
     @classmethod
@@ -180,6 +194,7 @@ class PykkaActor(GenServer):
         """
         pykka_protocol.unregister(self.process)  # pykka's registry is to show the actor, not its keeper
         self._failure: BaseException | None = None
+        self._at: object = None
         self._cleaned_up = self._busy = False
         self._thread: threading.Thread | None = None
         self._up: asyncio.Future[bool] = self.process.loop.create_future()
@@ -235,7 +250,7 @@ class PykkaActor(GenServer):
     def _receive(self, message: Any) -> Any:
         if message is _WAKE:
             return None
-        self._busy = True
+        self._at, self._busy = message, True
         try:
             return self._dispatch(message)
         except Exception:
@@ -275,7 +290,7 @@ class PykkaActor(GenServer):
         if not self._up.done():
             self._up.set_result(False)
         else:
-            self.ref.send(_Ended())
+            self.ref.send(_Ended(self._at))
 
     def handle_call(self, request: Any, caller: Caller) -> Any:
         """Pass a request on; the answer comes from the actor."""

@@ -26,6 +26,8 @@ from otpy.errors import ActorDown
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator
 
+    from otpy.actors.ref import Ref
+
 
 __all__ = ["PykkaFuture", "RefTable", "handle_envelope", "is_envelope", "put_envelope"]
 
@@ -82,11 +84,11 @@ _table: RefTable = pykka.ActorRegistry._actor_refs  # type: ignore[assignment]  
 class _ThreadsafeFuture:
     """The part of an asyncio future that `Caller` uses, over a pykka future."""
 
-    __slots__ = ("_envelope", "_future", "_process")
+    __slots__ = ("_future", "_process")
     takes_reason = True  # pykka's callers get the exception itself, not `ActorDown`
 
-    def __init__(self, future: pykka.Future[Any], envelope: Envelope, process: Process) -> None:
-        self._future, self._envelope, self._process = future, envelope, process
+    def __init__(self, future: pykka.Future[Any], process: Process) -> None:
+        self._future, self._process = future, process
 
     def done(self) -> bool:
         inner = getattr(self._future, "_result", None)
@@ -96,8 +98,8 @@ class _ThreadsafeFuture:
         self._future.set(value)
 
     def set_exception(self, error: BaseException) -> None:
-        """Pass an exception on; a process that ends leaves the same one to all callers, which is not pykka's way."""
-        if not self._process.alive and (not self._envelope.handled or isinstance(error, ActorDown)):
+        """Pass an exception on; that a process is down is said in pykka's words."""
+        if isinstance(error, ActorDown) and not self._process.alive:
             dead = ActorDeadError(f"{self._process} stopped before handling the message")
             dead.__cause__, error = error, dead
         self._future.set_exception((type(error), error, error.__traceback__))
@@ -159,12 +161,15 @@ class Inbox:
 class Envelope:
     """A message that came by pykka's `ask`, `tell` or a proxy and is handled pykka's way."""
 
-    __slots__ = ("handled", "message")
+    __slots__ = ("message",)
 
     def __init__(self, message: object) -> None:
         """Wrap a message."""
         self.message = message
-        self.handled = False
+
+    def __repr__(self) -> str:
+        """Print the message."""
+        return repr(self.message)
 
 
 def is_envelope(item: object) -> bool:
@@ -250,15 +255,14 @@ def put_envelope(process: Process, message: object, reply_to: pykka.Future[Any] 
         and not _own(kind, "on_receive")
         and _own(kind, callback)
     )
-    envelope = Envelope(message)
-    content = message if plain else envelope
+    content = message if plain else Envelope(message)
     deliver = type(process).deliver if plain else _deliver
     if reply_to is None:
         from otpy.actors.envelopes import CastEnvelope  # noqa: PLC0415 - the caller knows this room
 
         process.across(deliver, CastEnvelope(content))
     else:
-        future: Any = _ThreadsafeFuture(reply_to, envelope, process)
+        future: Any = _ThreadsafeFuture(reply_to, process)
         process.across(deliver, Caller(content, future, process.loop, process))
 
 
@@ -279,8 +283,12 @@ def _refuse(process: Process, reply_to: pykka.Future[Any]) -> None:
 def handle_envelope(actor: pykka.Actor, envelope: object) -> Any:
     """Do what pykka does with a message: a proxy's work, or `on_receive`."""
     assert isinstance(envelope, Envelope)
-    envelope.handled = True
     return actor._handle_receive(envelope.message)  # noqa: SLF001 - pykka's own dispatcher
+
+
+def known_refs() -> list[Ref[Any]]:
+    """Return the references of our processes, in the order in which they were started."""
+    return [known.ref for known in tuple(_table.known) if isinstance(known, Process)]
 
 
 def register(process: Process) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "NOPROC",
     "NORMAL",
     "SHUTDOWN",
+    "TIMEOUT",
     "BadReturnValue",
     "Exit",
     "Reason",
@@ -36,6 +37,8 @@ KILLED: Final = "killed"
 """It was killed."""
 NOPROC: Final = "noproc"
 """There was no such process."""
+TIMEOUT: Final = "timeout"
+"""It did not do in time what it had a deadline for."""
 CALLING_SELF: Final = "calling_self"
 """A callback called its own process, and would have waited for itself."""
 IGNORE: Final = "ignore"
@@ -77,12 +80,13 @@ class BadReturnValue(Exception):
     Args:
         callback: The callback's name.
         value: What it returned.
+        allowed: What it may return.
     """
 
-    def __init__(self, callback: str, value: object) -> None:
+    def __init__(self, callback: str, value: object, allowed: str = "None, NoReply, Stop") -> None:
         """Keep the callback and the value."""
         self.callback, self.value = callback, value
-        super().__init__(f"{callback} returned {value!r}; allowed: None, NoReply, Reply (calls only), Stop")
+        super().__init__(f"{callback} returned {value!r}; allowed: {allowed}")
 
 
 def is_abnormal(reason: Reason) -> bool:

@@ -160,22 +160,29 @@ class Ref(pykka.ActorRef[A]):
         else:
             process.deliver_from_elsewhere(CastEnvelope(message))
 
-    async def offer(self, message: Cast | object, timeout: float | None = None) -> None:  # noqa: ASYNC109 - a deadline
+    async def offer(
+        self,
+        message: Cast | object,
+        timeout: float | None = None,  # noqa: ASYNC109 - a deadline
+        *,
+        info: bool = False,
+    ) -> None:
         """Like `cast`, but wait until the mailbox has room: back-pressure for whoever produces.
 
         Args:
             message: What to send.
             timeout: Seconds to wait for room; `None` waits for ever.
+            info: Whether it is for `handle_info`, as with `send`.
 
         Raises:
             CallTimeout: If there was none in time.
             ActorDown: If the process is dead, or dies first.
         """
-        process = self.process
+        process, item = self.process, message if info else CastEnvelope(message)
         if _get_running_loop() is process.loop:
-            await process.offered(message, timeout)
+            await process.offered(item, timeout)
         else:
-            there = asyncio.run_coroutine_threadsafe(process.offered(message, timeout), process.loop)
+            there = asyncio.run_coroutine_threadsafe(process.offered(item, timeout), process.loop)
             await asyncio.wrap_future(there)
 
     def send(self, message: object) -> None:

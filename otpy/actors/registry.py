@@ -177,6 +177,10 @@ class RegistryName(Via):
         if isinstance(self.registry, RegistryRef) and self.registry.name is not None:
             object.__setattr__(self, "registry", self.registry.name)
 
+    def __str__(self) -> str:
+        """Print it as `registry[key]`."""
+        return f"{self.registry}[{self.key!r}]"
+
     def _table(self, names: Names) -> Table:
         ref = self.registry if isinstance(self.registry, RegistryRef) else names.get(self.registry)
         if not isinstance(ref, RegistryRef):
@@ -242,6 +246,13 @@ class Registry(GenServer):
     """
 
     ref_class = RegistryRef
+
+    if TYPE_CHECKING:  # what `GenServer` has, with the reference that there is here
+
+        @classmethod
+        async def start(cls, *args: Any, name: object = None, **kwargs: Any) -> RegistryRef: ...  # type: ignore[override]  # noqa: D102
+        @classmethod
+        async def start_link(cls, *args: Any, name: object = None, **kwargs: Any) -> RegistryRef: ...  # noqa: D102
 
     def init(self, *, keys: Literal["unique", "duplicate"] = "unique") -> None:
         """Start empty."""

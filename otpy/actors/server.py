@@ -7,6 +7,7 @@ coroutine gets a task, which goes on through the mailbox until it is empty. Sour
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from otpy.actors import pykka_protocol
 from otpy.actors.answering import Answering, logger
 from otpy.actors.caller import Caller
+from otpy.actors.child_spec import ChildType
 from otpy.actors.envelopes import CastEnvelope, Continue, StopRequest
 from otpy.actors.messages import ExitMessage, Ignore, NoReply, Reply, Stop
 from otpy.actors.process import current_process, in_a_callback
-from otpy.actors.reasons import CALLING_SELF, IGNORE, KILLED, NOPROC, NORMAL, BadReturnValue, Reason
+from otpy.actors.reasons import CALLING_SELF, IGNORE, KILLED, NOPROC, NORMAL, SHUTDOWN, TIMEOUT, BadReturnValue, Reason
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ CANCELS_BEFORE_ORPHANED: Final = 100
 """A killed process that swallows so many cancellations is declared dead while its code still runs."""
 
 
-_VERDICTS: Final = frozenset({CoroutineType, NoReply, Reply, Stop})
+_VERDICTS: Final = frozenset({CoroutineType, asyncio.Future, asyncio.Task, NoReply, Reply, Stop})
 """What `handle_call` may return that is not the answer itself."""
 
 
@@ -81,19 +83,36 @@ class ServerProcess(Answering):
             self._go_on(step)
 
     async def initialised(self) -> None:
-        """Return when `init` has, whatever came of it; a process whose start is no longer waited for is killed."""
+        """Return when `init` has, whatever came of it.
+
+        A process whose start is no longer waited for is killed; a supervisor is given the time to stop what it started.
+        """
         if self.started is None:
             return
-        seconds = self.actor.init_timeout
-        timer = None if seconds is None else self.loop.call_later(seconds, self.exit, KILLED)
+        seconds = None if self.actor is None else self.actor.init_timeout
+        timer = None if seconds is None else self.loop.call_later(seconds, self._init_timed_out)
         try:
             await self.started
         except BaseException:
+            if self.actor is not None and self.actor.child_type is ChildType.SUPERVISOR:
+                self.exit(SHUTDOWN)
+                await self._down()
             self.exit(KILLED)
             raise
         finally:
             if timer is not None:
                 timer.cancel()
+
+    async def _down(self) -> None:
+        ended = self.loop.create_future()
+        self.when_down(lambda _: None if ended.done() else ended.set_result(None))
+        with contextlib.suppress(asyncio.CancelledError):  # cancelled once more: no more time
+            await ended
+
+    def _init_timed_out(self) -> None:
+        if not self.ready and self.alive:
+            self.start_error = TIMEOUT
+            self.exit(KILLED)
 
     def _initialised(self, result: object) -> Step | None:
         if result is None or isinstance(result, NoReply):
@@ -110,7 +129,7 @@ class ServerProcess(Answering):
         elif isinstance(result, Stop):
             self._start_failed(result.reason, result.reason)
         else:
-            error = BadReturnValue("init", result)
+            error = BadReturnValue("init", result, "None, NoReply, Ignore, Stop")
             self._start_failed(error, error)
         return None
 
@@ -270,7 +289,7 @@ class ServerProcess(Answering):
         self.suspended = False
 
     def _seek_end(self) -> None:
-        for item in (*reversed(self._batch), *self._incoming):
+        for item in self.waiting():
             if type(item) is StopRequest or self._is_from_parent(item):
                 self._end_suspended(item)
                 return

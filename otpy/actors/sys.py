@@ -15,12 +15,11 @@ import time
 from asyncio.events import _get_running_loop
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from otpy.actors.caller import Caller
 from otpy.actors.deadlines import expire_after
 from otpy.actors.envelopes import CastEnvelope, unwrapped
-from otpy.actors.messages import NoReply, Reply, Stop
 from otpy.actors.server import ServerProcess
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class Statistics:
     Args:
         seconds: For how long.
         messages_in: Messages that it took up, of any kind.
-        replies: Calls that it answered from their own callback.
+        replies: Calls that it answered, at once or later.
         by_type: Messages by the name of their class.
     """
 
@@ -139,23 +138,12 @@ class Debug:
             kind: Kind = "call" if type(item) is Caller else "cast" if type(item) is CastEnvelope else "info"
             self._trace(Traced(str(process), kind, message))
 
-    def answered(self, process: Process, result: object) -> None:
-        """Note what `handle_call` returned."""
-        match result:
-            case NoReply():
-                return
-            case Stop():
-                if not result.replies:
-                    return
-                result = result.reply
-            case Reply(value):  # pyright: ignore[reportUnknownVariableType] - anything
-                result = cast("object", value)
-            case _:
-                pass
+    def replied(self, process: Process, value: object) -> None:
+        """Note an answer, from `handle_call` or later."""
         if self.began is not None:
             self.replies += 1
         if self.tracer is not None:
-            self._trace(Traced(str(process), "reply", result))
+            self._trace(Traced(str(process), "reply", value))
 
     def _trace(self, event: Traced) -> None:
         try:
@@ -263,7 +251,7 @@ async def resume(ref: Ref[Any], timeout: float | None = 5.0) -> None:  # noqa: A
 
 
 async def trace(ref: Ref[Any], tracer: Tracer | bool = True, timeout: float | None = 5.0) -> None:  # noqa: ASYNC109, FBT001, FBT002
-    """Show every message that a process takes up and every answer that its `handle_call` gives.
+    """Show every message that a process takes up and every answer that it gives.
 
     Args:
         ref: The process.

@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from otpy.actors.answering import logger
+from otpy.actors.child_spec import ChildSpec, Restart
 from otpy.actors.process import Process, ProcessExit, current_process
 from otpy.actors.reasons import KILLED, NORMAL, Exit, Reason
 from otpy.actors.server import CANCELS_BEFORE_ORPHANED
@@ -18,6 +19,7 @@ from otpy.telemetry import bus as telemetry
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
+    from otpy.actors.child_spec import Shutdown_
     from otpy.actors.ref import Ref
 
 __all__ = ["Task", "TaskProcess"]
@@ -137,6 +139,56 @@ class Task(Generic[T]):
         if parent is not None:
             process.link(parent)
         return Task(process)
+
+    @classmethod
+    def child_spec(
+        cls,
+        function: Callable[..., Coroutine[Any, Any, Any]],
+        *args: Any,
+        id: object = None,  # noqa: A002 - OTP's word
+        restart: Restart | str = Restart.TEMPORARY,
+        shutdown: Shutdown_ | None = None,
+        significant: bool = False,
+        **kwargs: Any,
+    ) -> ChildSpec:
+        """Describe a function to a supervisor: a child that ends when the function returns.
+
+        Args:
+            function: A coroutine function; `blocking(function)` makes one of a plain one.
+            args: Its arguments.
+            id: Names it within its supervisor; by default the function's name.
+            restart: `"temporary"`, the default, `"transient"` or `"permanent"`.
+            shutdown: Seconds, `BRUTAL_KILL` or `INFINITY`; 5 s by default.
+            significant: Whether its end can end the supervisor.
+            kwargs: Its keyword arguments.
+
+        Raises:
+            InvalidChildSpec: If a value is not allowed; the message lists those that are.
+
+        Example:
+            >>> import asyncio
+            >>> from otpy.actors import Task
+            >>> from otpy.supervisors import Supervisor
+            >>> async def work(what):
+            ...     print("did", what)
+            >>> async def main():
+            ...     job = Task.child_spec(work, "it", restart="transient", significant=True)
+            ...     async with Supervisor([job], auto_shutdown="any_significant") as tree:
+            ...         await tree.join()
+            >>> asyncio.run(main())
+            did it
+        """
+
+        async def start() -> Ref[Any]:
+            return cls.async_(function, *args, **kwargs).ref
+
+        return ChildSpec(
+            id=getattr(function, "__name__", cls.__name__) if id is None else id,
+            start=start,
+            restart=restart,  # type: ignore[arg-type]
+            shutdown=shutdown,
+            significant=significant,
+        )
 
     @property
     def ref(self) -> Ref[Any]:

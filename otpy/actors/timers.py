@@ -6,6 +6,7 @@ Source: Erlang's `erlang(3)` (`send_after`, `monitor`, `link`), under Elixir's n
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 from otpy.actors.process import Process, current_process
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from otpy.actors.messages import MonitorRef
     from otpy.actors.ref import Ref
 
-__all__ = ["Timer", "demonitor", "link", "monitor", "send_after", "unlink"]
+__all__ = ["Interval", "Timer", "demonitor", "link", "monitor", "send_after", "send_interval", "unlink"]
 
 
 def _me(what: str) -> Process:
@@ -72,6 +73,29 @@ class Timer:
         return True
 
 
+class Interval(Timer):
+    """A message that goes out again and again; `cancel` ends it."""
+
+    __slots__ = ("_due", "_interval")
+
+    def __init__(self, target: Ref[Any], interval: float, message: object) -> None:
+        """Arm it for the first time."""
+        self._interval, self._due = interval, 0.0
+        super().__init__(target, interval, message)
+
+    def _arm(self, delay: float, message: object) -> None:
+        self._due = self._target.process.loop.time() + delay
+        super()._arm(delay, message)
+
+    def _fire(self, message: object) -> None:
+        if self.fired or not self._target.is_alive():
+            return
+        with contextlib.suppress(MailboxFull):  # it has been reported, and nobody waits here
+            self._target.send(message)
+        late = self._target.process.loop.time() - self._due
+        self._arm(self._interval - late % self._interval, message)
+
+
 def send_after(target: Ref[Any], delay: float, message: object) -> Timer:
     """Send a message to `handle_info` later.
 
@@ -81,6 +105,42 @@ def send_after(target: Ref[Any], delay: float, message: object) -> Timer:
         message: What to send.
     """
     return Timer(target, delay, message)
+
+
+def send_interval(target: Ref[Any], interval: float, message: object) -> Interval:
+    """Send a message to `handle_info` again and again, until the process ends or somebody cancels it.
+
+    The moments are fixed from the start, so a late one makes no other late; those that were missed, because the loop
+    was blocked, are left out.
+
+    Args:
+        target: The process.
+        interval: Seconds from one to the next, the first included.
+        message: What to send.
+
+    Raises:
+        ValueError: If the interval is not positive.
+
+    Example:
+        >>> import asyncio
+        >>> from otpy.actors import GenServer, send_interval
+        >>> class Clock(GenServer):
+        ...     def init(self):
+        ...         self.ticks = 0
+        ...         self.timer = send_interval(self.ref, 0.001, "tick")
+        ...     def handle_info(self, message):
+        ...         self.ticks += 1
+        ...         if self.ticks == 3:
+        ...             self.timer.cancel()
+        ...             self.exit("normal")
+        >>> async def main():
+        ...     return await (await Clock.start()).join()
+        >>> asyncio.run(main())
+        'normal'
+    """
+    if not 0 < interval < math.inf:
+        raise ValueError(f"interval={interval!r}; allowed: seconds > 0")
+    return Interval(target, interval, message)
 
 
 def monitor(ref: Ref[Any]) -> MonitorRef:

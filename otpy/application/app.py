@@ -158,7 +158,7 @@ class Application:
         try:
             with entered(self):
                 root = await Supervisor.start(children, strategy=REST_FOR_ONE, name=self.name)
-            self._root = root  # type: ignore[assignment]
+            self._root = root
             root.process.when_down(lambda _: self._names.close())
         except StartFailed as failed:
             raise _innermost(failed) from failed

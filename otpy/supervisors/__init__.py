@@ -11,6 +11,7 @@ from otpy.supervisors.partition import PartitionSupervisor, PartitionSupervisorR
 from otpy.supervisors.ref import SupervisorRef
 from otpy.supervisors.render import Branch
 from otpy.supervisors.requests import ChildInfo, Counts
+from otpy.supervisors.running import run
 from otpy.supervisors.strategy import (
     ALL_SIGNIFICANT,
     ANY_SIGNIFICANT,
@@ -56,4 +57,5 @@ __all__ = [
     "TaskSupervisor",
     "TaskSupervisorRef",
     "partition_of",
+    "run",
 ]

@@ -99,7 +99,7 @@ async def _start(child: Child) -> Reason | None:
     except Exception as error:  # noqa: BLE001 - whatever a start function raises is a failed start
         return error
     if ref is not None and not isinstance(ref, Ref):
-        return BadReturnValue("start (it must return the Ref of a started process)", ref)
+        return BadReturnValue("start", ref, "the Ref of the process that it started")
     child.ref = ref
     child.restarting = False
     return None
@@ -145,12 +145,8 @@ def report_left(supervisor: Process, child: Child, reason: Reason) -> None:
 
 def report_giving_up(supervisor: Process, child: Child, intensity: Intensity, reason: Reason) -> MaxRestartsReached:
     """Log that a child was to be restarted once too often, and return what whoever waits for the supervisor gets."""
-    gave_up = MaxRestartsReached(
-        f"{supervisor} (child {child.spec.id!r})", intensity.max_restarts, intensity.max_seconds
-    )
-    if isinstance(reason, BaseException):
-        gave_up.__cause__ = reason
-    logger.error("%s; the last reason was %r", gave_up, reason)
+    gave_up = MaxRestartsReached(str(supervisor), child.spec.id, intensity.max_restarts, intensity.max_seconds, reason)
+    logger.error("%s", gave_up)
     telemetry.emit(
         "otpy.supervisor.gave_up",
         supervisor=str(supervisor),

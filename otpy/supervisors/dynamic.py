@@ -104,6 +104,14 @@ class DynamicSupervisor(GenServer):
     trap_exit = True
     child_type: ClassVar[ChildType] = ChildType.SUPERVISOR
     ref_class: ClassVar[type[Ref[Any]]] = DynamicSupervisorRef
+
+    if TYPE_CHECKING:  # what `GenServer` has, with the reference that there is here
+
+        @classmethod
+        async def start(cls, *args: Any, name: object = None, **kwargs: Any) -> DynamicSupervisorRef: ...  # type: ignore[override]  # noqa: D102
+        @classmethod
+        async def start_link(cls, *args: Any, name: object = None, **kwargs: Any) -> DynamicSupervisorRef: ...  # noqa: D102
+
     strategy: ClassVar[Strategy] = Strategy.ONE_FOR_ONE
 
     def init(self, *, max_children: int | None = None, max_restarts: int = 3, max_seconds: float = 5.0) -> None:

@@ -143,6 +143,13 @@ class PartitionSupervisor(Supervisor):
 
     ref_class: ClassVar[type[Ref[Any]]] = PartitionSupervisorRef
 
+    if TYPE_CHECKING:  # what `GenServer` has, with the reference that there is here
+
+        @classmethod
+        async def start(cls, *args: Any, name: object = None, **kwargs: Any) -> PartitionSupervisorRef: ...  # type: ignore[override]  # noqa: D102
+        @classmethod
+        async def start_link(cls, *args: Any, name: object = None, **kwargs: Any) -> PartitionSupervisorRef: ...  # noqa: D102
+
     def __init__(  # noqa: PLR0913 - OTP's options
         self,
         child: ChildSpec | Callable[[int], ChildSpec],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from otpy.actors import Ref
 from otpy.errors import AlreadyRegistered, NotRegistered, StartFailed, SupervisionError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SupervisorRef"]
 
+K = TypeVar("K", bound=Ref[Any])
+
 NO_IDS: Final = (
     "children of a simple_one_for_one supervisor have no ids; terminate_child and get_childspec take a child's Ref, "
     "and there is nothing to restart_child or delete_child: terminate_child forgets a child"
@@ -27,23 +29,38 @@ class SupervisorRef(Ref[Any]):
 
     __slots__ = ()
 
-    def child(self, id: object) -> Ref[Any]:  # noqa: A002 - OTP's word
+    @overload
+    def child(self, id: object) -> Ref[Any]: ...
+    @overload
+    def child(self, id: object, kind: type[K]) -> K: ...
+    def child(self, id: object, kind: type[Ref[Any]] = Ref) -> Ref[Any]:  # noqa: A002 - OTP's word
         """Return the process that runs a child now; after a restart it is another one.
 
         Args:
             id: The child's id.
+            kind: What its reference is, for type checkers: `tree.child("tasks", TaskSupervisorRef)`.
 
         Raises:
             NotRegistered: If there is no such child, or it has no process at the moment.
+            TypeError: If its reference is of another kind.
             SupervisionError: Under `simple_one_for_one`, where children have no ids.
         """
-        children: list[Child] = list(self.process.actor.children)  # type: ignore[attr-defined]
-        if self.process.actor.strategy is Strategy.SIMPLE_ONE_FOR_ONE:  # type: ignore[attr-defined]
+        supervisor: Any = self.process
+        if supervisor.actor is None:
+            raise NotRegistered(id, message=f"child {id!r} is gone: {self.process} is down")
+        if supervisor.actor.strategy is Strategy.SIMPLE_ONE_FOR_ONE:
             raise SupervisionError(NO_IDS)
+        children: list[Child] = list(supervisor.actor.children)
         for child in children:
-            if child.spec.id == id and child.ref is not None:
-                return child.ref
-        raise NotRegistered(id, tuple(child.spec.id for child in children))
+            if child.spec.id != id:
+                continue
+            if child.ref is None:
+                raise NotRegistered(id, message=f"child {id!r} has no process at the moment: it is {child.state}")
+            if not isinstance(child.ref, kind):
+                raise TypeError(f"the reference of child {id!r} is a {type(child.ref).__name__}, no {kind.__name__}")
+            return child.ref
+        known = ", ".join(repr(child.spec.id) for child in children) or "none"
+        raise NotRegistered(id, message=f"{self.process} has no child {id!r}; it has: {known}")
 
     async def settled(self) -> None:
         """Return when the supervisor has dealt with everything that had happened before this call."""

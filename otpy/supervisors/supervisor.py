@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from otpy.actors import (
+    KILLED,
     SHUTDOWN,
     Cast,
     ChildSpec,
@@ -94,6 +95,13 @@ class Supervisor(GenServer):
     trap_exit = True
     child_type: ClassVar[ChildType] = ChildType.SUPERVISOR
     ref_class: ClassVar[type[Ref[Any]]] = SupervisorRef
+
+    if TYPE_CHECKING:  # what `GenServer` has, with the reference that there is here
+
+        @classmethod
+        async def start(cls, *args: Any, name: object = None, **kwargs: Any) -> SupervisorRef: ...  # type: ignore[override]  # noqa: D102
+        @classmethod
+        async def start_link(cls, *args: Any, name: object = None, **kwargs: Any) -> SupervisorRef: ...  # noqa: D102
 
     def __init__(
         self,
@@ -184,7 +192,7 @@ class Supervisor(GenServer):
             return
         if self._cancelled and isinstance(error, asyncio.CancelledError) and block is not None:
             block.uncancel()
-            raise self.gave_up from None
+            raise self.gave_up from self.gave_up.__cause__  # and not from the cancellation
         if error is None:
             raise self.gave_up
         error.add_note(f"{self.process} had given up: {self.gave_up}")
@@ -192,9 +200,14 @@ class Supervisor(GenServer):
     # -- start and stop --------------------------------------------------------------------------------------------
 
     async def init(self) -> Stop | None:
-        """Start the children in order; if one fails, stop the started ones in reverse and fail."""
+        """Start the children in order; if one fails, or the start is given up, stop the started ones in reverse."""
         for child in self.children:
-            reason = await start_child(child)
+            try:
+                reason = await start_child(child)
+            except asyncio.CancelledError:
+                if self.process.dying != KILLED:
+                    await self._stop_children(self.children)
+                raise
             if reason is not None:
                 report_failed_start(self.process, child, reason)
                 await self._stop_children(self.children)

@@ -9,24 +9,33 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
-from otpy.actors import KILL, KILLED, NORMAL, SHUTDOWN, ChildType, GenServer, Reason, Ref, Task, TaskProcess
-from otpy.errors import Overloaded, SupervisionError
+from otpy.actors import (
+    KILL,
+    KILLED,
+    NORMAL,
+    SHUTDOWN,
+    TIMEOUT,
+    ChildType,
+    GenServer,
+    Process,
+    Reason,
+    Ref,
+    Task,
+    TaskProcess,
+)
+from otpy.errors import NotRegistered, Overloaded, SupervisionError
+from otpy.supervisors.child import ended_in_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-
-    from otpy.actors import Process
 
 __all__ = ["TIMEOUT", "Exited", "Ok", "Outcome", "TaskSupervisor", "TaskSupervisorRef"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
 I = TypeVar("I")  # noqa: E741 - an item
-
-TIMEOUT: Final = "timeout"
-"""The reason of a stream's task that was killed at its deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +91,40 @@ class TaskSupervisorRef(Ref[Any]):
         actor: TaskSupervisor = self._actor()
         return Task(actor.run(function(*args, **kwargs), getattr(function, "__name__", None)))
 
+    def children(self) -> list[Ref[Any]]:
+        """Return the processes of the tasks that run, in the order in which they were started.
+
+        Raises:
+            SupervisionError: If the supervisor is not running, or lives on another loop.
+        """
+        return [process.ref for process in self._actor().tasks]
+
+    async def terminate_child(self, child: Task[Any] | Ref[Any]) -> None:
+        """End a task: a `shutdown` signal, and a kill if it has not gone by the supervisor's deadline.
+
+        Args:
+            child: The task, or its reference.
+
+        Raises:
+            NotRegistered: If no such task runs under this supervisor.
+            SupervisionError: If the supervisor is not running, or lives on another loop.
+        """
+        actor, process = self._actor(), getattr(child, "process", None)
+        if not isinstance(process, Process) or process not in actor.tasks:
+            raise NotRegistered(child, message=f"{child} is no task that runs under {self.process}")
+        process.signal(self.process, SHUTDOWN)
+        if process.alive:
+            await ended_in_time(self.process, process, actor.shutdown)
+
     def _actor(self) -> TaskSupervisor:
         process = self.process
         if not process.alive:
             raise SupervisionError(f"{process} is not running: {process.exit_reason!r}")
         if not process.on_own_loop():
             raise SupervisionError(f"{process} lives on another event loop; start tasks from there")
-        return process.actor  # type: ignore[attr-defined, no-any-return]
+        server: Any = process
+        actor: TaskSupervisor = server.actor
+        return actor
 
     async def async_stream(  # noqa: PLR0913 - keyword-only options
         self,
@@ -269,6 +305,13 @@ class TaskSupervisor(GenServer):
     trap_exit = True
     child_type: ClassVar[ChildType] = ChildType.SUPERVISOR
     ref_class: ClassVar[type[Ref[Any]]] = TaskSupervisorRef
+
+    if TYPE_CHECKING:  # what `GenServer` has, with the reference that there is here
+
+        @classmethod
+        async def start(cls, *args: Any, name: object = None, **kwargs: Any) -> TaskSupervisorRef: ...  # type: ignore[override]  # noqa: D102
+        @classmethod
+        async def start_link(cls, *args: Any, name: object = None, **kwargs: Any) -> TaskSupervisorRef: ...  # noqa: D102
 
     def init(self, *, max_children: int | None = None, shutdown: float = 5.0) -> None:
         """Start with no tasks."""

@@ -147,6 +147,23 @@ def test_a_plain_server_may_ask_whoever_waits_for_it():
     run(main)
 
 
+def test_a_callback_may_return_a_call_that_is_under_way():
+    class Proxy(GenServer):
+        def init(self, behind):
+            self.behind = behind
+
+        def handle_call(self, request, caller):
+            return self.behind.call(request, None)
+
+    async def main():
+        assert await (await Proxy.start(await Slow.start())).call("through", None) == "through"
+        assert await (await Proxy.start(await Echo.start())).call("through") == "through"
+        with pytest.raises(ActorDown):
+            await (await Proxy.start(await Echo.start())).call("raise")
+
+    run(main)
+
+
 def test_a_crash_is_the_server_s_alone():
     async def main():
         echo = await Echo.start()

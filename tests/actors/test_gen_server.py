@@ -12,6 +12,7 @@ from otpy.actors import (
     NOPROC,
     NORMAL,
     SHUTDOWN,
+    TIMEOUT,
     BadReturnValue,
     Call,
     Down,
@@ -326,7 +327,7 @@ def test_init_has_no_longer_than_its_timeout():
     async def main():
         with pytest.raises(StartFailed) as caught:
             await Never.start()
-        assert caught.value.reason == KILLED
+        assert caught.value.reason == TIMEOUT
 
     run(main)
 

@@ -180,17 +180,20 @@ def test_a_state_with_two_functions_is_refused():
         in_state()
 
 
-def test_an_event_that_no_callback_takes_ends_the_machine():
+def test_a_state_that_nothing_could_be_handled_in_is_refused_at_once():
     class Half(GenStateMachine):
-        def init(self):
-            return "here"
+        def init(self, state):
+            return state
 
         @in_state("there")
-        def there(self, event): ...
+        def there(self, event):
+            return NextState("thre", Reply(1))
 
     async def main():
-        half = await Half.start()
-        with pytest.raises(ActorDown, match=r"no handle_event for .* in 'here', .* has some for \['there'\]"):
+        with pytest.raises(StartFailed, match=r"init returned .*'here'.* only for \['there'\]"):
+            await Half.start("here")
+        half = await Half.start("there")
+        with pytest.raises(ActorDown, match=r"returned .*'thre'.* only for \['there'\]"):
             await half.call("x")
 
     run(main)

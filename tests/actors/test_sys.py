@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from otpy.actors import KILL, GenServer, NoReply, Stop, Task, send_after, sys
+from otpy.actors import KILL, GenServer, GenStateMachine, NoReply, Reply, Stop, Task, send_after, sys
 from otpy.errors import ActorDown, CallTimeout
 from otpy.supervisors import ONE_FOR_ONE, Supervisor
 from otpy.telemetry import bus
@@ -163,7 +163,7 @@ def test_a_trace_shows_what_comes_and_what_is_answered():
         await sys.trace(counter, seen.append)
         (await sys.get_state(counter))["caller"].reply("at last")
         assert await later == "at last"
-        assert [(event.kind, event.message) for event in seen] == [("call", "next"), ("reply", 1)]
+        assert [(event.kind, event.message) for event in seen] == [("call", "next"), ("reply", 1), ("reply", "at last")]
         assert str(seen[1]).endswith("--> reply 1")
 
     run(main)
@@ -352,5 +352,30 @@ def test_whoever_looks_in_hears_of_a_death_meanwhile():
         await asyncio.sleep(1.5)
         with pytest.raises(ActorDown, match="tired"):
             await sys.get_state(dying)
+
+    run(main)
+
+
+def test_answers_that_come_later_are_traced_and_counted_too():
+    class Machine(GenStateMachine):
+        def init(self):
+            return "on"
+
+        def handle_event(self, event, state):
+            return Reply("now") if event.request == "now" else self.later(event.caller)
+
+        def later(self, caller):
+            send_after(self.ref, 1.0, "ignored")
+            asyncio.get_running_loop().call_later(0.5, caller.reply, "later")
+
+    async def main():
+        seen = []
+        machine = await Machine.start()
+        await sys.trace(machine, lambda event: seen.append(str(event).partition(" ")[2].partition(" ")[2]))
+        await sys.statistics(machine, switch=True)
+        assert [await machine.call("now"), await machine.call("later")] == ["now", "later"]
+        assert seen == ["<-- call 'now'", "--> reply 'now'", "<-- call 'later'", "--> reply 'later'"]
+        assert (await sys.statistics(machine)).replies == 2
+        await machine.stop()
 
     run(main)

@@ -458,3 +458,41 @@ def test_every_end_of_a_child_is_an_event_with_the_decision():
         ("otpy.supervisor.gave_up", "kept", "give up"),
     ]
     assert seen[0][1]["pid"] == pid
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_start_that_is_given_up_stops_in_order_what_it_has_started(nested):
+    log = []
+
+    class Started(GenServer):
+        trap_exit = True
+
+        def init(self, name):
+            self.name = name
+
+        async def terminate(self, reason):
+            await asyncio.sleep(1)
+            log.append((self.name, reason))
+
+    class Never(GenServer):
+        async def init(self):
+            await asyncio.Event().wait()
+
+    async def main():
+        specs = [Started.child_spec("a", id="a"), Started.child_spec("b", id="b"), Never.child_spec()]
+        if nested:
+            specs = [Supervisor.child_spec(specs)]
+
+        async def enter():
+            async with Supervisor(specs, strategy=ONE_FOR_ONE):
+                raise AssertionError
+
+        entering = asyncio.ensure_future(enter())
+        await asyncio.sleep(5)
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        assert log == [("b", "shutdown"), ("a", "shutdown")]
+        assert asyncio.get_running_loop().time() == pytest.approx(7)
+
+    run(main)

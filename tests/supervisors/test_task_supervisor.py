@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otpy.actors import KILL, KILLED, GenServer, current_process
-from otpy.errors import ActorDown, Overloaded, SupervisionError
+from otpy.errors import ActorDown, NotRegistered, Overloaded, SupervisionError
 from otpy.supervisors import TIMEOUT, Exited, Ok, TaskSupervisor
 from otpy.testing import run_in_virtual_time
 
@@ -289,4 +289,30 @@ def test_a_task_knows_who_asked_for_it_and_who_supervises_it():
         assert await server.call("who") == ["Task 'outer'", "Server 'server'", "TaskSupervisor 'tasks'"]
 
     tasks = None
+    run(main)
+
+
+def test_its_tasks_are_listed_and_ended_one_by_one():
+    async def forever():
+        await asyncio.Event().wait()
+
+    async def deaf():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    async def main():
+        tasks = await TaskSupervisor.start(shutdown=1.0)
+        one, two = tasks.start_child(forever), tasks.start_child(deaf)
+        assert tasks.children() == [one.ref, two.ref]
+        await asyncio.sleep(0)
+        await tasks.terminate_child(one)
+        assert (one.ref.exit_reason, tasks.children()) == ("shutdown", [two.ref])
+        await tasks.terminate_child(two.ref)
+        assert (two.ref.exit_reason, tasks.children()) == (KILLED, [])
+        for none in (one, "nobody"):
+            with pytest.raises(NotRegistered, match="is no task that runs under TaskSupervisor"):
+                await tasks.terminate_child(none)
+        await tasks.stop()
+
     run(main)

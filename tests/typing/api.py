@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from signal import Signals
 from typing import Any, assert_type
 
 import otpy
-from otpy.actors import Timer, sys
+from otpy.actors import GroupsRef, ProcessInfo, RegistryRef, Timer, process_info, processes, sys
 from otpy.clock import Clock, ManualClock, monotonic
 from otpy.errors import AdapterParseError, EvaluationAborted, LMError, OtpyError, RateLimited
 from otpy.lm import FrozenJSON, LMRequest, LMResponse, Message, Role, Usage
-from otpy.supervisors import ChildInfo, Counts, Exited, Ok, SupervisorRef, TaskSupervisorRef
+from otpy.supervisors import (
+    ChildInfo,
+    Counts,
+    DynamicSupervisorRef,
+    Exited,
+    Ok,
+    PartitionSupervisorRef,
+    SupervisorRef,
+    TaskSupervisorRef,
+)
 
 
 def clocks() -> None:
@@ -109,6 +119,29 @@ async def supervisors(specs: list[otpy.ChildSpec]) -> None:
         assert_type(tree.render(), str)
         assert_type(await tree.count_children(), Counts)
         assert_type(await tree.which_children(), list[ChildInfo])
+        assert_type(tree.child("any"), otpy.Ref[Any])
+        assert_type(tree.child("tasks", TaskSupervisorRef), TaskSupervisorRef)
+
+
+async def their_references() -> None:
+    """Behaviours with functions of their own start with a reference that has them."""
+    assert_type(await otpy.Supervisor.start_link([]), SupervisorRef)
+    assert_type(await otpy.DynamicSupervisor.start(max_children=10), DynamicSupervisorRef)
+    assert_type(await otpy.PartitionSupervisor.start(Stack.child_spec(), partitions=2), PartitionSupervisorRef)
+    assert_type(await otpy.TaskSupervisor.start(name="tasks"), TaskSupervisorRef)
+    assert_type(await otpy.Registry.start(), RegistryRef)
+    assert_type(await otpy.Groups.start_link(), GroupsRef)
+
+
+async def by_name() -> None:
+    """A name carries the type of a reply too."""
+    stack = otpy.named("stack")
+    assert_type(await stack.call(Pop()), int)
+    assert_type(stack.call_sync(Pop()), int)
+    assert_type(stack.whereis(), otpy.Ref[Any] | None)
+    assert_type(process_info(await Stack.start()), ProcessInfo)
+    assert_type(processes(), list[otpy.Ref[Any]])
+    assert_type(otpy.run(otpy.Supervisor([])), Signals | None)
 
 
 async def double(number: int) -> str:
@@ -127,6 +160,8 @@ async def tasks(supervisor: TaskSupervisorRef) -> None:
     assert_type(await supervisor.async_nolink(double, 1), str)
     assert_type(await otpy.Task.async_(otpy.blocking(halve), 1), float)
     assert_type(await otpy.Task.async_(double, 1).yield_(), str | None)
+    assert_type(supervisor.children(), list[otpy.Ref[Any]])
+    assert_type(otpy.Task.child_spec(double, 1), otpy.ChildSpec)
     async for outcome in supervisor.async_stream(double, [1, 2], max_concurrency=2):
         assert_type(outcome, Ok[str] | Exited)
         if isinstance(outcome, Ok):
