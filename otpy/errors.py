@@ -207,8 +207,9 @@ class StartFailed(SupervisionError):
         """Keep the child and the reason."""
         self.child, self.reason = child, reason
         super().__init__(f"{child} did not start: {reason!r}")
-        if isinstance(reason, BaseException):
-            self.__cause__ = reason
+        cause = getattr(reason, "detail", reason)  # a supervisor's reason is `Shutdown(detail)`
+        if isinstance(cause, BaseException):
+            self.__cause__ = cause
 
 
 class MaxRestartsReached(SupervisionError):

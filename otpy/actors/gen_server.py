@@ -174,7 +174,7 @@ class GenServer(pykka.Actor):
         Args:
             args: For `init`.
             name: Registered for the length of its life; anything hashable, or a key of a registry (`Registry.via`).
-            kwargs: For `init`.
+            kwargs: For `init`, which therefore has no argument called `name`.
 
         Raises:
             StartFailed: If `init` raised, returned `Stop` (the reason is in the error) or `Ignore` (`"ignore"`).
@@ -230,7 +230,12 @@ class GenServer(pykka.Actor):
     @classmethod
     def make(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Self, tuple[Any, ...], dict[str, Any]]:
         """Make the object and say what its `init` gets; behaviours built on this one may keep some for themselves."""
-        return cls(), args, kwargs
+        try:
+            actor = cls()
+        except TypeError as error:
+            error.add_note(f"{cls.__name__}() is made without arguments; those of start() go to init()")
+            raise
+        return actor, args, kwargs
 
     @classmethod
     async def _spawn(

@@ -30,7 +30,17 @@ if TYPE_CHECKING:
     from otpy.actors.caller import Caller
     from otpy.actors.gen_server import GenServer
 
-__all__ = ["Orphan", "Threaded", "Worker", "blocking", "in_thread", "on_loop_of", "orphans", "refuse_coroutines"]
+__all__ = [
+    "Orphan",
+    "Threaded",
+    "Worker",
+    "blocking",
+    "for_a_future",
+    "in_thread",
+    "on_loop_of",
+    "orphans",
+    "refuse_coroutines",
+]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -69,6 +79,13 @@ def orphans() -> list[Orphan]:
         if not orphan.thread.is_alive():
             _orphans.pop(ident, None)
     return list(_orphans.values())
+
+
+def for_a_future(error: BaseException) -> BaseException:
+    """Return an exception that a future takes: any but `StopIteration`, as with generators (PEP 479)."""
+    if isinstance(error, StopIteration):
+        return RuntimeError(f"{error!r} left a plain function; next() without a default raises it")
+    return error
 
 
 class Worker:
@@ -110,9 +127,7 @@ class Worker:
                 result = function()
             except BaseException as error:  # noqa: BLE001 - it is the process's fate, not the thread's
                 self._busy = False
-                if isinstance(error, StopIteration):  # no future takes it
-                    error = RuntimeError(f"{function!r} raised {error!r}")
-                future.set_exception(error)
+                future.set_exception(for_a_future(error))
             else:
                 self._busy = False
                 future.set_result(result)

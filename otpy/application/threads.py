@@ -13,6 +13,8 @@ import threading
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from otpy.actors.threads import for_a_future
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -64,9 +66,7 @@ class Threads:
             try:
                 result = context.run(function)
             except BaseException as error:  # noqa: BLE001 - it is the caller's
-                if isinstance(error, StopIteration):  # no future takes it
-                    error = RuntimeError(f"{error!r} left a plain function; next() without a default raises it")
-                _tell(loop, future, future.set_exception, error)
+                _tell(loop, future, future.set_exception, for_a_future(error))
             else:
                 _tell(loop, future, future.set_result, result)
 

@@ -13,6 +13,7 @@ import threading
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, TypeVar
 
+from otpy.actors.threads import for_a_future
 from otpy.clients.running import running
 from otpy.errors import NoApplication
 
@@ -68,9 +69,7 @@ async def _in_new_thread(function: Callable[[], T]) -> T:
         try:
             result = context.run(function)
         except BaseException as raised:  # noqa: BLE001 - it is the caller's, whatever it is
-            error = raised
-            if isinstance(error, StopIteration):  # no future takes it
-                error = RuntimeError(f"{error!r} left a plain function; next() without a default raises it")
+            error = for_a_future(raised)
         try:
             loop.call_soon_threadsafe(deliver, result, error)
         except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
