@@ -52,7 +52,7 @@ class Feed(otpy.GenServer):
         if self.break_every and self.ticks % self.break_every == 0:
             raise ConnectionError(f"the source of {self.symbol} hung up")
         self.price *= 1 + random.gauss(0, 0.01)
-        otpy.whereis("board").cast(Price(self.symbol, round(self.price, 2)))
+        otpy.named("board").cast(Price(self.symbol, round(self.price, 2)))
         otpy.send_after(self.ref, self.every, "tick")
 
 

@@ -114,49 +114,37 @@ def report_failed_start(supervisor: Process, child: Child, reason: Reason) -> No
     telemetry.emit("otpy.supervisor.child_failed", supervisor=str(supervisor), child=child.spec.id, reason=reason)
 
 
+def _emit(event: str, supervisor: Process, child: Child, reason: Reason, decision: str, **more: object) -> None:
+    if telemetry.listening:
+        telemetry.emit(
+            f"otpy.supervisor.{event}",
+            supervisor=str(supervisor),
+            child=child.spec.id,
+            pid=None if child.ref is None else child.ref.pid,
+            reason=reason,
+            decision=decision,
+            **more,
+        )
+
+
 def report_restart(supervisor: Process, child: Child, strategy: str, reason: Reason) -> None:
     """Count a restart of a child and log it."""
     child.restarts += 1
     logger.warning("%s restarts child %r (%s) after %r", supervisor, child.spec.id, strategy, reason)
-    if telemetry.listening:
-        telemetry.emit(
-            "otpy.supervisor.restart",
-            supervisor=str(supervisor),
-            child=child.spec.id,
-            pid=None if child.ref is None else child.ref.pid,
-            reason=reason,
-            decision=f"restart ({strategy})",
-            restarts=child.restarts,
-        )
+    _emit("restart", supervisor, child, reason, f"restart ({strategy})", restarts=child.restarts)
 
 
 def report_left(supervisor: Process, child: Child, reason: Reason) -> None:
     """Say that a child that ended is not started again."""
-    if telemetry.listening:
-        telemetry.emit(
-            "otpy.supervisor.left",
-            supervisor=str(supervisor),
-            child=child.spec.id,
-            pid=None if child.ref is None else child.ref.pid,
-            reason=reason,
-            decision=f"left ({child.spec.restart.value})",
-        )
+    _emit("left", supervisor, child, reason, f"left ({child.spec.restart.value})")
 
 
 def report_giving_up(supervisor: Process, child: Child, intensity: Intensity, reason: Reason) -> MaxRestartsReached:
     """Log that a child was to be restarted once too often, and return what whoever waits for the supervisor gets."""
     gave_up = MaxRestartsReached(str(supervisor), child.spec.id, intensity.max_restarts, intensity.max_seconds, reason)
     logger.error("%s", gave_up)
-    telemetry.emit(
-        "otpy.supervisor.gave_up",
-        supervisor=str(supervisor),
-        child=child.spec.id,
-        pid=None if child.ref is None else child.ref.pid,
-        reason=reason,
-        decision="give up",
-        max_restarts=intensity.max_restarts,
-        max_seconds=intensity.max_seconds,
-    )
+    limits = {"max_restarts": intensity.max_restarts, "max_seconds": intensity.max_seconds}
+    _emit("gave_up", supervisor, child, reason, "give up", **limits)
     return gave_up
 
 

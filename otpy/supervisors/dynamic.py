@@ -12,8 +12,8 @@ from otpy.errors import InvalidChildSpec, NotRegistered, Overloaded, StartFailed
 from otpy.supervisors.brood import Answer, Brood, TryAgain
 from otpy.supervisors.child import Child
 from otpy.supervisors.intensity import Intensity
-from otpy.supervisors.render import Branch, branch, draw
-from otpy.supervisors.requests import ChildInfo, CountChildren, Counts, StartChild, WhichChildren, WithChild
+from otpy.supervisors.ref import ParentRef
+from otpy.supervisors.requests import CountChildren, Counts, StartChild, WhichChildren, WithChild
 from otpy.supervisors.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["DynamicSupervisor", "DynamicSupervisorRef"]
 
 
-class DynamicSupervisorRef(Ref[Any]):
+class DynamicSupervisorRef(ParentRef):
     """A reference to a dynamic supervisor; its children are known by their processes."""
 
     __slots__ = ()
@@ -52,28 +52,8 @@ class DynamicSupervisorRef(Ref[Any]):
         Raises:
             NotRegistered: If it is no child of this supervisor.
         """
-        if not await self.call(WithChild("terminate", child), None):
-            raise NotRegistered(str(child))
-
-    async def settled(self) -> None:
-        """Return when the supervisor has dealt with everything that had happened before this call."""
-        await self.call(CountChildren(), None)
-
-    async def which_children(self) -> list[ChildInfo]:
-        """List the children in start order."""
-        return await self.call(WhichChildren(), None)
-
-    async def count_children(self) -> Counts:
-        """Count the children."""
-        return await self.call(CountChildren(), None)
-
-    def tree(self) -> Branch:
-        """Return the tree below this supervisor as data."""
-        return branch(self)
-
-    def render(self) -> str:
-        """Return the tree below this supervisor as text."""
-        return draw(self.tree())
+        if not isinstance(child, Ref) or not await self.call(WithChild("terminate", child), None):
+            raise NotRegistered(child, message=f"{child} is no child of {self.process}")
 
 
 class DynamicSupervisor(GenServer):

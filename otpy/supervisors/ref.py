@@ -24,7 +24,33 @@ NO_IDS: Final = (
 )
 
 
-class SupervisorRef(Ref[Any]):
+class ParentRef(Ref[Any]):
+    """A reference to a process that has children: how many they are, and the tree below it."""
+
+    __slots__ = ()
+
+    async def settled(self) -> None:
+        """Return when the supervisor has dealt with everything that had happened before this call."""
+        await self.call(CountChildren(), None)
+
+    async def which_children(self) -> list[ChildInfo]:
+        """List the children in start order."""
+        return await self.call(WhichChildren(), None)
+
+    async def count_children(self) -> Counts:
+        """Count the children."""
+        return await self.call(CountChildren(), None)
+
+    def tree(self) -> Branch:
+        """Return the tree below this supervisor as data, as it is at this moment."""
+        return branch(self)
+
+    def render(self) -> str:
+        """Return the tree below this supervisor as text."""
+        return draw(self.tree())
+
+
+class SupervisorRef(ParentRef):
     """A reference to a supervisor."""
 
     __slots__ = ()
@@ -61,10 +87,6 @@ class SupervisorRef(Ref[Any]):
             return child.ref
         known = ", ".join(repr(child.spec.id) for child in children) or "none"
         raise NotRegistered(id, message=f"{self.process} has no child {id!r}; it has: {known}")
-
-    async def settled(self) -> None:
-        """Return when the supervisor has dealt with everything that had happened before this call."""
-        await self.call(CountChildren(), None)
 
     async def start_child(self, *args: Any, **kwargs: Any) -> Ref[Any] | None:
         """Start a further child; returns its process, or `None` if its `init` said that it is not needed.
@@ -121,22 +143,6 @@ class SupervisorRef(Ref[Any]):
             NotRegistered: If there is no such child.
         """
         return cast("ChildSpec", self._result(await self.call(WithChild("get_childspec", id), None), id))
-
-    async def which_children(self) -> list[ChildInfo]:
-        """List the children in start order."""
-        return await self.call(WhichChildren(), None)
-
-    async def count_children(self) -> Counts:
-        """Count the children."""
-        return await self.call(CountChildren(), None)
-
-    def tree(self) -> Branch:
-        """Return the tree below this supervisor as data, as it is at this moment."""
-        return branch(self)
-
-    def render(self) -> str:
-        """Return the tree below this supervisor as text."""
-        return draw(self.tree())
 
     def _result(self, answer: Any, id_: object = None) -> Any:
         match answer:
