@@ -5,50 +5,45 @@ ends, and ends it when it is ended itself, whichever way. The program is on a le
 not outlive this Python process either, `kill -9` included, whether it reads its input and heeds signals or not. Its
 own children are ended with it as long as they stay in its process group.
 
-On Linux the leash is tied to the thread that starts the program, which is the event loop's: when that thread ends
-nobody is left who would hear the port. On Windows there is none; a program that reads its input sees it close.
+Source: Erlang reference manual, "Ports and Port Drivers", and `erlang:open_port/2`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import codecs
-import contextlib
 import os
 import signal
-import subprocess
-import sys
-import threading
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otpy.actors.gen_server import GenServer
-from otpy.actors.messages import Call, NoReply, Stop
+from otpy.actors.messages import Call, Down, ExitMessage, NoReply, Stop
+from otpy.actors.port_lines import Belt, Owner
+from otpy.actors.port_program import Program, words
+from otpy.actors.reasons import KILLED, NORMAL, Reason, Shutdown
+from otpy.actors.timers import monitor
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from otpy.actors.caller import Caller
     from otpy.actors.process import Process
-    from otpy.actors.reasons import Reason
     from otpy.actors.ref import Ref
 
 __all__ = ["FirstLine", "OsPid", "Port", "PortExited", "PortLine", "SendLine"]
 
-_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has only the latter, and it kills
-_LEASH = str(Path(__file__).with_name("leash.py"))
+_STDERR: Final = ("report", "lines")
 
 
 class PortExited(Exception):
-    """The system's process ended by itself.
+    """The system's process ended by itself: why its port ended, or, after status 0, the detail of its `Shutdown`.
 
     Args:
         command: The program.
         status: Its exit status; negative if a signal ended it (`-9` for `kill -9`).
-        output: The last lines it wrote to standard error.
+        output: The last lines it wrote to standard error, unless those went to the owner.
     """
 
     def __init__(self, command: str, status: int, output: str = "") -> None:
@@ -64,7 +59,7 @@ class PortExited(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PortLine:
-    """A line the system's process wrote to standard output, sent to the port's owner.
+    """A line the system's process wrote, sent to the port's owner.
 
     Args:
         port: The port.
@@ -95,6 +90,7 @@ class SendLine(Call[None]):
         line: The line, without its end.
 
     Raises:
+        TypeError: If it is no string.
         ValueError: If it has an end within, or is longer than the port's `max_line`.
         OSError: If the program has closed its input.
     """
@@ -104,20 +100,32 @@ class SendLine(Call[None]):
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    status: int
-    output: str
+    reason: Reason
 
 
 class Port(GenServer):
     """A supervised process of the operating system.
 
+    Exit reasons: the program's exit status 0 ends the port with `Shutdown(PortExited(…))`, which is not abnormal;
+    another status, or a signal, with the `PortExited` itself. The port ends when the owner has all lines. As in Erlang
+    it also ends when its owner does, if that is a process, with the owner's reason, `"normal"` included; an owner by
+    name may come and go, and the lines wait for the next one.
+
+    Lines go at the owner's pace: if its mailbox has a bound and lets senders wait, the next line is read when there is
+    room. A mailbox that refuses ends the port with `MailboxFull`.
+
     Args (of `child_spec` and `start`):
-        command: The program and its arguments.
+        command: The program and its arguments, a list of strings and paths.
         env: Its environment; `None` for ours.
-        owner: Who gets a `PortLine` for every line of output.
+        cwd: Its directory; `None` for ours.
+        owner: Who gets a `PortLine` for every line of output: a `Ref`, or a name (anything hashable, or a `Via`),
+            which is looked up for every line in the table that was current at the start.
+        stderr: Where standard error goes: `"report"` keeps its last lines for `PortExited`, `"lines"` makes them
+            lines like those of standard output.
         first_line: Start only when the first line of output is there, and keep it for `FirstLine`.
         start_timeout: Seconds to wait for the first line.
-        grace: Seconds between asking it and its children to end (SIGTERM) and killing them.
+        grace: Seconds between asking it and its children to end (SIGTERM) and killing them; what the owner has not
+            taken by then is dropped.
         max_line: Bytes that a line may have, in or out.
 
     Example:
@@ -135,163 +143,83 @@ class Port(GenServer):
 
     async def init(  # noqa: PLR0913 - keyword-only options
         self,
-        command: Sequence[str],
+        command: Sequence[str | os.PathLike[str]],
         *,
         env: Mapping[str, str] | None = None,
-        owner: Ref[Any] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        owner: object = None,
+        stderr: Literal["report", "lines"] = "report",
         first_line: bool = False,
         start_timeout: float = 60.0,
         grace: float = 3.0,
         max_line: int = 1 << 20,
     ) -> Stop | None:
         """Start the program."""
-        self.command, self.owner, self.grace, self.max_line = list(command), owner, grace, max_line
+        if stderr not in _STDERR:
+            raise ValueError(f"stderr={stderr!r}; allowed: {', '.join(map(repr, _STDERR))}")
+        if max_line < 1:
+            raise ValueError(f"max_line={max_line!r}; allowed: bytes >= 1")
+        self.command, self.grace, self.max_line = words(command), grace, max_line
+        self.owner = None if owner is None else Owner(owner)
         self.first: str | None = None
         loop = self.process.loop
         self._first: asyncio.Future[str] = loop.create_future()
-        self._gone: asyncio.Future[None] = loop.create_future()
-        self._reaping = threading.Lock()
-        self._errors: list[str] = []
         self._to_write: deque[tuple[memoryview, Caller]] = deque()
+        self._lines = Belt(loop)
+        merged = stderr == "lines"
         try:
-            status = self._run(None if env is None else dict(env))
+            self._program = Program(
+                self.command, env, cwd, merged=merged, max_line=max_line, lines=self._lines, loop=loop
+            )
+            self._program.gone.add_done_callback(lambda _: self._close_input())
+            self._giver = loop.create_task(self._give())
+            self._giver.add_done_callback(self._given)
+            self.process.when_down(self._abandon)
+            self._program.listen()
+            await self._program.found()
         except OSError as error:
             return Stop(error)
-        self.process.when_down(self._abandon)
-        assert self._popen.stdin is not None
-        self._input: int | None = self._popen.stdin.fileno()
-        self._readers = [self._thread(self._read_output), self._thread(self._read_errors)]
-        self._thread(self._reap)
-        if errno := await self._became(status):
-            return Stop(OSError(errno, os.strerror(errno), self.command[0]))
+        if self.owner is not None and self.owner.ref is not None:
+            monitor(self.owner.ref)
         if first_line:
-            await asyncio.wait((self._first, self._gone), timeout=start_timeout, return_when="FIRST_COMPLETED")
+            await asyncio.wait((self._first, self._giver), timeout=start_timeout, return_when="FIRST_COMPLETED")
             if not self._first.done():
-                if not self._gone.done():
+                if not self._giver.done():
                     return Stop(TimeoutError(f"{self.command[0]} wrote no line within {start_timeout:g} s"))
-                return Stop(self._exited)
+                return Stop(self._exited())
             self.first = self._first.result()
         return None
 
-    # -- start -----------------------------------------------------------------------------------------------------
+    # -- its output ------------------------------------------------------------------------------------------------
 
-    def _run(self, env: dict[str, str] | None) -> int | None:
-        """Start the program on its leash; returns the pipe that says whether it was found."""
-        streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self._life: int | None = None
-        self._watcher = 0
-        if os.name != "posix":
-            self._popen = subprocess.Popen(self.command, env=env, **streams)  # noqa: S603 - running a command is its purpose
-            return None
-        life, self._life = os.pipe()
-        status, told = os.pipe()
-        locale = (os.environ if env is None else env).get("LC_CTYPE")
-        leash = [sys.executable, "-I", "-S", _LEASH, *map(str, (os.getpid(), life, told))]
-        try:
-            self._popen = subprocess.Popen(  # noqa: S603 - running a command is its purpose; a fork takes a millisecond
-                [*leash, "" if locale is None else f"={locale}", *self.command],
-                env=env,
-                pass_fds=(life, told),
-                start_new_session=True,
-                **streams,
-            )
-        except BaseException:
-            os.close(status)
-            os.close(self._life)
-            raise
-        finally:
-            os.close(life)
-            os.close(told)
-        return status
+    async def _give(self) -> None:
+        """Give the owner line by line, to the last."""
+        while lines := await self._lines.take():
+            for line, complete in lines:
+                if not self._first.done():
+                    self._first.set_result(line)
+                if self.owner is not None:
+                    await self.owner.give(PortLine(self.ref, line, complete))
+                elif telemetry.listening:
+                    telemetry.emit("otpy.port.output", port=str(self.process), line=line)
+            await asyncio.sleep(0)  # a flood is not to hold up the loop
 
-    async def _became(self, status: int | None) -> int:
-        """Wait until the leash has become the program; returns the number of the error if it could not."""
-        if status is None:
-            return 0
-        said, told = b"", asyncio.Event()
-        self.process.loop.add_reader(status, told.set)
-        try:
-            while await told.wait() and (more := os.read(status, 64)):
-                said += more
-                told.clear()
-        finally:
-            self.process.loop.remove_reader(status)
-            os.close(status)
-        self._watcher, error = (*map(int, said.split()), 0, 0)[:2]
-        return error
-
-    def _thread(self, run: Callable[[], None]) -> threading.Thread:
-        thread = threading.Thread(target=run, name=f"otpy-port-{self._popen.pid}", daemon=True)
-        thread.start()
-        return thread
-
-    # -- threads: they only read, and pass on ----------------------------------------------------------------------
-
-    def _read_output(self) -> None:
-        assert self._popen.stdout is not None
-        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        with self._popen.stdout as output:
-            while raw := output.readline(self.max_line):
-                complete = len(raw) < self.max_line or raw.endswith(b"\n")
-                self._tell(self._line, decode(raw, complete).rstrip("\r\n"), complete)
-
-    def _read_errors(self) -> None:
-        assert self._popen.stderr is not None
-        with self._popen.stderr as lines:
-            while raw := lines.readline(self.max_line):
-                self._errors.append(raw.decode("utf-8", "replace").rstrip())
-                del self._errors[:-20]
-
-    def _reap(self) -> None:
-        """Wait for the end of the program, and end what it has left behind."""
-        if hasattr(os, "waitid"):
-            os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOWAIT)
-            self._signal(_KILL)  # it is not reaped yet, so the number of its group is still its own
+    def _given(self, giver: asyncio.Task[None]) -> None:
+        self._lines.end()
+        if not self.process.alive:
+            return
+        if giver.cancelled():  # not by us: the loop is being taken down
+            self.process.exit(KILLED)
+        elif error := giver.exception():
+            self.ref.send(_Ended(error))
         else:
-            self._popen.wait()  # the watcher kills its group
-        with self._reaping:
-            status = self._popen.wait()
-        if self._life is not None:
-            if hasattr(os, "waitid"):
-                with contextlib.suppress(OSError):  # somebody killed the watcher
-                    os.write(self._life, b".")
-            os.close(self._life)
-        for reader in self._readers:
-            reader.join(1.0)  # last words; who has left the group may hold the pipe open, so not for ever
-        self._tell(self._ended, status)
-        if os.getpid() == 1 and self._watcher:  # in a container, where orphans become our children
-            os.waitpid(self._watcher, 0)
+            exited = self._exited()
+            self.ref.send(_Ended(exited if exited.status else Shutdown(exited)))
 
-    def _signal(self, number: int) -> None:
-        """Send a signal to the program and its children, if it has not been reaped."""
-        with self._reaping, contextlib.suppress(ProcessLookupError, PermissionError):  # what has just ended
-            if self._popen.returncode is not None:
-                return
-            if os.name == "posix":
-                os.killpg(self._popen.pid, number)
-            else:
-                self._popen.send_signal(number)
+    def _exited(self) -> PortExited:
+        return PortExited(self.command[0], self._program.gone.result(), self._program.last_words)
 
-    def _tell(self, method: Callable[..., None], *arguments: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever would have listened
-            self.process.loop.call_soon_threadsafe(method, *arguments)
-
-    # -- on the loop -----------------------------------------------------------------------------------------------
-
-    def _line(self, line: str, complete: bool) -> None:  # noqa: FBT001 - called across threads, by position
-        if not self._first.done():
-            self._first.set_result(line)
-        if self.owner is not None:
-            self.owner.send(PortLine(self.ref, line, complete))
-        elif telemetry.listening:
-            telemetry.emit("otpy.port.output", port=str(self.process), line=line)
-
-    def _ended(self, status: int) -> None:
-        self._exited = PortExited(self.command[0], status, "\n".join(self._errors[-5:]))
-        self._close_input()
-        if not self._gone.done():
-            self._gone.set_result(None)
-        self.ref.send(_Ended(status, ""))
+    # -- callbacks -------------------------------------------------------------------------------------------------
 
     def handle_call(self, request: Any, caller: Caller) -> Any:
         """Answer `FirstLine`, `OsPid` and `SendLine`."""
@@ -299,7 +227,7 @@ class Port(GenServer):
             case FirstLine():
                 return self.first
             case OsPid():
-                return self._popen.pid
+                return self._program.pid
             case SendLine():
                 self._send(request.line, caller)
                 return NoReply()
@@ -307,47 +235,64 @@ class Port(GenServer):
                 return super().handle_call(request, caller)
 
     def handle_info(self, message: Any) -> Stop | None:
-        """End when the program has ended."""
-        return Stop(self._exited) if isinstance(message, _Ended) else None
+        """End with the program, with the owner, and at a signal."""
+        match message:
+            case _Ended() | Down():
+                return Stop(message.reason)
+            case ExitMessage() if message.reason != NORMAL:
+                return Stop(message.reason)
+            case _:
+                return None
 
     async def terminate(self, reason: Reason) -> None:  # noqa: ARG002 - the callback's signature
         """Ask the program and its children to end, and kill them if it has not after `grace` seconds."""
-        if self._gone.done():
-            return
-        self._close_input()
-        self._signal(signal.SIGTERM)
-        await asyncio.wait((self._gone,), timeout=self.grace)
-        if not self._gone.done():
-            self._signal(_KILL)
-            await asyncio.wait((self._gone,))
+        loop, gone = self.process.loop, self._program.gone
+        deadline = loop.time() + self.grace
+        if not gone.done():
+            self._close_input()
+            self._program.signal(signal.SIGTERM)
+            await asyncio.wait((gone,), timeout=self.grace)
+        if not gone.done():
+            self._program.kill()
+            await asyncio.wait((gone,))
+        if self.owner is not None and self.owner.there:
+            await asyncio.wait((self._giver,), timeout=max(0.0, deadline - loop.time()))
 
     def _abandon(self, _: Process) -> None:
         """Whatever ended the port ends the program: a killed port has had no `terminate`."""
         self._close_input()
-        self._signal(_KILL)
+        self._program.kill()
+        self._giver.cancel()
 
     # -- its input -------------------------------------------------------------------------------------------------
 
-    def _send(self, line: str, caller: Caller) -> None:
-        data = line.encode() + b"\n"
+    def _send(self, line: Any, caller: Caller) -> None:
+        allowed = f"one line of at most {self.max_line} bytes with its end; max_line= of the port allows more"
+        if not isinstance(line, str):
+            caller.fail(TypeError(f"{line!r:.80} cannot be sent; allowed: a string, {allowed}"))
+            return
+        try:
+            data = line.encode() + b"\n"
+        except UnicodeEncodeError as error:
+            caller.fail(error)
+            return
         if data.find(b"\n") != len(data) - 1 or len(data) > self.max_line:
-            allowed = f"one line of at most {self.max_line} bytes with its end; max_line= of the port allows more"
             caller.fail(ValueError(f"{line[:80]!r} … ({len(data)} bytes) cannot be sent; allowed: {allowed}"))
-        elif self._input is None:
+        elif self._program.input is None:
             caller.fail(BrokenPipeError(f"the input of {self.command[0]} is closed"))
         else:
             self._to_write.append((memoryview(data), caller))
             if len(self._to_write) == 1:
-                os.set_blocking(self._input, False)
-                self.process.loop.add_writer(self._input, self._write)
+                os.set_blocking(self._program.input, False)
+                self.process.loop.add_writer(self._program.input, self._write)
                 self._write()
 
     def _write(self) -> None:
         """Give the pipe what it takes; it may take less than a line."""
-        while self._to_write and self._input is not None:
+        while self._to_write and self._program.input is not None:
             data, caller = self._to_write[0]
             try:
-                written = os.write(self._input, data)
+                written = os.write(self._program.input, data)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -360,16 +305,14 @@ class Port(GenServer):
             else:
                 self._to_write.popleft()
                 caller.reply(None)
-        if self._input is not None:
-            self.process.loop.remove_writer(self._input)
+        if self._program.input is not None:
+            self.process.loop.remove_writer(self._program.input)
 
     def _close_input(self) -> None:
-        assert self._popen.stdin is not None
-        if self._input is not None:
-            self.process.loop.remove_writer(self._input)
-            self._input = None
-            with contextlib.suppress(OSError):  # the other end may be gone
-                self._popen.stdin.close()
+        if self._program.input is not None:
+            if self._to_write:
+                self.process.loop.remove_writer(self._program.input)
+            self._program.close_input()
         while self._to_write:
             _, caller = self._to_write.popleft()
             caller.fail(BrokenPipeError(f"{self.command[0]} did not take this line"))
