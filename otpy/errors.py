@@ -354,8 +354,25 @@ class LMStatusError(LMError):
         return self.status is not None and (self.status in {408, 409, 429} or self.status >= 500)
 
 
+class LMRequestInvalid(LMError):
+    """The request cannot be said in the provider's dialect, or the provider refuses it as it is (400, 422)."""
+
+
 class LMContextWindowExceeded(LMError):
     """The prompt is longer than the model can read; fewer or shorter demos help."""
+
+
+class LMQuotaExceeded(LMStatusError):
+    """The account's quota or credit is used up (429 or 402): waiting does not help."""
+
+    @property
+    def retryable(self) -> bool:  # type: ignore[override]
+        """No: somebody has to pay first."""
+        return False
+
+
+class LMRefusal(LMError):
+    """The model, or a filter of the provider, refuses to answer this."""
 
 
 class LMResponseInvalid(LMError):

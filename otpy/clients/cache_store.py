@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from otpy.lm import LMResponse, Usage
+from otpy.lm import LMResponse, answer_of, stored
 
 if TYPE_CHECKING:
     import sqlite3
@@ -101,7 +101,7 @@ class CacheStore:
                 rows = self._do(f"SELECT key, answer FROM answers WHERE key IN ({marks})", part)  # noqa: S608 - marks only
                 for key, text in rows:
                     with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
-                        found[key.decode()] = _thawed(text.decode())
+                        found[key.decode()] = answer_of(json.loads(text.decode()), cached=True)
         for key, response in found.items():
             self.memory_put(key, response)
         with self._memory_lock:
@@ -111,7 +111,7 @@ class CacheStore:
 
     def disk_put_many(self, answers: Mapping[str, LMResponse]) -> None:
         """Write answers to disk, in one transaction."""
-        rows = [(key, _frozen(response)) for key, response in answers.items()]
+        rows = [(key, json.dumps(stored(response))) for key, response in answers.items()]
         with self._lock:
             self._do("INSERT OR REPLACE INTO answers (key, answer) VALUES (?, ?)", rows, many=True)
 
@@ -252,30 +252,3 @@ def _version(connection: sqlite3.Connection) -> int:
     if version not in {0, SCHEMA}:
         raise OSError(f"it has schema version {version}, this otpy reads and writes {SCHEMA}")
     return int(version)
-
-
-def _frozen(response: LMResponse) -> str:
-    usage = response.usage
-    return json.dumps(
-        {
-            "text": response.text,
-            "model": response.model,
-            "finish_reason": response.finish_reason,
-            "usage": [
-                usage.input_tokens,
-                usage.output_tokens,
-                usage.cached_tokens,
-                usage.reasoning_tokens,
-                usage.requests,
-            ],
-        },
-        ensure_ascii=True,
-    )
-
-
-def _thawed(text: str) -> LMResponse:
-    data = json.loads(text)
-    said, model, finish, counts = data["text"], data["model"], data["finish_reason"], data["usage"]
-    if not all(isinstance(word, str) for word in (said, model, finish)) or not all(isinstance(n, int) for n in counts):
-        raise TypeError("not an answer")
-    return LMResponse(said, model, finish, Usage(*counts), cached=True)

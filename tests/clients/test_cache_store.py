@@ -263,7 +263,7 @@ def test_another_otpys_file_is_left_as_it_is(path, store):
         "{}",
         '{"text": 1, "model": "", "finish_reason": "", "usage": [0, 0, 0, 0, 0]}',
         '{"text": "", "model": "", "finish_reason": "", "usage": ["0"]}',
-        '{"text": "", "model": "", "finish_reason": "", "usage": [0, 0, 0, 0, 0, 0]}',
+        '{"text": "", "model": "", "finish_reason": "", "usage": [0, 0, 0, 0, 0, 0, 0]}',
         "[" * 100_000,
     ],
 )
