@@ -84,6 +84,23 @@ class OtpyError(Exception):
         return _rebuild, (type(self), str(self), dict(self.__dict__))
 
 
+def shown(value: object) -> str:
+    """Return `repr(value)`, whatever its `__repr__` does: an error about an error must not fail.
+
+    Example:
+        >>> from otpy.errors import shown
+        >>> class Detached(Exception):
+        ...     def __repr__(self):
+        ...         raise RuntimeError("not now")
+        >>> shown("killed"), shown(Detached())
+        ("'killed'", '<Detached, whose repr raises RuntimeError>')
+    """
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - see above
+        return f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
+
+
 # -- actors ---------------------------------------------------------------------------------------------------------
 
 
@@ -104,7 +121,7 @@ class ActorDown(ActorError):
     def __init__(self, name: object, reason: object) -> None:
         """Keep the process and its exit reason."""
         self.name, self.reason = name, reason
-        super().__init__(f"process {name} is down: {reason!r}")
+        super().__init__(f"process {name} is down: {shown(reason)}")
         if isinstance(reason, BaseException):
             self.__cause__ = reason
 
@@ -206,7 +223,7 @@ class StartFailed(SupervisionError):
     def __init__(self, child: object, reason: object) -> None:
         """Keep the child and the reason."""
         self.child, self.reason = child, reason
-        super().__init__(f"{child} did not start: {reason!r}")
+        super().__init__(f"{child} did not start: {shown(reason)}")
         cause = getattr(reason, "detail", reason)  # a supervisor's reason is `Shutdown(detail)`
         if isinstance(cause, BaseException):
             self.__cause__ = cause
@@ -231,7 +248,7 @@ class MaxRestartsReached(SupervisionError):
         self.max_restarts, self.max_seconds = max_restarts, max_seconds
         super().__init__(
             f"{supervisor} (child {child!r}) gave up after more than {max_restarts} restarts in {max_seconds:g} s; "
-            f"the last reason was {reason!r}"
+            f"the last reason was {shown(reason)}"
         )
         if isinstance(reason, BaseException):
             self.__cause__ = reason

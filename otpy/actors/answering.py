@@ -6,16 +6,19 @@ Source: `gen_server(3)`.
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from otpy.actors.caller import Caller
+from otpy.actors.deadlines import timeout_of
 from otpy.actors.envelopes import CastEnvelope, Continue, unwrapped
 from otpy.actors.messages import NoReply, Reply, Stop, Timeout
 from otpy.actors.process import Process, ProcessExit
 from otpy.actors.reasons import BadReturnValue, Exit, Reason, is_abnormal
+from otpy.errors import shown
 from otpy.telemetry import bus as telemetry
+from otpy.telemetry.reports import reports
 
 if TYPE_CHECKING:
     from collections import deque
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answering", "Step"]
 
-logger = logging.getLogger("otpy.actors")
+logger = reports("otpy.actors")
 
 
 class Answering(Process):
@@ -121,8 +124,9 @@ class Answering(Process):
     def _then(self, result: NoReply | Reply[Any]) -> None:
         if result.then is not None:
             self._batch.append(Continue(result.then))
-        if result.timeout is not None:
-            self._idle = self.loop.call_later(result.timeout, self._timed_out, context=self.context)
+        seconds = timeout_of(result.timeout)
+        if seconds is not None and seconds < math.inf:
+            self._idle = self.loop.call_later(seconds, self._timed_out, context=self.context)
 
     def _timed_out(self) -> None:
         self._idle = None
@@ -138,6 +142,9 @@ class Answering(Process):
             return None
         reason: Reason = error.reason if isinstance(error, Exit) else error
         if self.stopping is not None:
+            if is_abnormal(reason):
+                cause = reason if isinstance(reason, BaseException) else None
+                logger.error("%s: terminate ended with %s", self, shown(reason), exc_info=cause)
             self._ended(reason)
             return None
         if not self.ready:
@@ -155,7 +162,7 @@ class Answering(Process):
         if is_abnormal(reason):
             message = unwrapped(item)
             cause = reason if isinstance(reason, BaseException) else None
-            logger.error("%s crashed on %.200r: %r", self, message, reason, exc_info=cause)
+            logger.error("%s crashed on %.200s: %s", self, shown(message), shown(reason), exc_info=cause)
             if telemetry.listening:
                 telemetry.emit(
                     "otpy.process.crash",
@@ -201,8 +208,8 @@ class Answering(Process):
         """Return the state as reports may show it: what the behaviour's `format_status` makes of it."""
         try:
             return self.actor.format_status(self.actor.system_get_state())
-        except Exception as error:  # noqa: BLE001 - a report must not fail over its own decoration
-            return f"format_status raised {error!r}"
+        except BaseException as error:  # noqa: BLE001 - a report must not fail over its own decoration
+            return f"format_status raised {shown(error)}"
 
     def _stop(self, stop: Stop, reply_to: Caller | None = None) -> Step | None:
         self.stopping = stop

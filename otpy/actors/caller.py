@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio.events import _get_running_loop
 from typing import TYPE_CHECKING, Any
 
+from otpy.actors.reasons import for_a_future
 from otpy.errors import ActorDown, CallTimeout
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Caller:
             self._elsewhere(self.fail, error)
             return
         if not self.future.done():
-            self.future.set_exception(error)
+            self.future.set_exception(for_a_future(error))
 
     def down(self, reason: Reason, *, taken_up: bool = False) -> None:
         """The process responsible for the answer has died.

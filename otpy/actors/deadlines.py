@@ -7,8 +7,12 @@ they are most of it.
 from __future__ import annotations
 
 import math
+import sys
+import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from otpy.errors import shown
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,8 +21,19 @@ if TYPE_CHECKING:
 
 __all__ = ["expire_after"]
 
-_lanes: dict[tuple[asyncio.AbstractEventLoop, float], Lane] = {}
-_latest: Lane | None = None
+MOST_LANES: Final = 16
+"""Different timeouts on one loop that share a timer each; further ones, as of deadlines, have a timer a call."""
+
+
+class _Lanes(threading.local):
+    """The lanes of the loop that runs in this thread."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.by_timeout: dict[float, Lane] = {}
+
+
+_here = _Lanes()
 
 
 class Lane:
@@ -27,13 +42,14 @@ class Lane:
     Args:
         loop: Their event loop.
         timeout: Seconds that each of them may take.
+        lanes: Where it is to be found, until it is empty.
     """
 
-    __slots__ = ("armed", "calls", "crowded", "loop", "timeout")
+    __slots__ = ("armed", "calls", "crowded", "lanes", "loop", "timeout")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float, lanes: dict[float, Lane]) -> None:
         """Start empty."""
-        self.loop, self.timeout = loop, timeout
+        self.loop, self.timeout, self.lanes = loop, timeout, lanes
         self.calls: deque[tuple[float, Caller]] = deque()
         self.armed = False
         self.crowded = 64
@@ -64,7 +80,34 @@ class Lane:
             self.armed = True
             self.loop.call_at(self.calls[0][0], self._due)
         else:
-            del _lanes[self.loop, self.timeout]
+            self.lanes.pop(self.timeout, None)
+
+
+def timeout_of(timeout: object, name: str = "timeout") -> float | None:
+    """Return a timeout that makes sense.
+
+    Args:
+        timeout: What somebody gave.
+        name: What it is called there.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is no number of seconds.
+
+    Example:
+        >>> from otpy.actors.deadlines import timeout_of
+        >>> timeout_of(5), timeout_of(None)
+        (5.0, None)
+    """
+    if timeout is None:
+        return None
+    allowed = "None, or seconds >= 0"
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"{name}={shown(timeout)}; allowed: {allowed}")
+    seconds = float("inf") if timeout > sys.float_info.max else float(timeout)
+    if not seconds >= 0:
+        raise ValueError(f"{name}={timeout!r}; allowed: {allowed}")
+    return seconds
 
 
 def expire_after(loop: asyncio.AbstractEventLoop, timeout: float, caller: Caller) -> None:
@@ -72,23 +115,19 @@ def expire_after(loop: asyncio.AbstractEventLoop, timeout: float, caller: Caller
 
     Args:
         loop: The running loop, on which the caller waits.
-        timeout: Seconds; infinity is never over.
+        timeout: Seconds, at least 0; infinity is never over.
         caller: The call.
-
-    Raises:
-        ValueError: If the timeout is no number of seconds.
     """
-    global _latest  # noqa: PLW0603 - most calls wait as long as the one before
-    lane = _latest
-    if lane is None or lane.loop is not loop or lane.timeout != timeout or not lane.armed:
-        lane = _lanes.get((loop, timeout))
+    if _here.loop is not loop:
+        _here.loop, _here.by_timeout = loop, {}
+    lanes = _here.by_timeout
+    lane = lanes.get(timeout)
     if lane is None:
-        if math.isnan(timeout):
-            raise ValueError(f"timeout={timeout!r}; allowed: None, or seconds")
         if timeout == math.inf:
             return
-        for key in [key for key in _lanes if key[0].is_closed()]:
-            del _lanes[key]
-        lane = _lanes[loop, timeout] = Lane(loop, timeout)
-    _latest = lane
+        if len(lanes) >= MOST_LANES:
+            timer = loop.call_later(timeout, caller.expire, timeout)
+            caller.future.add_done_callback(lambda _: timer.cancel())
+            return
+        lane = lanes[timeout] = Lane(loop, timeout, lanes)
     lane.add(caller)

@@ -16,10 +16,10 @@ from otpy.actors.child_spec import ChildSpec, ChildType, Restart, Shutdown_
 from otpy.actors.mailbox import BoundedProcess, Mailbox, bounded
 from otpy.actors.names import current_names
 from otpy.actors.process import current_process
-from otpy.actors.reasons import NORMAL, Exit, Reason
+from otpy.actors.reasons import NOPROC, NORMAL, Exit, Reason
 from otpy.actors.server import ServerProcess
 from otpy.actors.threads import Threaded, refuse_coroutines
-from otpy.errors import StartFailed
+from otpy.errors import ActorDown, StartFailed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -150,7 +150,7 @@ class GenServer(pykka.Actor):
 
     def system_replace_state(self, state: Any) -> None:
         """Take over the state that `sys.replace_state` gives: the attributes, all of them."""
-        process = self.process
+        process, state = self.process, dict(state)
         vars(self).clear()
         vars(self).update(state, process=process)
 
@@ -259,6 +259,8 @@ class GenServer(pykka.Actor):
 
         `start` and `start_link` do both, and make the object first.
         """
+        if parent is not None and not parent.alive:
+            raise ActorDown(str(parent), NOPROC)
         process = (BoundedProcess if bounded(self) else ServerProcess)(self, name, parent)
         self.process = process
         if name is not None:

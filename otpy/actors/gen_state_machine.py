@@ -321,6 +321,7 @@ class GenStateMachine(GenServer):
         """Take over what `sys.replace_state` gives, such a pair; that enters nothing and retries nothing."""
         value, data = state
         hash(value)
+        data = dict(data)
         own = {name: member for name, member in vars(self).items() if name in _OWN}
         vars(self).clear()
         vars(self).update(data, **own)

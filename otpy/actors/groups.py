@@ -158,10 +158,11 @@ class GroupsRef(Ref[Any]):
 
     @property
     def _table(self) -> _Memberships:
-        process = self.process
-        if not process.alive:
+        process: Any = self.process
+        actor = process.actor  # which goes with the process, maybe in another thread
+        if actor is None:
             raise ActorDown(process, process.exit_reason)
-        return process.actor.table  # type: ignore[attr-defined, no-any-return]
+        return actor.table  # type: ignore[no-any-return]
 
     def members(self, group: object) -> list[Ref[Any]]:
         """Return the live members, each as often as it has joined, in the order they did."""

@@ -108,6 +108,8 @@ class BoundedProcess(ServerProcess):
 
     def deliver_from_elsewhere(self, item: object) -> None:
         """Put something into the mailbox from elsewhere; a refusal is heard there, so room is taken there."""
+        if self.loop.is_closed():
+            return
         with self._lock:
             if self.bound.overflow != "drop_oldest" and type(item) is not Caller and not self._has_room():
                 self._refuse(item)
@@ -162,14 +164,14 @@ class BoundedProcess(ServerProcess):
             super().deliver(item)
             return
         room = self.loop.create_future()
-        entry = (item, room)
-        self._outside.append(entry)
+        self._outside.append((item, room))
         try:
             async with asyncio.timeout(timeout):
                 await room
         except BaseException as error:
-            if entry in self._outside:
-                self._outside.remove(entry)
+            room.cancel()
+            while self._outside and (first := self._outside[0][1]) is not None and first.done():
+                self._outside.popleft()  # those further back are passed over when it is their turn
             if isinstance(error, TimeoutError):
                 raise CallTimeout(str(self), timeout or 0.0) from None
             raise

@@ -7,6 +7,7 @@ process: it outlives them all, so a name can be waited for while its next owner 
 from __future__ import annotations
 
 import asyncio
+from asyncio.events import _get_running_loop
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +92,7 @@ class Names:
     def announce(self, name: object) -> None:
         """Wake whoever waits for `name`: its owner is ready for messages."""
         for waiter in self._waiting.pop(name, ()):
-            if not waiter.done():
-                waiter.set_result(None)
+            _wake(waiter)
 
     @property
     def closed(self) -> bool:
@@ -151,7 +151,7 @@ class Names:
             NotRegistered: If nobody took the name in time, or the table is closed.
         """
         process = self._owner(name)
-        if process is not None and process.alive and process.ready:
+        if process is not None and process.alive and process.ready and not process.loop.is_closed():
             return process.ref
         if self._closed:
             raise NotRegistered(name, tuple(self._table))
@@ -177,6 +177,18 @@ class Names:
     def __len__(self) -> int:
         """Count the names."""
         return len(self._table)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    loop = waiter.get_loop()
+    if loop is _get_running_loop():
+        wake()
+    elif not loop.is_closed():
+        loop.call_soon_threadsafe(wake)
 
 
 _everywhere = Names()

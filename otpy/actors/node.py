@@ -14,7 +14,9 @@ import threading
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from otpy.actors.reasons import NOPROC, SHUTDOWN
+from otpy.actors.pykka_protocol import known_refs
+from otpy.actors.reasons import KILLED, NOPROC, SHUTDOWN
+from otpy.actors.teardown import mark
 from otpy.errors import ActorDown
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ class Node:
 
     def _close(self) -> None:
         loop = self.loop
+        mark(loop)
+        loop.run_until_complete(self._end_processes())
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
@@ -99,6 +103,12 @@ class Node:
             self._closed = True
             for outcome in self._outcomes:  # those that came too late even to be cancelled
                 outcome.cancel()
+
+    async def _end_processes(self) -> None:
+        """Let nobody on another loop wait for an answer from here."""
+        for ref in known_refs():
+            if ref.process.loop is self.loop:
+                ref.process.exit(KILLED)
 
     def start(self) -> Self:
         """Run the loop."""

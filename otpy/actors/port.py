@@ -21,7 +21,8 @@ from otpy.actors.gen_server import GenServer
 from otpy.actors.messages import Call, Down, ExitMessage, NoReply, Stop
 from otpy.actors.port_lines import Belt, Owner
 from otpy.actors.port_program import Program, words
-from otpy.actors.reasons import KILLED, NORMAL, Reason, Shutdown
+from otpy.actors.reasons import KILLED, NORMAL, Reason, Shutdown, said
+from otpy.actors.teardown import mark
 from otpy.actors.timers import monitor
 from otpy.telemetry import bus as telemetry
 
@@ -209,6 +210,7 @@ class Port(GenServer):
         if not self.process.alive:
             return
         if giver.cancelled():  # not by us: the loop is being taken down
+            mark(self.process.loop)
             self.process.exit(KILLED)
         elif error := giver.exception():
             self.ref.send(_Ended(error))
@@ -239,7 +241,7 @@ class Port(GenServer):
         match message:
             case _Ended() | Down():
                 return Stop(message.reason)
-            case ExitMessage() if message.reason != NORMAL:
+            case ExitMessage() if not said(message.reason, NORMAL):
                 return Stop(message.reason)
             case _:
                 return None

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from otpy.actors.caller import Caller
 from otpy.actors.messages import Down, ExitMessage, MonitorRef
 from otpy.actors.names import Via
-from otpy.actors.reasons import KILL, KILLED, NOPROC, NORMAL, Reason, is_abnormal
-from otpy.errors import ActorDown
+from otpy.actors.reasons import KILL, KILLED, NOPROC, NORMAL, Reason, is_abnormal, said
+from otpy.errors import ActorDown, shown
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
@@ -46,6 +46,16 @@ def in_a_callback() -> bool:
     """Whether the code that runs is a callback without a coroutine, which cannot wait for anything."""
     process = _current.get()
     return process is not None and process.running
+
+
+def refuse_idle(process: Process) -> None:
+    """Refuse to wait, in a thread, for a process whose loop does not run.
+
+    Raises:
+        RuntimeError: If so.
+    """
+    if not process.loop.is_running():
+        raise RuntimeError(f"the event loop of {process} does not run, so this would wait for ever; run it meanwhile")
 
 
 def self_ref() -> Ref[Any]:
@@ -122,7 +132,7 @@ class Process:
         """Name and number, as in `Stack 'stack' <12>`."""
         if self.name is None:
             return f"{self.kind.__name__} <{self.pid}>"
-        return f"{self.kind.__name__} {self.name if isinstance(self.name, Via) else repr(self.name)}"
+        return f"{self.kind.__name__} {self.name if isinstance(self.name, Via) else shown(self.name)}"
 
     @property
     def ref(self) -> Ref[Any]:
@@ -216,20 +226,20 @@ class Process:
         """
         if not self.alive:
             return
-        if reason == KILL and not linked:
+        if said(reason, KILL) and not linked:
             self.exit(KILLED)
         elif self.traps_exit:
             self.deliver(ExitMessage(None if sender is None else sender.ref, reason))
-        elif reason != NORMAL or sender is self:
+        elif not said(reason, NORMAL) or sender is self:
             self.exit(reason)
 
     def exit(self, reason: Reason) -> None:
         """End with this reason, now or as soon as the running code can be interrupted."""
-        if self.dying is None or reason == KILLED:
+        if self.dying is None or said(reason, KILLED):
             self.dying = reason
             self.interrupt()
 
-    def died(self, reason: Reason) -> None:  # noqa: C901 - what a process left behind, one after the other
+    def died(self, reason: Reason) -> None:
         """Be dead: tell links, monitors and names, once."""
         if not self.alive:
             return
@@ -250,13 +260,19 @@ class Process:
         if watchers:
             self._tell_watchers(watchers, reason)
         if callbacks:
-            for callback in callbacks.values():
-                callback(self)
+            self._call(callbacks)
         self.context = _NOWHERE  # no cycle is left: a dead process goes without the garbage collector
         if type(self._ref) is self._ref_class():
             self._ref = None
         if telemetry.listening and (is_abnormal(reason) or telemetry.verbose):
             telemetry.emit("otpy.process.exit", process=str(self), pid=self.pid, reason=reason)
+
+    def _call(self, callbacks: dict[int, Callable[[Process], None]]) -> None:
+        for callback in callbacks.values():
+            try:
+                callback(self)
+            except Exception as error:  # noqa: BLE001 - one that fails keeps no other from hearing of it
+                self.loop.call_exception_handler({"message": f"a callback at the death of {self}", "exception": error})
 
     def _fail_callers(self, owed: dict[Caller, None], reason: Reason) -> None:
         for caller in owed:

@@ -26,7 +26,7 @@ from otpy.actors.answering import logger
 from otpy.actors.child_spec import ChildSpec, Restart, Shutdown_
 from otpy.actors.gen_server import GenServer
 from otpy.actors.messages import ExitMessage, NoReply, Stop
-from otpy.actors.reasons import NOPROC, NORMAL, Reason
+from otpy.actors.reasons import NOPROC, NORMAL, Reason, said
 from otpy.actors.ref import Ref
 from otpy.actors.threads import Orphan, _orphans, blocking
 from otpy.errors import ActorDown
@@ -313,7 +313,7 @@ class PykkaActor(GenServer):
                     raise self._failure
                 return Stop(NORMAL if self._failure is None else self._failure)
             case ExitMessage():
-                return None if message.reason == NORMAL else Stop(message.reason)
+                return None if said(message.reason, NORMAL) else Stop(message.reason)
             case _:
                 self._pass_on(message)
                 return None

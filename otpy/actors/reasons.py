@@ -22,7 +22,9 @@ __all__ = [
     "Exit",
     "Reason",
     "Shutdown",
+    "for_a_future",
     "is_abnormal",
+    "said",
 ]
 
 Reason: TypeAlias = Any
@@ -87,6 +89,23 @@ class BadReturnValue(Exception):
         """Keep the callback and the value."""
         self.callback, self.value = callback, value
         super().__init__(f"{callback} returned {value!r}; allowed: {allowed}")
+
+
+def said(reason: Reason, word: str) -> bool:
+    """Whether an exit reason is this word of OTP's; a reason may be anything, also what compares oddly.
+
+    Args:
+        reason: An exit reason.
+        word: One of the words above.
+    """
+    return type(reason) is str and reason == word
+
+
+def for_a_future(error: BaseException) -> BaseException:
+    """Return an exception that a future takes: any but `StopIteration`, as with generators (PEP 479)."""
+    if isinstance(error, StopIteration):
+        return RuntimeError(f"{error!r} left a plain function; next() without a default raises it")
+    return error
 
 
 def is_abnormal(reason: Reason) -> bool:

@@ -12,20 +12,22 @@ import pykka
 
 from otpy.actors import pykka_protocol
 from otpy.actors.caller import Caller
-from otpy.actors.deadlines import expire_after
+from otpy.actors.deadlines import expire_after, timeout_of
 from otpy.actors.envelopes import CastEnvelope
-from otpy.actors.process import Process, ProcessExit, current_process
-from otpy.actors.reasons import CALLING_SELF, KILL, NORMAL, Reason
-from otpy.errors import ActorDown, CallTimeout
+from otpy.actors.process import Process, ProcessExit, current_process, refuse_idle
+from otpy.actors.reasons import CALLING_SELF, KILL, NOPROC, NORMAL, Reason
+from otpy.errors import ActorDown, CallTimeout, shown
 
 if TYPE_CHECKING:
     from asyncio import Future
+    from collections.abc import Coroutine
 
     from otpy.actors.messages import Call, Cast
 
 __all__ = ["Ref"]
 
 A = TypeVar("A", bound=pykka.Actor)
+_NUMBERS = frozenset({float, int})
 R = TypeVar("R")
 
 
@@ -58,7 +60,7 @@ class Ref(pykka.ActorRef[A]):
 
     def __repr__(self) -> str:
         """Print it between angle brackets."""
-        return f"<{self.process}{'' if self.process.alive else ', down: ' + repr(self.process.exit_reason)}>"
+        return f"<{self.process}{'' if self.process.alive else ', down: ' + shown(self.process.exit_reason)}>"
 
     @property
     def name(self) -> object:
@@ -72,7 +74,7 @@ class Ref(pykka.ActorRef[A]):
 
     def is_alive(self) -> bool:
         """Whether it is alive, as far as is known here and now."""
-        return self.process.alive
+        return self.process.alive and not self.process.loop.is_closed()
 
     @property
     def exit_reason(self) -> Reason | None:
@@ -103,8 +105,8 @@ class Ref(pykka.ActorRef[A]):
         process = self.process
         future = loop.create_future()
         caller = Caller(request, future, loop, process)
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout={timeout!r}; allowed: None, or seconds >= 0")
+        if timeout is not None and (type(timeout) not in _NUMBERS or not timeout >= 0):
+            timeout = timeout_of(timeout)
         if loop is process.loop:
             process.asked(caller)
         elif process.loop.is_closed():
@@ -136,6 +138,10 @@ class Ref(pykka.ActorRef[A]):
         if _get_running_loop() is not None:
             raise RuntimeError("call_sync() would block the event loop that runs in this thread; await call() instead")
 
+        if self.process.loop.is_closed():
+            raise ActorDown(str(self), self.process.exit_reason or NOPROC)
+        refuse_idle(self.process)
+
         async def ask() -> Any:
             return await self.call(request, None)
 
@@ -147,6 +153,8 @@ class Ref(pykka.ActorRef[A]):
                 raise
             future.cancel()
             raise CallTimeout(str(self), timeout or 0.0) from None
+        except concurrent.futures.CancelledError:  # its loop was taken down
+            raise ActorDown(str(self), self.process.exit_reason or NOPROC) from None
 
     def cast(self, message: Cast | object) -> None:
         """Send a message to `handle_cast`; nobody hears whether it arrived.
@@ -182,8 +190,22 @@ class Ref(pykka.ActorRef[A]):
         if _get_running_loop() is process.loop:
             await process.offered(item, timeout)
         else:
-            there = asyncio.run_coroutine_threadsafe(process.offered(item, timeout), process.loop)
-            await asyncio.wrap_future(there)
+            await self._there(process.offered(item, timeout))
+
+    async def _there(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine on the process's loop, from another one."""
+        process = self.process
+        if process.loop.is_closed():
+            coroutine.close()
+            raise ActorDown(str(self), process.exit_reason or NOPROC)
+        there = asyncio.run_coroutine_threadsafe(coroutine, process.loop)
+        me = asyncio.current_task()
+        try:
+            return await asyncio.wrap_future(there)
+        except asyncio.CancelledError:
+            if me is None or me.cancelling():
+                raise
+            raise ActorDown(str(self), process.exit_reason or NOPROC) from None  # its loop was taken down
 
     def send(self, message: object) -> None:
         """Send a message to `handle_info`; nobody hears whether it arrived.
@@ -220,7 +242,11 @@ class Ref(pykka.ActorRef[A]):
             timeout: Seconds to wait if blocking.
 
         Returns:
-            A future of whether it was alive; with `block=True`, or in a thread without a loop, the bare value.
+            A future of whether it was alive; with `block=True`, or in a thread without a loop, the bare value. In the
+            process itself a future of `ActorDown` (`"calling_self"`): it cannot wait for its own end.
+
+        Raises:
+            RuntimeError: If it is to wait, and the process's loop does not run.
         """
         future: pykka_protocol.PykkaFuture[bool] = pykka_protocol.PykkaFuture()
         process = self.process
@@ -237,11 +263,17 @@ class Ref(pykka.ActorRef[A]):
                 tell(alive=False)
 
         running = _get_running_loop()
+        if current_process() is process:  # which cannot wait for its own end
+            process.across(type(process).stop_request, reason)
+            future.set_exception((ActorDown, ActorDown(str(self), CALLING_SELF), None))
+            return future
         if running is process.loop:
             ask()
         elif process.loop.is_closed():
             future.set(False)
         else:
+            if block or (block is None and running is None):
+                refuse_idle(process)
             process.loop.call_soon_threadsafe(ask)
         if block or (block is None and running is None):
             return future.get(timeout=timeout)
@@ -255,30 +287,29 @@ class Ref(pykka.ActorRef[A]):
 
         Raises:
             CallTimeout: If it lives on past the timeout.
+            ActorDown: In the process itself (`"calling_self"`).
         """
         process = self.process
         if not process.alive:
             return process.exit_reason
-        loop = asyncio.get_running_loop()
-        ended: Future[None] = loop.create_future()
-
-        def wake(_: object = None) -> None:
-            if not ended.done():
-                ended.set_result(None)
-
-        def wake_there(_: Process) -> None:
-            loop.call_soon_threadsafe(wake)
-
-        number = 0
-        if loop is process.loop:
-            number = process.when_down(wake)
-        else:
-            process.loop.call_soon_threadsafe(process.when_down, wake_there)
+        if current_process() is process:
+            raise ActorDown(str(self), CALLING_SELF)
         try:
-            async with asyncio.timeout(timeout):
-                await ended
+            async with asyncio.timeout(timeout_of(timeout)):
+                if _get_running_loop() is process.loop:
+                    return await self._ended()
+                return await self._there(self._ended())
         except TimeoutError:
             raise CallTimeout(str(self), timeout or 0.0) from None
+        except ActorDown as down:  # with its loop
+            return down.reason
+
+    async def _ended(self) -> Reason:
+        process = self.process
+        ended: Future[None] = process.loop.create_future()
+        number = process.when_down(lambda _: None if ended.done() else ended.set_result(None))
+        try:
+            await ended
         finally:
             process.forget(number)
         return process.exit_reason

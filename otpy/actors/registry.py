@@ -81,10 +81,11 @@ class RegistryRef(Ref[Any]):
 
     @property
     def _table(self) -> Table:
-        process = self.process
-        if not process.alive:
+        process: Any = self.process
+        actor = process.actor  # which goes with the process, maybe in another thread
+        if actor is None:
             raise ActorDown(process, process.exit_reason)
-        return process.actor.table  # type: ignore[attr-defined, no-any-return]
+        return actor.table  # type: ignore[no-any-return]
 
     def lookup(self, key: object) -> list[Entry]:
         """Return the live entries of a key, in order of registration."""

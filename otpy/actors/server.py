@@ -13,18 +13,29 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.actors import pykka_protocol
-from otpy.actors.answering import Answering, logger
+from otpy.actors.answering import logger
 from otpy.actors.caller import Caller
 from otpy.actors.child_spec import ChildType
 from otpy.actors.envelopes import CastEnvelope, Continue, StopRequest
-from otpy.actors.messages import ExitMessage, Ignore, NoReply, Reply, Stop
+from otpy.actors.inspected import Inspected
+from otpy.actors.messages import Ignore, NoReply, Reply, Stop
 from otpy.actors.process import current_process, in_a_callback
-from otpy.actors.reasons import CALLING_SELF, IGNORE, KILLED, NOPROC, NORMAL, SHUTDOWN, TIMEOUT, BadReturnValue, Reason
+from otpy.actors.reasons import (
+    CALLING_SELF,
+    IGNORE,
+    KILLED,
+    NOPROC,
+    NORMAL,
+    SHUTDOWN,
+    TIMEOUT,
+    BadReturnValue,
+    Reason,
+    said,
+)
+from otpy.actors.teardown import notice
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from otpy.actors.answering import Step
     from otpy.actors.gen_server import GenServer
     from otpy.actors.process import Process
@@ -50,7 +61,7 @@ class _Turn(threading.local):
 _turn = _Turn()
 
 
-class ServerProcess(Answering):
+class ServerProcess(Inspected):
     """A mailbox and the callbacks of a `GenServer`.
 
     Args:
@@ -59,15 +70,12 @@ class ServerProcess(Answering):
         parent: As in `Process`.
     """
 
-    __slots__ = ("_scheduled", "_task", "running", "suspended")
+    __slots__ = ("_scheduled",)
 
     def __init__(self, actor: GenServer, name: object = None, parent: Process | None = None) -> None:
         """Make the process; `begin` runs its `init`."""
         super().__init__(actor, name, parent)
-        self.suspended = False
-        self.running = False
         self._scheduled = False
-        self._task: asyncio.Task[None] | None = None
 
     # -- start -----------------------------------------------------------------------------------------------------
 
@@ -183,11 +191,6 @@ class ServerProcess(Answering):
         """Ask for an orderly end, behind whatever is in the mailbox already."""
         self.deliver(StopRequest(reason))
 
-    def _is_from_parent(self, item: object) -> bool:
-        if not isinstance(item, ExitMessage) or self.parent is None or item.process is None:
-            return False
-        return item.process.process is self.parent
-
     def _schedule(self) -> None:
         if (
             (self._incoming or self._batch)
@@ -229,6 +232,8 @@ class ServerProcess(Answering):
                 except BaseException as error:  # noqa: BLE001 - `_raised` sorts them
                     step = self._raised(error)
                 else:
+                    if result is None and self.dying is None:
+                        continue
                     step = None if result is None else self._taken_up(result, self._handled)
             elif kind is Caller:
                 self.handling = item
@@ -267,39 +272,6 @@ class ServerProcess(Answering):
                 self.let_in()
             self._schedule()
 
-    # -- looking in ------------------------------------------------------------------------------------------------
-
-    def system(self, request: Callable[[Any], Any], caller: Caller) -> None:
-        """Serve a request of the `sys` toolbox between two messages, before any message that waits."""
-        if not self.alive:
-            caller.down(NOPROC)
-            return
-        self._system.append((request, caller))
-        if self.ready and self._task is None and not self.running:
-            self._serve()
-            self._schedule()
-
-    def suspend(self) -> None:
-        """Look at no message until `resume`; exit signals, and stopping, still work."""
-        self.suspended = True
-        self.loop.call_soon(self._drain)  # what ends it may be in the mailbox already
-
-    def resume(self) -> None:
-        """Go on with the mailbox."""
-        self.suspended = False
-
-    def _seek_end(self) -> None:
-        for item in self.waiting():
-            if type(item) is StopRequest or self._is_from_parent(item):
-                self._end_suspended(item)
-                return
-
-    def _end_suspended(self, item: object) -> None:
-        step = self._stop(Stop(item.reason))  # type: ignore[attr-defined]
-        if step is not None:
-            self._go_on(step)
-        self._rest()
-
     # -- coroutines ------------------------------------------------------------------------------------------------
 
     def _go_on(self, step: Step) -> None:
@@ -327,8 +299,9 @@ class ServerProcess(Answering):
                     try:
                         result = await coroutine
                     except BaseException as error:  # noqa: BLE001 - `_raised` sorts them
-                        if task.cancelling() and self.dying is None:
-                            self.dying = KILLED  # the loop itself is being taken down
+                        if self.dying is None and isinstance(error, asyncio.CancelledError) and task.cancelling():
+                            self.dying = KILLED  # somebody else cancelled it: most often the end of the loop
+                            notice(self)
                         step = None if self.dying is not None else self._raised(error)
                     else:
                         step = None if self.dying is not None else self._guarded_then(then, result)
@@ -359,7 +332,7 @@ class ServerProcess(Answering):
         """Die, now if no code of this process is on the stack, else as soon as it can be interrupted."""
         if self._task is not None:
             self._task.cancel()
-            if self.dying == KILLED:
+            if said(self.dying, KILLED):
                 self.loop.call_soon(self._insist, self._task, CANCELS_BEFORE_ORPHANED)
         elif not self.running:
             self.died(self.dying)

@@ -11,6 +11,7 @@ waited for. Supervisors, state machines, agents and whatever else is a `GenServe
 
 from __future__ import annotations
 
+import inspect
 import time
 from asyncio.events import _get_running_loop
 from collections import Counter
@@ -18,9 +19,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from otpy.actors.caller import Caller
-from otpy.actors.deadlines import expire_after
+from otpy.actors.deadlines import expire_after, timeout_of
 from otpy.actors.envelopes import CastEnvelope, unwrapped
+from otpy.actors.gen_server import GenServer
+from otpy.actors.gen_state_machine import GenStateMachine
+from otpy.actors.process import current_process
+from otpy.actors.reasons import CALLING_SELF
 from otpy.actors.server import ServerProcess
+from otpy.errors import ActorDown, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,7 +263,12 @@ async def trace(ref: Ref[Any], tracer: Tracer | bool = True, timeout: float | No
         ref: The process.
         tracer: `True` prints them, `False` ends it, a function gets each as a `Traced`.
         timeout: As in `get_state`.
+
+    Raises:
+        TypeError: If it is neither.
     """
+    if not isinstance(tracer, bool) and not callable(tracer):
+        raise TypeError(f"tracer={shown(tracer)}; allowed: True, False, or a function")
 
     def change(process: ServerProcess) -> None:
         debug = process.debug or Debug()
@@ -307,6 +318,7 @@ async def change_code(ref: Ref[Any], new: type[Any], extra: Any = None, timeout:
 
     Raises:
         RuntimeError: If the process is not suspended.
+        TypeError: If the class is of another behaviour or scheduling, or its `code_change` is `async`.
         Exception: Whatever `code_change` raised; the process keeps its old class.
     """
 
@@ -315,6 +327,14 @@ async def change_code(ref: Ref[Any], new: type[Any], extra: Any = None, timeout:
             raise RuntimeError(f"change_code({process}): suspend it first, so that no message is between the two")
         actor: Any = process.actor
         old: type[Any] = process.kind
+        behaviour = GenStateMachine if issubclass(old, GenStateMachine) else GenServer
+        if not issubclass(new, behaviour) or new.scheduling != old.scheduling:
+            raise TypeError(
+                f"change_code({process}, {new.__name__}): allowed is a {behaviour.__name__} with"
+                f" scheduling={old.scheduling!r}, as {old.__name__} is"
+            )
+        if inspect.iscoroutinefunction(new.code_change):
+            raise TypeError(f"{new.__name__}.code_change is async; it runs between two messages and cannot wait")
         actor.__class__ = new
         try:
             actor.code_change(old, extra)
@@ -335,9 +355,12 @@ async def _asked(ref: Ref[Any], request: Callable[[Any], Any], timeout: float | 
     loop = _get_running_loop()
     assert loop is not None
     future = loop.create_future()
+    if current_process() is process:
+        raise ActorDown(str(process), CALLING_SELF)
     caller = Caller(request, future, loop, process)
-    if timeout is not None:
-        expire_after(loop, timeout, caller)
+    seconds = timeout_of(timeout)
+    if seconds is not None:
+        expire_after(loop, seconds, caller)
     if process.loop.is_closed():
         caller.down(process.exit_reason or "noproc")
     else:

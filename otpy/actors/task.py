@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from otpy.actors.answering import logger
 from otpy.actors.child_spec import ChildSpec, Restart
 from otpy.actors.process import Process, ProcessExit, current_process
-from otpy.actors.reasons import KILLED, NORMAL, Exit, Reason
+from otpy.actors.reasons import KILLED, NOPROC, NORMAL, Exit, Reason, said
 from otpy.actors.server import CANCELS_BEFORE_ORPHANED
-from otpy.errors import ActorDown, CallTimeout
+from otpy.actors.teardown import notice
+from otpy.errors import ActorDown, CallTimeout, shown
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ class TaskProcess(Process, Generic[T]):
         except Exit as error:
             reason = error.reason
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this process and no other
-            reason = KILLED if isinstance(error, asyncio.CancelledError) and self.task.cancelling() else error
+            reason = error
+            if isinstance(error, asyncio.CancelledError) and self.task.cancelling():
+                reason = KILLED
+                notice(self)
         self.died(reason if self.dying is None else self.dying)
 
     def callers(self) -> tuple[Process, ...]:
@@ -83,7 +87,7 @@ class TaskProcess(Process, Generic[T]):
     def interrupt(self) -> None:
         """Cancel the coroutine; a kill insists."""
         self.task.cancel()
-        if self.dying == KILLED:
+        if said(self.dying, KILLED):
             self._insist(CANCELS_BEFORE_ORPHANED)
         # a task that is cancelled before its first step never runs its body
         self.task.add_done_callback(self._never_ran)
@@ -102,6 +106,23 @@ class TaskProcess(Process, Generic[T]):
             return
         self.task.cancel()
         self.loop.call_soon(self._insist, left - 1)
+
+
+def called(
+    function: Callable[..., Coroutine[Any, Any, T]], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Coroutine[Any, Any, T]:
+    """Call a coroutine function, and refuse what is none.
+
+    Raises:
+        TypeError: If it returned something else than a coroutine.
+    """
+    coroutine: object = function(*args, **kwargs)
+    if not asyncio.iscoroutine(coroutine):
+        raise TypeError(
+            f"{shown(function)} returned {shown(coroutine)}, no coroutine; a task runs an async function, and"
+            f" blocking(function) makes one of a plain one"
+        )
+    return coroutine
 
 
 class Task(Generic[T]):
@@ -133,9 +154,15 @@ class Task(Generic[T]):
             function: A coroutine function.
             args: Its arguments.
             kwargs: Its keyword arguments.
+
+        Raises:
+            TypeError: If the function is a plain one; `blocking(function)` makes a task of it.
+            ActorDown: If the running process has died meanwhile.
         """
         parent = current_process()
-        process = TaskProcess(function(*args, **kwargs), cls, getattr(function, "__name__", None), parent)
+        if parent is not None and not parent.alive:
+            raise ActorDown(str(parent), NOPROC)
+        process = TaskProcess(called(function, args, kwargs), cls, getattr(function, "__name__", None), parent)
         if parent is not None:
             process.link(parent)
         return Task(process)
@@ -211,7 +238,7 @@ class Task(Generic[T]):
             CallTimeout: If the time is up.
         """
         reason = await self.ref.join(timeout)
-        if reason == NORMAL:
+        if said(reason, NORMAL):
             return self.process.result  # type: ignore[return-value]
         if isinstance(reason, Exception):
             raise reason
@@ -224,9 +251,10 @@ class Task(Generic[T]):
     async def yield_(self, timeout: float = 5.0) -> T | None:  # noqa: ASYNC109 - a deadline
         """Wait for the result at most `timeout` seconds; `None` if it is not there by then, and the task runs on."""
         try:
-            return await self.result(timeout)
+            await self.ref.join(timeout)
         except CallTimeout:
             return None
+        return await self.result()
 
     async def shutdown(self, timeout: float = 5.0) -> Reason:  # noqa: ASYNC109 - a deadline
         """End it: a `shutdown` signal, and a kill if it has not gone after `timeout` seconds; returns its reason."""

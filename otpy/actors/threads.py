@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from otpy.actors.answering import logger
-from otpy.actors.process import Process, current_process
-from otpy.actors.reasons import KILLED, Reason
+from otpy.actors.process import Process, current_process, refuse_idle
+from otpy.actors.reasons import KILLED, Reason, for_a_future, said
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ __all__ = [
     "Threaded",
     "Worker",
     "blocking",
-    "for_a_future",
     "in_thread",
     "on_loop_of",
     "orphans",
@@ -79,13 +78,6 @@ def orphans() -> list[Orphan]:
         if not orphan.thread.is_alive():
             _orphans.pop(ident, None)
     return list(_orphans.values())
-
-
-def for_a_future(error: BaseException) -> BaseException:
-    """Return an exception that a future takes: any but `StopIteration`, as with generators (PEP 479)."""
-    if isinstance(error, StopIteration):
-        return RuntimeError(f"{error!r} left a plain function; next() without a default raises it")
-    return error
 
 
 class Worker:
@@ -153,7 +145,7 @@ async def in_thread(worker: Worker, function: Callable[[], T]) -> T:
         except asyncio.CancelledError:
             if waiting.done() and not waiting.cancelled():
                 waiting.exception()  # seen
-            if process is None or process.dying is None or process.dying == KILLED or waiting.done():
+            if process is None or process.dying is None or said(process.dying, KILLED) or waiting.done():
                 future.cancel()
                 waiting.add_done_callback(_seen)
                 raise
@@ -273,5 +265,6 @@ def on_loop_of(process: Process, function: Callable[..., T], *args: Any) -> T:
             with contextlib.suppress(concurrent.futures.InvalidStateError):
                 done.set_exception(error)
 
+    refuse_idle(process)
     process.loop.call_soon_threadsafe(run, context=process.context.copy())
     return done.result()

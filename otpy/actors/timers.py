@@ -9,6 +9,7 @@ import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
+from otpy.actors.deadlines import timeout_of
 from otpy.actors.process import Process, current_process
 from otpy.actors.threads import on_loop_of
 from otpy.errors import MailboxFull
@@ -103,8 +104,14 @@ def send_after(target: Ref[Any], delay: float, message: object) -> Timer:
         target: The process.
         delay: Seconds from now.
         message: What to send.
+
+    Raises:
+        ValueError: If the delay is no number of seconds; `TypeError` if it is no number.
     """
-    return Timer(target, delay, message)
+    seconds = timeout_of(delay, "delay")
+    if seconds is None or seconds == math.inf:
+        raise ValueError(f"delay={delay!r}; allowed: seconds >= 0")
+    return Timer(target, seconds, message)
 
 
 def send_interval(target: Ref[Any], interval: float, message: object) -> Interval:
@@ -138,7 +145,7 @@ def send_interval(target: Ref[Any], interval: float, message: object) -> Interva
         >>> asyncio.run(main())
         'normal'
     """
-    if not 0 < interval < math.inf:
+    if isinstance(interval, bool) or not 0 < interval < math.inf:
         raise ValueError(f"interval={interval!r}; allowed: seconds > 0")
     return Interval(target, interval, message)
 

@@ -8,7 +8,6 @@ a thread (`scheduling = "thread"`, `blocking`).
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from otpy.actors.process import Process
 from otpy.telemetry import bus as telemetry
+from otpy.telemetry.reports import reports
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Watchdog"]
 
-logger = logging.getLogger("otpy.actors")
+logger = reports("otpy.actors")
 
 
 class Watchdog:

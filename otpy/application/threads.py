@@ -13,7 +13,7 @@ import threading
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from otpy.actors.threads import for_a_future
+from otpy.actors.reasons import for_a_future
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ import threading
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, TypeVar
 
-from otpy.actors.threads import for_a_future
+from otpy.actors.reasons import for_a_future
 from otpy.clients.running import running
 from otpy.errors import NoApplication
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from otpy.actors import BRUTAL_KILL, KILL, SHUTDOWN, Cast, ChildType, ExitMessage, Process, Restart, Stop, is_abnormal
+from otpy.actors.teardown import going_down
 from otpy.supervisors.child import (
     begin_child,
     begin_to_shut_down,
@@ -142,6 +143,8 @@ class Brood:
 
     async def _restart(self, process: Process, child: Child, reason: Reason) -> Stop | None:
         supervisor = self.owner.process
+        if going_down(supervisor):
+            return Stop(SHUTDOWN)
         if not self.intensity.add(supervisor.loop.time()):
             del self._children[process]
             self.gave_up = report_giving_up(supervisor, child, self.intensity, reason)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any
 
 from otpy.actors import BRUTAL_KILL, IGNORE, INFINITY, KILL, SHUTDOWN, Process, Ref, Shutdown, current_process
 from otpy.actors.gen_server import StartLink
-from otpy.actors.reasons import BadReturnValue
-from otpy.errors import MaxRestartsReached, OtpyError, StartFailed
+from otpy.actors.reasons import BadReturnValue, said
+from otpy.errors import MaxRestartsReached, OtpyError, StartFailed, shown
 from otpy.telemetry import bus as telemetry
+from otpy.telemetry.reports import reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Child", "shut_down", "start_child"]
 
-logger = logging.getLogger("otpy.supervisors")
+logger = reports("otpy.supervisors")
 
 
 class Child:
@@ -84,7 +84,7 @@ def _started(child: Child, process: ServerProcess) -> Reason | None:
     reason = process.start_error
     if reason is None:
         child.ref = process.ref
-    return None if reason == IGNORE else reason
+    return None if said(reason, IGNORE) else reason
 
 
 async def _start(child: Child) -> Reason | None:
@@ -93,10 +93,13 @@ async def _start(child: Child) -> Reason | None:
         started = child.start()
         ref = await started if inspect.isawaitable(started) else started
     except StartFailed as error:
-        if error.reason != IGNORE:
+        if not said(error.reason, IGNORE):
             return error.reason
         ref = None
-    except Exception as error:  # noqa: BLE001 - whatever a start function raises is a failed start
+    except BaseException as error:  # whatever a start function raises is a failed start; see supervisor(3)
+        me = asyncio.current_task()
+        if isinstance(error, KeyboardInterrupt) or (me is not None and me.cancelling()):
+            raise
         return error
     if ref is not None and not isinstance(ref, Ref):
         return BadReturnValue("start", ref, "the Ref of the process that it started")
@@ -110,7 +113,7 @@ def report_failed_start(supervisor: Process, child: Child, reason: Reason) -> No
     if isinstance(reason, Shutdown) and isinstance(reason.detail, StartFailed):
         return
     cause = reason if isinstance(reason, BaseException) and not isinstance(reason, OtpyError) else None
-    logger.error("%s: child %r did not start: %r", supervisor, child.spec.id, reason, exc_info=cause)
+    logger.error("%s: child %r did not start: %s", supervisor, child.spec.id, shown(reason), exc_info=cause)
     telemetry.emit("otpy.supervisor.child_failed", supervisor=str(supervisor), child=child.spec.id, reason=reason)
 
 
@@ -130,7 +133,7 @@ def _emit(event: str, supervisor: Process, child: Child, reason: Reason, decisio
 def report_restart(supervisor: Process, child: Child, strategy: str, reason: Reason) -> None:
     """Count a restart of a child and log it."""
     child.restarts += 1
-    logger.warning("%s restarts child %r (%s) after %r", supervisor, child.spec.id, strategy, reason)
+    logger.warning("%s restarts child %r (%s) after %s", supervisor, child.spec.id, strategy, shown(reason))
     _emit("restart", supervisor, child, reason, f"restart ({strategy})", restarts=child.restarts)
 
 

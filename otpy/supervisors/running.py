@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 from typing import TYPE_CHECKING
 
 from otpy.actors import KILLED, SHUTDOWN, new_event_loop
-from otpy.errors import StartFailed
+from otpy.errors import ActorDown, StartFailed
 from otpy.supervisors.supervisor import Supervisor
+from otpy.telemetry.reports import reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
 __all__ = ["run"]
 
-logger = logging.getLogger("otpy.supervisors")
+logger = reports("otpy.supervisors")
 
 
 def run(
@@ -91,7 +91,7 @@ async def _until_told(supervisor: Supervisor, signals: frozenset[int]) -> signal
                     await asyncio.wait((ended, told), return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     ended.cancel()
-    except StartFailed:
+    except (StartFailed, ActorDown):
         if not told.done():
             raise
     return told.result() if told.done() else None

@@ -6,9 +6,9 @@ Source: `supervisor(3)` and `supervisor.erl` (OTP 25); the words are Elixir's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from otpy.actors import (
     KILLED,
@@ -25,7 +25,9 @@ from otpy.actors import (
     current_process,
     is_abnormal,
 )
-from otpy.errors import InvalidChildSpec, MaxRestartsReached, StartFailed, SupervisionError
+from otpy.actors.reasons import said
+from otpy.actors.teardown import going_down
+from otpy.errors import ActorDown, InvalidChildSpec, MaxRestartsReached, StartFailed, SupervisionError
 from otpy.supervisors.brood import Answer, TryAgain
 from otpy.supervisors.child import (
     Child,
@@ -43,7 +45,7 @@ from otpy.supervisors.simple import Simple
 from otpy.supervisors.strategy import AutoShutdown, Strategy, affected, must_restart, one_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from otpy.actors import Caller, Reason
@@ -117,6 +119,8 @@ class Supervisor(GenServer):
         self.strategy = one_of(Strategy, "strategy", strategy)
         self.intensity = Intensity(max_restarts, max_seconds)
         self.auto_shutdown = one_of(AutoShutdown, "auto_shutdown", auto_shutdown)
+        if isinstance(children, ChildSpec) or not isinstance(children, Iterable):
+            raise InvalidChildSpec("children", children, "a list of ChildSpecs")
         self._simple: Simple | None = None
         self._children: dict[Any, Child] = {}  # by id, in start order
         if self.strategy is Strategy.SIMPLE_ONE_FOR_ONE:
@@ -154,6 +158,19 @@ class Supervisor(GenServer):
         return spec
 
     @classmethod
+    def child_spec(cls, *args: Any, **kwargs: Any) -> ChildSpec:
+        """Describe a supervisor to another one: the arguments are those of this class, and of `GenServer.child_spec`.
+
+        Raises:
+            InvalidChildSpec: If a value is not allowed.
+        """
+        kept = map(_kept, args)
+        named: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, Iterator) else value for name, value in kwargs.items()
+        }
+        return super().child_spec(*kept, **named)
+
+    @classmethod
     def make(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Self, tuple[Any, ...], dict[str, Any]]:
         """Give the arguments to `__init__`, where they are checked before anything runs."""
         return cls(*args, **kwargs), (), {}
@@ -161,7 +178,8 @@ class Supervisor(GenServer):
     async def __aenter__(self) -> SupervisorRef:
         """Start the tree on the running loop; it lives as long as the block, and the block no longer than it.
 
-        If the supervisor gives up, the block is cancelled, and leaving it raises `MaxRestartsReached`.
+        If the supervisor gives up, the block is cancelled, and leaving it raises `MaxRestartsReached`; if it is killed,
+        `ActorDown`.
         """
         if hasattr(self, "process"):
             raise SupervisionError(f"{self.process} is running or has run already; make a new one")
@@ -175,27 +193,36 @@ class Supervisor(GenServer):
         return self._entered
 
     def _cancel_block(self, _: object) -> None:
-        if self._block is not None and self.gave_up is not None:
+        if self._block is not None and self._why_ended() is not None:
             self._cancelled = self._block.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop the tree in reverse order; if it had given up by itself, say so.
+        """Stop the tree in reverse order; if it had ended by itself, and not in order, say so.
 
         Raises:
             MaxRestartsReached: If it gave up, unless the block raised something else, which then says it in a note.
+            ActorDown: Likewise, if it was killed, or crashed.
         """
         block, self._block = self._block, None
         await self._entered.stop(SHUTDOWN)
-        if self.gave_up is None:
+        ended = self._why_ended()
+        if ended is None:
             return
         if self._cancelled and isinstance(error, asyncio.CancelledError) and block is not None:
             block.uncancel()
-            raise self.gave_up from self.gave_up.__cause__  # and not from the cancellation
+            raise ended from ended.__cause__  # and not from the cancellation
         if error is None:
-            raise self.gave_up
-        error.add_note(f"{self.process} had given up: {self.gave_up}")
+            raise ended
+        error.add_note(f"{self.process} had ended before: {ended}")
+
+    def _why_ended(self) -> SupervisionError | ActorDown | None:
+        """Return what has ended this supervisor, if that was no orderly end."""
+        if self.gave_up is not None:
+            return self.gave_up
+        reason = self.process.exit_reason
+        return ActorDown(str(self.process), reason) if is_abnormal(reason) and not self.process.alive else None
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -205,7 +232,7 @@ class Supervisor(GenServer):
             try:
                 reason = await start_child(child)
             except asyncio.CancelledError:
-                if self.process.dying != KILLED:
+                if not said(self.process.dying, KILLED):
                     await self._stop_children(self.children)
                 raise
             if reason is not None:
@@ -265,6 +292,8 @@ class Supervisor(GenServer):
         return Stop(SHUTDOWN)
 
     async def _restart(self, child: Child, reason: Reason) -> Stop | None:
+        if going_down(self.process):
+            return Stop(SHUTDOWN)
         if not self.intensity.add(self.process.loop.time()):
             self._gave_up = report_giving_up(self.process, child, self.intensity, reason)
             del self._children[child.spec.id]
@@ -352,3 +381,8 @@ class Supervisor(GenServer):
             return ("ok", None)
         reason = await start_child(child)
         return ("ok", child.ref) if reason is None else ("failed", child.spec.id, reason)
+
+
+def _kept(argument: Any) -> Any:
+    """Return an argument that can be used again, by a restart: an iterator could not."""
+    return list(cast("Iterator[Any]", argument)) if isinstance(argument, Iterator) else cast("Any", argument)

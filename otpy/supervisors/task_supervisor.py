@@ -6,15 +6,10 @@ Source: Elixir's `Task.Supervisor`.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, TypeVar
 
 from otpy.actors import (
     KILL,
-    KILLED,
-    NORMAL,
     SHUTDOWN,
     TIMEOUT,
     ChildType,
@@ -25,46 +20,20 @@ from otpy.actors import (
     Task,
     TaskProcess,
 )
-from otpy.errors import NotRegistered, Overloaded, SupervisionError
+from otpy.actors.deadlines import timeout_of
+from otpy.actors.task import called
+from otpy.errors import NotRegistered, Overloaded, SupervisionError, shown
 from otpy.supervisors.child import ended_in_time
+from otpy.supervisors.stream import Exited, Ok, Outcome, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
 
 __all__ = ["TIMEOUT", "Exited", "Ok", "Outcome", "TaskSupervisor", "TaskSupervisorRef"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
 I = TypeVar("I")  # noqa: E741 - an item
-
-
-@dataclass(frozen=True, slots=True)
-class Ok(Generic[T]):
-    """A task of a stream has returned.
-
-    Args:
-        index: The position of its item in the source, from 0.
-        value: What it returned.
-    """
-
-    index: int
-    value: T
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """A task of a stream has ended without a result.
-
-    Args:
-        index: The position of its item in the source, from 0.
-        reason: The exception it raised, `TIMEOUT`, or its exit reason (`"killed"`).
-    """
-
-    index: int
-    reason: Reason
-
-
-Outcome: TypeAlias = Ok[T] | Exited
 
 
 class TaskSupervisorRef(Ref[Any]):
@@ -89,7 +58,7 @@ class TaskSupervisorRef(Ref[Any]):
     def async_nolink(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Task[T]:
         """Start a temporary task whose failure harms only whoever awaits it; arguments and errors as `start_child`."""
         actor: TaskSupervisor = self._actor()
-        return Task(actor.run(function(*args, **kwargs), getattr(function, "__name__", None)))
+        return Task(actor.run(called(function, args, kwargs), getattr(function, "__name__", None)))
 
     def children(self) -> list[Ref[Any]]:
         """Return the processes of the tasks that run, in the order in which they were started.
@@ -138,8 +107,9 @@ class TaskSupervisorRef(Ref[Any]):
     ) -> AsyncGenerator[Outcome[T]]:
         """Run `function(item)` for every item, each in a task of its own, and yield how each ended.
 
-        An item is taken from the source only when there is room for its task, so an endless source is fine. Leaving the
-        iteration early kills what still runs.
+        An item is taken from the source only when there is room for its task and for its result, so an endless source
+        is fine, and so is whoever iterates slowly: at most 16 times `max_concurrency` results wait. In order, those
+        behind a slow one wait too. Leaving the iteration early kills what still runs.
 
         Args:
             function: A coroutine function.
@@ -160,7 +130,7 @@ class TaskSupervisorRef(Ref[Any]):
             raise ValueError(f"max_concurrency={max_concurrency!r}; allowed: an integer >= 1")
         if on_timeout not in {"exit", "kill_task"}:
             raise ValueError(f"on_timeout={on_timeout!r}; allowed: 'exit', 'kill_task'")
-        stream: _Stream[T] = _Stream(self._actor(), function, max_concurrency, timeout)
+        stream: Stream[T] = Stream(self._actor(), function, max_concurrency, timeout_of(timeout))
         feeding = asyncio.ensure_future(stream.feed(items))
         held: dict[int, Outcome[T]] = {}
         wanted = 0
@@ -170,113 +140,18 @@ class TaskSupervisorRef(Ref[Any]):
                     raise TimeoutError(f"the task of item {outcome.index} took more than {timeout} s")
                 if not ordered:
                     yield outcome
+                    stream.taken()
                     continue
                 held[outcome.index] = outcome
                 while wanted in held:
                     yield held.pop(wanted)
+                    stream.taken()
                     wanted += 1
         finally:
+            stream.close()
             feeding.cancel()
             await stream.kill_all()
             await asyncio.gather(feeding, return_exceptions=True)
-
-
-class _Stream(Generic[T]):
-    """The tasks of one stream: started as there is room, their ends queued for whoever iterates."""
-
-    def __init__(
-        self,
-        supervisor: TaskSupervisor,
-        function: Callable[[Any], Coroutine[Any, Any, T]],
-        max_concurrency: int,
-        timeout: float | None,
-    ) -> None:
-        self.supervisor, self.function = supervisor, function
-        self.room, self.timeout = max_concurrency, timeout
-        self.running: dict[Process, int] = {}
-        self.timers: dict[Process, asyncio.TimerHandle] = {}
-        self.timed_out: set[Process] = set()
-        self.outcomes: deque[Outcome[T]] = deque()
-        self.exhausted = False
-        self.error: BaseException | None = None
-        self.loop = asyncio.get_running_loop()
-        self.news: asyncio.Future[None] | None = None
-        self.space: asyncio.Future[None] | None = None
-
-    async def feed(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
-        """Start a task for every item, as there is room."""
-        index = 0
-        try:
-            if isinstance(items, AsyncIterable):
-                async for item in items:
-                    await self._start(index, item)
-                    index += 1
-            else:
-                for item in items:
-                    await self._start(index, item)
-                    index += 1
-        except Exception as error:  # noqa: BLE001 - a source that raises ends the stream with its error
-            self.error = error
-        finally:
-            self.exhausted = True
-            self._wake()
-
-    async def _start(self, index: int, item: Any) -> None:
-        while len(self.running) >= self.room:
-            self.space = self.loop.create_future()
-            await self.space
-        process = self.supervisor.run(self.function(item), index)
-        self.running[process] = index
-        if self.timeout is not None:
-            self.timers[process] = self.loop.call_later(self.timeout, self._expire, process)
-        process.when_down(self._ended)
-        if index % 256 == 255:
-            await asyncio.sleep(0)  # a long source must not hold the loop
-
-    def _expire(self, process: Process) -> None:
-        self.timed_out.add(process)
-        process.signal(None, KILL)
-
-    def _ended(self, process: Process) -> None:
-        index = self.running.pop(process)
-        timer = self.timers.pop(process, None)
-        if timer is not None:
-            timer.cancel()
-        reason = process.exit_reason
-        if process in self.timed_out:
-            self.timed_out.discard(process)
-            if reason == KILLED:
-                reason = TIMEOUT
-        if reason == NORMAL:
-            self.outcomes.append(Ok(index, process.result))  # type: ignore[attr-defined]
-        else:
-            self.outcomes.append(Exited(index, reason))
-        if self.space is not None and not self.space.done():
-            self.space.set_result(None)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self.news is not None and not self.news.done():
-            self.news.set_result(None)
-
-    async def next(self) -> Outcome[T] | None:
-        """Return the next end, or `None` when there are no more."""
-        while not self.outcomes:
-            if self.exhausted and not self.running:
-                if self.error is not None:
-                    raise self.error
-                return None
-            self.news = self.loop.create_future()
-            await self.news
-        return self.outcomes.popleft()
-
-    async def kill_all(self) -> None:
-        """Kill what still runs, and return when it is gone."""
-        for process in list(self.running):
-            process.signal(None, KILL)
-        while self.running:
-            self.news = self.loop.create_future()
-            await self.news
 
 
 class TaskSupervisor(GenServer):
@@ -313,11 +188,11 @@ class TaskSupervisor(GenServer):
         @classmethod
         async def start_link(cls, *args: Any, name: object = None, **kwargs: Any) -> TaskSupervisorRef: ...  # noqa: D102
 
-    def init(self, *, max_children: int | None = None, shutdown: float = 5.0) -> None:
+    def init(self, *, max_children: int | None = None, shutdown: float | None = 5.0) -> None:
         """Start with no tasks."""
-        if max_children is not None and (isinstance(max_children, bool) or max_children < 1):
-            raise ValueError(f"max_children={max_children!r}; allowed: None, or an integer >= 1")
-        self.max_children, self.shutdown = max_children, shutdown
+        if max_children is not None and (type(max_children) is not int or max_children < 1):
+            raise ValueError(f"max_children={shown(max_children)}; allowed: None, or an integer >= 1")
+        self.max_children, self.shutdown = max_children, timeout_of(shutdown, "shutdown")
         self.tasks: dict[Process, None] = {}
         self.started = 0
         self.process.when_down(self._take_down)

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import pytest
 
-from otpy.actors import BRUTAL_KILL, INFINITY, KILL, NORMAL, SHUTDOWN, GenServer, Ignore, Shutdown, whereis
+from otpy.actors import BRUTAL_KILL, INFINITY, KILL, NORMAL, SHUTDOWN, ChildSpec, GenServer, Ignore, Shutdown, whereis
 from otpy.errors import (
+    ActorDown,
     AlreadyRegistered,
     InvalidChildSpec,
     MaxRestartsReached,
@@ -14,7 +15,7 @@ from otpy.errors import (
     StartFailed,
     SupervisionError,
 )
-from otpy.supervisors import ONE_FOR_ONE, DynamicSupervisor, Supervisor
+from otpy.supervisors import ONE_FOR_ONE, DynamicSupervisor, Supervisor, SupervisorRef
 from otpy.telemetry import bus
 from otpy.testing import run_in_virtual_time
 
@@ -415,7 +416,7 @@ class TestABlockLivesNoLongerThanItsTree:
 
         with pytest.raises(KeyError) as raised:
             run(main)
-        assert "had given up" in raised.value.__notes__[0]
+        assert "gave up after" in raised.value.__notes__[0]
 
     def test_a_cancellation_from_outside_stays_one(self):
         async def main():
@@ -496,3 +497,54 @@ def test_a_start_that_is_given_up_stops_in_order_what_it_has_started(nested):
         assert asyncio.get_running_loop().time() == pytest.approx(7)
 
     run(main)
+
+
+def test_a_start_function_that_ends_in_a_cancellation_is_a_failed_start():
+    async def start():
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    spec = ChildSpec(id="cancelled", start=start)
+
+    async def main():
+        async with Supervisor([Quiet.child_spec(id="other")], strategy=ONE_FOR_ONE) as tree:
+            other = tree.child("other")
+            with pytest.raises(StartFailed, match="CancelledError"):
+                await tree.start_child(spec)
+            assert other.is_alive()
+
+    run(main)
+
+
+class Quiet(GenServer):
+    pass
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_block_whose_supervisor_is_killed_says_so(waits):
+    async def main():
+        async with Supervisor([Quiet.child_spec()], strategy=ONE_FOR_ONE) as tree:
+            tree.exit("kill")
+            if waits:
+                await asyncio.Event().wait()
+
+    with pytest.raises(ActorDown, match="killed"):
+        run(main)
+
+
+def test_children_from_a_generator_are_there_again_after_a_restart():
+    async def main():
+        specs = (Quiet.child_spec(id=number) for number in range(3))
+        async with Supervisor([Supervisor.child_spec(specs, id="below")], strategy=ONE_FOR_ONE) as tree:
+            tree.child("below").exit("kill")
+            await tree.settled()
+            assert (await tree.child("below", SupervisorRef).count_children()).active == 3
+
+    run(main)
+
+
+@pytest.mark.parametrize("children", [None, 5, Quiet.child_spec()])
+def test_children_that_are_no_list_are_refused(children):
+    with pytest.raises(InvalidChildSpec, match="a list of ChildSpecs"):
+        Supervisor(children)

@@ -316,3 +316,74 @@ def test_its_tasks_are_listed_and_ended_one_by_one():
         await tasks.stop()
 
     run(main)
+
+
+def test_a_source_that_is_cancelled_ends_the_stream_with_that():
+    async def source():
+        yield 1
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    async def main():
+        tasks, seen = await TaskSupervisor.start(), []
+        with pytest.raises(asyncio.CancelledError):
+            async for outcome in tasks.async_stream(echo, source(), max_concurrency=2):
+                seen.append(outcome)  # noqa: PERF401 - what came before the error
+        assert seen == [Ok(0, 1)]
+        await tasks.stop()
+
+    run(main)
+
+
+async def echo(item):
+    return item
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_whoever_iterates_slowly_holds_the_source_back(ordered):
+    taken = 0
+
+    async def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    async def main():
+        tasks = await TaskSupervisor.start()
+        seen = 0
+        async for _ in tasks.async_stream(echo, endless(), max_concurrency=2, ordered=ordered):
+            await asyncio.sleep(1)
+            seen += 1
+            if seen == 50:
+                break
+        assert taken <= 50 + 16 * 2 + 3
+        await tasks.stop()
+
+    run(main)
+
+
+def test_a_stream_whose_source_is_waited_for_ends_with_its_supervisor():
+    async def idle():
+        yield 1
+        await asyncio.Event().wait()
+
+    async def main():
+        tasks = await TaskSupervisor.start()
+        asyncio.get_running_loop().call_later(5, tasks.exit, "kill")
+        with pytest.raises(SupervisionError, match="before the source was exhausted"):
+            assert await collect(tasks.async_stream(echo, idle(), max_concurrency=2)) == [Ok(0, 1)]
+
+    run(main)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "30", True])
+def test_a_timeout_of_a_stream_that_is_none_is_refused(timeout):
+    async def main():
+        tasks = await TaskSupervisor.start()
+        with pytest.raises((ValueError, TypeError), match="allowed: None, or seconds"):
+            await collect(tasks.async_stream(echo, [1], max_concurrency=1, timeout=timeout))
+        await tasks.stop()
+
+    run(main)

@@ -1,0 +1,34 @@
+"""Loops that are being taken down with processes still on them, as at the end of `asyncio.run`.
+
+Then everything is cancelled at once, supervisors included, and whatever they restarted would be started for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from otpy.actors.process import Process
+
+__all__ = ["going_down", "mark", "notice"]
+
+_going_down: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+
+
+def going_down(process: Process) -> bool:
+    """Whether the loop of a process is being taken down."""
+    return process.loop in _going_down
+
+
+def mark(loop: asyncio.AbstractEventLoop) -> None:
+    """Say that a loop is being taken down."""
+    _going_down.add(loop)
+
+
+def notice(process: Process) -> None:
+    """Look whether a cancellation that nobody here asked for means that: all tasks of the loop have one."""
+    loop = process.loop
+    if loop not in _going_down and all(task.cancelling() or task.done() for task in asyncio.all_tasks(loop)):
+        _going_down.add(loop)
