@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.actors import NORMAL
+from otpy.actors.reasons import said
 from otpy.clients.cache import CacheGet, CachePut
 from otpy.clients.client import Ask
 from otpy.errors import ActorDown, ConfigError, NotRegistered
@@ -81,7 +82,7 @@ async def _resend(names: Names, client: str, message: Ask) -> LMResponse:
         try:
             response: Any = await process.call(message, None)
         except ActorDown as down:
-            if attempt == RESENDS or down.reason == NORMAL:
+            if attempt == RESENDS or said(down.reason, NORMAL):
                 raise
             if telemetry.listening:
                 telemetry.emit("otpy.client.resend", client=client, attempt=attempt + 1, reason=down.reason)

@@ -6,9 +6,9 @@ Source: `supervisor(3)` and `supervisor.erl` (OTP 25); the words are Elixir's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from otpy.actors import (
     KILLED,
@@ -165,9 +165,7 @@ class Supervisor(GenServer):
             InvalidChildSpec: If a value is not allowed.
         """
         kept = map(_kept, args)
-        named: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, Iterator) else value for name, value in kwargs.items()
-        }
+        named: dict[str, Any] = {name: _kept(arg) for name, arg in kwargs.items()}
         return super().child_spec(*kept, **named)
 
     @classmethod
@@ -385,4 +383,4 @@ class Supervisor(GenServer):
 
 def _kept(argument: Any) -> Any:
     """Return an argument that can be used again, by a restart: an iterator could not."""
-    return list(cast("Iterator[Any]", argument)) if isinstance(argument, Iterator) else cast("Any", argument)
+    return list(argument) if hasattr(argument, "__next__") else argument
