@@ -285,6 +285,8 @@ class ServerProcess(Inspected):
                 self.died(self.dying)
 
         task.add_done_callback(never_ran)
+        if self._senders:  # what the task is about has left the mailbox
+            self.let_in()
         if self.dying is not None:
             task.cancel()
 

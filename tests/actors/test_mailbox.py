@@ -331,3 +331,21 @@ def test_a_bound_that_is_none_is_refused_at_the_start():
             await Odd.start()
 
     run(main)
+
+
+def test_a_waiting_sender_is_let_in_as_soon_as_a_coroutine_has_taken_a_message_up():
+    class Slow(GenServer):
+        mailbox = Mailbox(1, overflow="wait")
+
+        async def handle_cast(self, message):
+            await asyncio.sleep(60)
+
+    async def main():
+        slow = await Slow.start()
+        slow.cast("first")
+        offered = asyncio.ensure_future(slow.offer("second"))
+        await asyncio.sleep(1)
+        assert offered.done()
+        slow.exit("kill")
+
+    run_in_virtual_time(main())
