@@ -6,7 +6,6 @@ they are most of it.
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 from collections import deque
@@ -23,6 +22,10 @@ __all__ = ["expire_after"]
 
 MOST_LANES: Final = 16
 """Different timeouts on one loop that share a timer each; further ones, as of deadlines, have a timer a call."""
+
+
+FOR_EVER: Final = 1e9
+"""Seconds; thirty years."""
 
 
 class _Lanes(threading.local):
@@ -115,16 +118,16 @@ def expire_after(loop: asyncio.AbstractEventLoop, timeout: float, caller: Caller
 
     Args:
         loop: The running loop, on which the caller waits.
-        timeout: Seconds, at least 0; infinity is never over.
+        timeout: Seconds, at least 0; more than `FOR_EVER` are never over.
         caller: The call.
     """
+    if timeout > FOR_EVER:
+        return
     if _here.loop is not loop:
         _here.loop, _here.by_timeout = loop, {}
     lanes = _here.by_timeout
     lane = lanes.get(timeout)
     if lane is None:
-        if timeout == math.inf:
-            return
         if len(lanes) >= MOST_LANES:
             timer = loop.call_later(timeout, caller.expire, timeout)
             caller.future.add_done_callback(lambda _: timer.cancel())
