@@ -124,6 +124,9 @@ class BoundedProcess(ServerProcess):
         else:
             super().deliver(item)
 
+    def _inbox(self) -> None:
+        """Let nobody past the bound."""
+
     def _has_room(self) -> bool:
         return self.queued() + self._on_the_way < self.bound.capacity and not self._outside
 

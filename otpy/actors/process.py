@@ -87,6 +87,7 @@ class Process:
         "context",
         "dying",
         "exit_reason",
+        "inbox",
         "kind",
         "links",
         "loop",
@@ -126,6 +127,7 @@ class Process:
         self.names: list[tuple[Names, object]] | None = None
         self.on_exit: dict[int, Callable[[Process], None]] | None = None
         self.owed: dict[Caller, None] | None = None
+        self.inbox: list[object] | None = None  # of one whose turn is due: where a cast may be put at once
         self._ref: Ref[Any] | None = None
 
     def __str__(self) -> str:

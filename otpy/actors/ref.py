@@ -163,10 +163,12 @@ class Ref(pykka.ActorRef[A]):
             MailboxFull: If the mailbox has a bound and no room; `await ref.offer(message)` waits for room.
         """
         process = self.process
-        if _get_running_loop() is process.loop:
-            process.deliver(CastEnvelope(message))
-        else:
+        if _get_running_loop() is not process.loop:
             process.deliver_from_elsewhere(CastEnvelope(message))
+        elif (inbox := process.inbox) is not None:
+            inbox.append(CastEnvelope(message))
+        else:
+            process.deliver(CastEnvelope(message))
 
     async def offer(
         self,

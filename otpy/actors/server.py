@@ -161,6 +161,7 @@ class ServerProcess(Inspected):
             self._incoming.append(item)
             if self.ready and not (self.running or self.suspended):
                 self._scheduled = True
+                self.inbox = self._inbox()
                 self.loop.call_soon(self._drain, context=self.context)
 
     def asked(self, caller: Caller) -> None:
@@ -200,11 +201,16 @@ class ServerProcess(Inspected):
             and self.alive
         ):
             self._scheduled = True
+            self.inbox = self._inbox()
             self.loop.call_soon(self._drain, context=self.context)
+
+    def _inbox(self) -> list[object] | None:
+        return self._incoming
 
     def _drain(self) -> None:  # noqa: C901, PLR0912, PLR0915 - one loop, unrolled where it is hot
         if self._scheduled:
             self._scheduled = False
+            self.inbox = None
             _turn.left = MESSAGES_PER_TURN
         if self._task is not None or not self.alive:
             return
@@ -275,6 +281,7 @@ class ServerProcess(Inspected):
     # -- coroutines ------------------------------------------------------------------------------------------------
 
     def _go_on(self, step: Step) -> None:
+        self.inbox = None
         self._task = task = self.loop.create_task(self._drive(step), context=self.context)
 
         def never_ran(_: asyncio.Task[None]) -> None:
@@ -382,6 +389,7 @@ class ServerProcess(Inspected):
     def release(self) -> None:
         """Leave nothing behind but the reason of the end."""
         self._scheduled = False
+        self.inbox = None
         super().release()
         pykka_protocol.unregister(self)
         self.actor = self.callbacks = None
