@@ -5,7 +5,7 @@ Source: Elixir's `DynamicSupervisor`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from otpy.actors import ChildSpec, ChildType, GenServer, Ref
 from otpy.errors import InvalidChildSpec, NotRegistered, Overloaded, StartFailed
@@ -36,9 +36,9 @@ class DynamicSupervisorRef(ParentRef):
             InvalidChildSpec: If this is no child spec.
         """
         answer = await self.call(StartChild((spec,), {}), None)
+        if answer[0] == "ok":
+            return answer[1]  # type: ignore[no-any-return]
         match answer:
-            case ("ok", result):
-                return result  # type: ignore[no-any-return]
             case ("failed", id_, reason):
                 raise StartFailed(id_, reason)
             case ("invalid", error):
@@ -111,11 +111,11 @@ class DynamicSupervisor(GenServer):
 
     def handle_call(self, request: Any, caller: Caller) -> Any:
         """Answer the functions of `DynamicSupervisorRef`."""
+        if type(request) is StartChild:  # these two first: they come most often
+            return self._start(*request.args)
+        if type(request) is WithChild and request.action == "terminate":
+            return self._brood.terminate(cast("Ref[Any]", request.id).process)
         match request:
-            case StartChild((spec,)):
-                return self._start(spec)
-            case WithChild("terminate", Ref() as ref):
-                return self._brood.terminate(ref.process)
             case WhichChildren():
                 return self._brood.infos()
             case CountChildren():

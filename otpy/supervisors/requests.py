@@ -49,7 +49,7 @@ class Counts:
     workers: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # made for every child that comes, and frozen costs
 class StartChild(Call[Any]):
     """Start a child: of a spec, the one argument, or of the template with further arguments (`simple_one_for_one`)."""
 
@@ -57,7 +57,7 @@ class StartChild(Call[Any]):
     kwargs: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as for `StartChild`
 class WithChild(Call[Any]):
     """Do something with the child of this id (or this reference, where children have no ids)."""
 
