@@ -311,7 +311,28 @@ class CircuitOpen(ClientError):
 
 
 class BudgetExceeded(ClientError):
-    """The request was not sent because a hard cap would have been passed."""
+    """The request was not sent because a hard cap would have been passed.
+
+    Args:
+        message: Which cap, and what to do next.
+        cap: The cap.
+        limit: How much it allows: dollars, tokens or requests.
+        spent: How much of it is spent.
+        reserved: How much is set aside for requests in flight.
+        asked: How much this request might take; `None` if its price is not known.
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword-only facts
+        self, message: str, *, cap: Any = None, limit: Any = 0, spent: Any = 0, reserved: Any = 0, asked: Any = 0
+    ) -> None:
+        """Keep the cap and how it stands."""
+        self.cap, self.limit, self.spent, self.reserved, self.asked = cap, limit, spent, reserved, asked
+        super().__init__(message)
+
+    @property
+    def may_fit_later(self) -> bool:
+        """Whether it might be let through once the requests in flight have given back what they do not need."""
+        return self.asked is not None and self.reserved > 0 and self.spent + self.asked <= self.limit
 
 
 class ModelNotAvailable(ClientError):

@@ -21,6 +21,7 @@ def start(  # noqa: PLR0913 - the shorthand for everything one client needs
     *,
     base_url: str | None = None,
     api_key: str | SecretStr | None = None,
+    profile: str | None = None,
     temperature: float | None = None,
     max_tokens: int | None = None,
     timeout: float | None = None,
@@ -38,8 +39,9 @@ def start(  # noqa: PLR0913 - the shorthand for everything one client needs
 
     Args:
         lm: The model, as `"provider/model"`: `"local/smollm2-135m"`, `"openai/gpt-x"`.
-        base_url: Where the API is, for any OpenAI-compatible server.
+        base_url: Where the API is, for any OpenAI-compatible server, or one of another dialect with its `profile`.
         api_key: The key; better kept in the provider's environment variable.
+        profile: How the server wants to be asked, as `"anthropic"`; known for the usual providers.
         temperature: Sampling temperature, from 0.
         max_tokens: Longest answer, in tokens.
         timeout: Seconds for one attempt at a request.
@@ -61,6 +63,7 @@ def start(  # noqa: PLR0913 - the shorthand for everything one client needs
         "model": lm,
         "base_url": base_url,
         "api_key": api_key,
+        "profile": profile,
         "temperature": temperature,
         "max_tokens": max_tokens,
         "timeout": timeout,

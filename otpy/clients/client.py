@@ -11,32 +11,38 @@ from __future__ import annotations
 import json
 import random
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.actors import Call, Caller, Cast, Down, FirstLine, GenServer, NoReply, monitor, whereis
 from otpy.clients.breaker import Breaker, Permit
+from otpy.clients.estimate import Estimator
 from otpy.clients.flights import Flight, Flights
-from otpy.clients.limiter import Limiter
+from otpy.clients.limiter import Limiter, Reservation
 from otpy.clients.retry import RetryPolicy
 from otpy.clients.transport import open_transport
 from otpy.clients.worker import Deployment, Job, send
 from otpy.config.manager import SettingsBox, SettingsChanged, Subscribe
 from otpy.errors import CircuitOpen, ClientError, ConfigError, LMError
+from otpy.lm import LMResponse, Usage
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     from otpy.actors import MonitorRef, Reason
+    from otpy.clients.codec import Limits
     from otpy.clients.transport import Transport
     from otpy.config.settings import ClientSettings
-    from otpy.lm import LMRequest, LMResponse  # noqa: F401 - ruff does not read `Call["LMResponse"]`
+    from otpy.lm import LMRequest
     from otpy.supervisors import TaskSupervisorRef
 
 __all__ = ["Ask", "Client", "ClientStatus"]
 
+TOO_MANY: Final = 429
+"""The status with which providers say that a limit of theirs is reached."""
+
 
 @dataclass(frozen=True, slots=True)
-class Ask(Call["LMResponse"]):
+class Ask(Call[LMResponse]):
     """Ask the model.
 
     Args:
@@ -89,6 +95,7 @@ class Client(GenServer):
         self.settings: ClientSettings = box.current.clients[client]
         self.rng = random.Random()  # noqa: S311 - jitter is no secret
         self.flights = Flights()
+        self.estimator = Estimator()
         self.waiting: deque[Flight] = deque()
         self.flying: dict[MonitorRef, Flight] = {}
         self.totals = {"requests": 0, "answered": 0, "failed": 0, "retries": 0}
@@ -121,8 +128,9 @@ class Client(GenServer):
             self.breaker = Breaker(
                 self.client, fail_max=breaker.fail_max, reset_timeout=breaker.reset_timeout, clock=clock
             )
-        if before is None or before.requests_per_minute != settings.requests_per_minute:
-            self.limiter = Limiter(settings.requests_per_minute, clock=clock)
+        if before is None:
+            self.limiter = Limiter(clock=clock)
+        self.limiter.retune(settings.requests_per_minute, **settings.tokens_per_minute_by_kind)
         self.retry = RetryPolicy(**settings.retry.model_dump())
 
     # -- requests --------------------------------------------------------------------------------------------------
@@ -170,12 +178,12 @@ class Client(GenServer):
                     return  # a trial is under way; its end pumps again
                 self._failed(self.waiting.popleft(), CircuitOpen(error.client, error.until, self.last_failure))
                 continue
-            wait = self.limiter.reserve()
-            if wait > 0:
+            reserved = self.limiter.reserve(*self.estimator(self.waiting[0].request))
+            if not isinstance(reserved, Reservation):
                 permit.neutral()
-                self._pump_in(wait)
+                self._pump_in(reserved)
                 return
-            self._launch(self.waiting.popleft(), permit)
+            self._launch(self.waiting.popleft(), permit, reserved)
 
     def _pump_in(self, seconds: float) -> None:
         now = self.process.loop.time()
@@ -183,14 +191,15 @@ class Client(GenServer):
             self.pump_at = now + seconds
             self.process.loop.call_later(seconds, self.ref.cast, _Pump())
 
-    def _launch(self, flight: Flight, permit: Permit) -> None:
+    def _launch(self, flight: Flight, permit: Permit, reserved: Reservation) -> None:
         workers = whereis(("workers", self.client))
         if workers is None:  # they have just died, and this process is about to be restarted after them
             permit.neutral()
+            reserved.release()
             return
         flight.attempt += 1
-        flight.outcome = None
-        flight.permit = permit
+        flight.outcome = flight.limits = None
+        flight.permit, flight.reservation = permit, reserved
         job = Job(self.ref, self.deployment, self.transport, flight)
         flight.worker = cast("TaskSupervisorRef", workers).async_nolink(send, job).ref
         self.flying[monitor(flight.worker)] = flight
@@ -203,8 +212,14 @@ class Client(GenServer):
         """A worker has ended: see what came of its request."""
         if not isinstance(message, Down) or (flight := self.flying.pop(message.monitor, None)) is None:
             return
-        permit, flight.worker = flight.permit, None
+        permit, reserved, flight.worker = flight.permit, flight.reservation, None
         outcome = flight.outcome
+        if flight.limits is not None:
+            self._heard(flight.limits)
+        if isinstance(outcome, LMError) and outcome.status == TOO_MANY and outcome.retryable:
+            reserved.refused()
+        else:
+            reserved.settle(outcome.usage if isinstance(outcome, LMResponse) else Usage())
         if outcome is None:  # it was killed, or crashed: its callers have been told so already
             permit.neutral()
             self.flights.land(flight)
@@ -217,9 +232,17 @@ class Client(GenServer):
             self._failed(flight, outcome)
         else:
             permit.success()
+            if isinstance(outcome, LMResponse):
+                self.estimator.learn(flight.request, outcome.usage)
             self.totals["answered"] += 1
             self.flights.land(flight)
         self._pump()
+
+    def _heard(self, limits: Limits) -> None:
+        """Take over what the provider says of its limits; who is asked to wait for too long fails, and holds nobody."""
+        if limits.retry_after is not None and limits.retry_after > self.retry.max_wait:
+            limits = replace(limits, retry_after=None)
+        self.limiter.heard(limits)
 
     def _failed(self, flight: Flight, error: ClientError) -> None:
         delay = self.retry.delay(max(flight.attempt, 1), error, self.rng) if flight.wanted else None
@@ -227,7 +250,7 @@ class Client(GenServer):
             flight.attempt += 1
         asked = getattr(error, "retry_after", None)
         if error.retryable and asked is not None and asked <= self.retry.max_wait:
-            self.limiter.pause_until(self.process.loop.time() + asked)
+            self.limiter.pause(asked)
         if delay is None:
             self.totals["failed"] += 1
             for caller in self.flights.land(flight):

@@ -33,6 +33,10 @@ class Profile:
         schema: Whether answers can be held to a JSON schema.
         version: The version of the API, where a header says it.
         extra: Parameters sent with every request.
+        lacks: What it refuses, or takes and ignores, by the names of a request's fields (`"n"`, `"tool_choice"`), of
+            kinds of media (`"audio"`) and of their addresses (`"image_url"`): a request that needs it is not sent.
+        reasoning: Where a message takes back what the model thought in an earlier turn; empty if it has no place.
+        most_tokens: The bound on an answer where the dialect demands one and nobody has said it.
     """
 
     name: str
@@ -42,6 +46,9 @@ class Profile:
     schema: bool = True
     version: str = ""
     extra: tuple[tuple[str, Any], ...] = ()
+    lacks: tuple[str, ...] = ()
+    reasoning: str = ""
+    most_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,7 @@ class Codec(Protocol):
 
     name: str
 
-    def key_headers(self, key: str) -> tuple[tuple[str, str], ...]:
+    def key_headers(self, key: str, profile: Profile) -> tuple[tuple[str, str], ...]:
         """Return the headers that carry an API key."""
         ...
 

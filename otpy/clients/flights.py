@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from otpy.actors import Caller, Ref
+    from otpy.clients.codec import Limits
     from otpy.lm import LMRequest
 
 __all__ = ["Flight", "Flights"]
@@ -19,7 +20,7 @@ class Flight:
         request: What is asked.
     """
 
-    __slots__ = ("attempt", "callers", "key", "outcome", "permit", "request", "worker")
+    __slots__ = ("attempt", "callers", "key", "limits", "outcome", "permit", "request", "reservation", "worker")
 
     def __init__(self, key: str | None, request: LMRequest) -> None:
         """Start with nobody waiting and nothing tried."""
@@ -29,6 +30,8 @@ class Flight:
         self.attempt = 0
         self.worker: Ref[Any] | None = None
         self.permit: Any = None
+        self.reservation: Any = None
+        self.limits: Limits | None = None
         self.outcome: object = None
 
     @property

@@ -1,224 +1,195 @@
 """OpenAI Chat Completions, spoken by OpenAI and by every compatible server: a pure codec.
 
-Source: OpenAI API reference, "Chat Completions"; llama.cpp's `tools/server/README.md`.
+Source: OpenAI API reference, "Chat Completions"; llama.cpp's `tools/server/README.md`; the types of the `openai`
+package 3.54.0.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import email.utils
-import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any
 
-from otpy.errors import (
-    LMAuthError,
-    LMContextWindowExceeded,
-    LMError,
-    LMResponseInvalid,
-    LMStatusError,
-)
-from otpy.lm import LMRequest, LMResponse, Usage
+from otpy.clients import openai_errors
+from otpy.clients.codec import Asked, Limits, Profile, as_body
+from otpy.clients.openai_chat_answers import ChatStream, read_completion
+from otpy.clients.openai_parts import audio_of, file_name, is_address
+from otpy.clients.profiles import check, unsayable
+from otpy.lm import Media, Reasoning, Text, ToolResult, ToolUse, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
-__all__ = ["PROFILES", "Profile", "classify_error", "decode", "encode", "retry_after"]
+    from otpy.clients.codec import Headers
+    from otpy.errors import LMError
+    from otpy.lm import LMRequest, LMResponse, Message, Part
 
-LONGEST_WAIT: Final = 3600.0
-"""Seconds; a provider that asks for more is taken to ask for this."""
-_TOO_LONG: Final = ("exceeds the available context size", "maximum context length")
-"""What llama.cpp and vLLM say, in releases that give no code."""
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """The habits of a kind of server; chosen by deployment, never guessed from a model's name.
-
-    Args:
-        name: What settings call it.
-        max_tokens: The parameter that bounds the answer.
-        extra: Parameters sent with every request.
-    """
-
-    name: str
-    max_tokens: str = "max_tokens"
-    extra: tuple[tuple[str, Any], ...] = ()
+__all__ = ["OpenAIChat"]
 
 
-PROFILES: Final[Mapping[str, Profile]] = {
-    "generic": Profile("generic"),
-    "openai": Profile("openai", max_tokens="max_completion_tokens"),
-    "llama_cpp": Profile("llama_cpp", extra=(("cache_prompt", True),)),
-}
+class OpenAIChat:
+    """The dialect of `POST /chat/completions`, below a base URL such as `https://api.openai.com/v1`.
 
-
-def encode(
-    request: LMRequest, *, model: str, temperature: float | None, max_tokens: int | None, profile: Profile
-) -> bytes:
-    """Return the body of a request.
-
-    Args:
-        request: What is asked.
-        model: The model, as the server knows it.
-        temperature: For a request that says none.
-        max_tokens: For a request that says none.
-        profile: The server's habits.
+    A refusal is an answer with `finish_reason="refusal"` and the model's words as its text: it has cost tokens, and
+    beside it there may be other choices that are none. Only a provider that refuses the request itself raises
+    `LMRefusal`. What a model thought in an earlier turn is sent back where the profile knows a place for it, and left
+    out elsewhere; that the use of a tool failed is said in its result, after `Error: `.
 
     Example:
-        >>> from otpy.clients.openai_chat import PROFILES, encode
+        >>> from otpy.clients.openai_chat import OpenAIChat
+        >>> from otpy.clients.profiles import PROFILES
         >>> from otpy.lm import LMRequest, Message
-        >>> request = LMRequest((Message("user", "hi"),))
-        >>> encode(request, model="m", temperature=0, max_tokens=None, profile=PROFILES["generic"])
-        b'{"model":"m","messages":[{"role":"user","content":"hi"}],"temperature":0}'
+        >>> request = LMRequest((Message("user", "hi"),), temperature=0, max_tokens=9)
+        >>> OpenAIChat().encode(request, model="m", profile=PROFILES["generic"]).body
+        b'{"model":"m","messages":[{"role":"user","content":"hi"}],"temperature":0,"max_tokens":9}'
     """
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-    }
-    temperature = temperature if request.temperature is None else request.temperature
-    if temperature is not None:
-        body["temperature"] = temperature
-    longest = max_tokens if request.max_tokens is None else request.max_tokens
-    if longest is not None:
-        body[profile.max_tokens] = longest
-    if request.stop:
-        body["stop"] = list(request.stop)
-    if request.schema is not None:
-        body["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": request.schema.name, "schema": request.schema.schema.value, "strict": True},
+
+    name = "openai_chat"
+
+    def key_headers(self, key: str, profile: Profile) -> tuple[tuple[str, str], ...]:  # noqa: ARG002 - one for all
+        """Return the header that carries an API key."""
+        return (("authorization", f"Bearer {key}"),)
+
+    def encode(self, request: LMRequest, *, model: str, profile: Profile, stream: bool = False) -> Asked:
+        """Return the request in this dialect.
+
+        Args:
+            request: What is asked.
+            model: The model, as the server knows it.
+            profile: The server's habits.
+            stream: Ask for the answer as a stream.
+
+        Raises:
+            LMRequestInvalid: If the dialect, or the profile, has no way to say this; the message names what.
+        """
+        check(request, profile)
+        said: dict[str, Any] = {
+            "model": model,
+            "messages": [said for message in request.messages for said in _messages(message, profile)],
+            "temperature": request.temperature,
+            profile.max_tokens: request.max_tokens,
+            "top_p": request.top_p,
+            "seed": request.seed,
+            "reasoning_effort": request.reasoning,
+            "stop": list(request.stop) or None,
+            "n": None if request.n == 1 else request.n,
+            "logprobs": None if request.logprobs is None else True,
+            "top_logprobs": request.logprobs or None,
         }
-    body |= dict(profile.extra)
-    if request.extra != "{}":
-        body |= request.extra.value
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+        body = {name: value for name, value in said.items() if value is not None}
+        if request.schema is not None:
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": request.schema.name, "schema": request.schema.schema.value, "strict": True},
+            }
+        if request.tools:
+            body |= _tools(request)
+        if stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        body |= dict(profile.extra)
+        if request.extra != "{}":
+            body |= request.extra.value
+        return Asked("/chat/completions", as_body(body))
+
+    def decode(self, body: bytes) -> LMResponse:
+        """Read the body of an answer with status 200.
+
+        Raises:
+            LMResponseInvalid: If it is not a chat completion.
+            LMError: If it is an error after all, which some gateways send with status 200.
+
+        Example:
+            >>> from otpy.clients.openai_chat import OpenAIChat
+            >>> OpenAIChat().decode(b'{"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]}').text
+            'hello'
+        """
+        return read_completion(body)
+
+    def decode_stream(self) -> ChatStream:
+        """Return what reads one streamed answer."""
+        return ChatStream()
+
+    def classify_error(self, status: int, headers: Headers, body: bytes) -> LMError:
+        """Turn an answer with another status into the exception that says what to do."""
+        return openai_errors.classify_error(status, headers, body)
+
+    def read_limits(self, headers: Headers, now: float) -> Limits:
+        """Read what the headers of any answer say of the provider's limits; see `openai_errors.read_limits`."""
+        return openai_errors.read_limits(headers, now)
 
 
-def decode(status: int, headers: Mapping[str, str], body: bytes) -> LMResponse:
-    """Read an answer.
-
-    Args:
-        status: HTTP status.
-        headers: Response headers, with lower-case names.
-        body: The whole body.
-
-    Raises:
-        LMError: In one of its kinds, for every other status, and for a body that is not what the dialect promises.
-
-    Example:
-        >>> from otpy.clients.openai_chat import decode
-        >>> decode(200, {}, b'{"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]}').text
-        'hello'
-    """
-    if status != 200:
-        raise classify_error(status, headers, body)
-    try:
-        answer = json.loads(body)
-        choice = answer["choices"][0]
-        message = choice["message"]
-        text, refusal = message.get("content"), message.get("refusal")
-        usage = _usage(answer.get("usage"))
-        finish, model = str(choice.get("finish_reason") or "stop"), str(answer.get("model") or "")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise _invalid("the answer is not a chat completion", body) from error
-    if not isinstance(text, str):
-        why = f"the model refused: {refusal}" if refusal else "the answer has no text"
-        raise _invalid(why, body)
-    return LMResponse(text, model, finish, usage)
+# -- what is asked --------------------------------------------------------------------------------------------------
 
 
-class _QuotaUsedUp(LMStatusError):
-    """A 429 that no waiting cures."""
-
-    @property
-    def retryable(self) -> bool:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
-        return False
-
-
-def _invalid(why: str, body: bytes) -> LMResponseInvalid:
-    start = _start(body)
-    return LMResponseInvalid(f"{why}; it begins with {start!r}", status=200, body=start)
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+def _tools(request: LMRequest) -> dict[str, Any]:
+    tools = [
+        {
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters.value}
+            | ({"strict": True} if tool.strict else {}),
+        }
+        for tool in request.tools
+    ]
+    if request.tool_choice == "auto":
+        return {"tools": tools}
+    named = {"type": "function", "function": {"name": request.tool_choice}}
+    return {"tools": tools, "tool_choice": {"any": "required", "none": "none"}.get(request.tool_choice, named)}
 
 
-def _start(body: bytes) -> str:
-    return body[:200].decode("utf-8", "replace")
+def _messages(message: Message, profile: Profile) -> Iterator[dict[str, Any]]:
+    """Write one message; the results of tools are messages of their own, and come first, next to their uses."""
+    if isinstance(message.content, str):
+        yield {"role": message.role, "content": message.content}
+    elif message.role == "assistant":
+        yield _turn(message.content, profile)
+    else:
+        others: list[Part] = []
+        for part in message.content:
+            if isinstance(part, ToolResult) and message.role == "user":
+                content = f"Error: {part.content}" if part.is_error else part.content
+                yield {"role": "tool", "tool_call_id": part.id, "content": content}
+            elif isinstance(part, Text) or (isinstance(part, Media) and message.role == "user"):
+                others.append(part)
+            else:
+                raise unsayable(f"a {type(part).__name__} in a message with the role {message.role!r}", profile)
+        if not any(isinstance(part, Media) for part in others):
+            if others or not message.content:
+                yield {"role": message.role, "content": text_of(others)}  # a list is more than some templates take
+        else:
+            yield {"role": message.role, "content": [_content(part, profile) for part in others]}
 
 
-def _usage(counts: Any) -> Usage:
-    def number(*path: str) -> int:
-        value = counts
-        for name in path:
-            value = _object(value).get(name)
-        return value if isinstance(value, int) and value >= 0 else 0
-
-    return Usage(
-        input_tokens=number("prompt_tokens"),
-        output_tokens=number("completion_tokens"),
-        cached_tokens=number("prompt_tokens_details", "cached_tokens"),
-        reasoning_tokens=number("completion_tokens_details", "reasoning_tokens"),
-        requests=1,
-    )
-
-
-def classify_error(status: int, headers: Mapping[str, str], body: bytes) -> LMError:
-    """Turn an HTTP status and an error body into the exception that says what to do.
-
-    Args:
-        status: HTTP status.
-        headers: Response headers, with lower-case names.
-        body: The whole body.
-    """
-    try:
-        answer = _object(json.loads(body))
-        error = _object(answer.get("error", answer)) or {"message": answer.get("error")}
-        said = str(error.get("message") or _start(body) or "no further word")[:500]
-    except (ValueError, RecursionError):
-        error, said = {}, _start(body) or "no further word"
-    codes = {str(error.get("code")), str(error.get("type"))}
-    common: dict[str, Any] = {"status": status, "retry_after": retry_after(headers), "body": _start(body)}
-    if status in {401, 403}:
-        return LMAuthError(f"the provider refuses the API key ({status}): {said}", **common)
-    too_long = status == 413 or any(words in said for words in _TOO_LONG)
-    if too_long or codes & {"context_length_exceeded", "exceed_context_size_error"}:
-        return LMContextWindowExceeded(f"the prompt is too long for the model: {said}; use fewer demos", **common)
-    if status == 429 and "insufficient_quota" in codes:
-        return _QuotaUsedUp(f"the account's quota is used up (429): {said}; waiting does not help", **common)
-    if status == 404:
-        return LMStatusError(f"not found (404): {said}; check the model's name and base_url", **common)
-    return LMStatusError(f"the provider answered {status}: {said}", **common)
+def _turn(parts: tuple[Part, ...], profile: Profile) -> dict[str, Any]:
+    uses = [
+        {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": str(part.input)}}
+        for part in parts
+        if isinstance(part, ToolUse)
+    ]
+    for part in parts:
+        if isinstance(part, Media | ToolResult):
+            raise unsayable(f"a {type(part).__name__} in a message with the role 'assistant'", profile)
+    said: dict[str, Any] = {"role": "assistant", "content": text_of(parts) or (None if uses else "")}
+    thought = "".join(part.text for part in parts if isinstance(part, Reasoning))
+    if thought and profile.reasoning:
+        said[profile.reasoning] = thought
+    if uses:
+        said["tool_calls"] = uses
+    return said
 
 
-def retry_after(headers: Mapping[str, str], now: dt.datetime | None = None) -> float | None:
-    """Return how many seconds the provider asks us to wait, or `None`.
-
-    Args:
-        headers: With lower-case names; `retry-after-ms` and `retry-after` (seconds, or an HTTP date) are understood.
-        now: The present, for dates.
-
-    Example:
-        >>> from otpy.clients.openai_chat import retry_after
-        >>> retry_after({"retry-after-ms": "1500"}), retry_after({"retry-after": "2"}), retry_after({})
-        (1.5, 2.0, None)
-    """
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) * scale
-        except ValueError:
-            try:
-                date = email.utils.parsedate_to_datetime(value)
-                if date.tzinfo is None:
-                    date = date.replace(tzinfo=dt.UTC)
-                seconds = (date - (now or dt.datetime.now(dt.UTC))).total_seconds()
-            except (ValueError, OverflowError):
-                continue
-        if seconds == seconds:  # noqa: PLR0124 - a NaN is no number of seconds
-            return min(max(seconds, 0.0), LONGEST_WAIT)
-    return None
+def _content(part: Part, profile: Profile) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"type": "text", "text": part.text}
+    assert isinstance(part, Media)
+    if part.kind == "audio":
+        return audio_of(part)
+    if part.kind == "image":
+        if part.url is not None and not is_address(part.url):
+            raise unsayable(f"{part!r}, an image by its file id,", profile)
+        return {
+            "type": "image_url",
+            "image_url": {"url": part.data_url} | ({"detail": part.detail} if part.detail else {}),
+        }
+    if part.url is None:
+        return {"type": "file", "file": {"filename": file_name(part), "file_data": part.data_url}}
+    if is_address(part.url):
+        raise unsayable(f"{part!r}, a file by its address,", profile)
+    return {"type": "file", "file": {"file_id": part.url}}

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from otpy.clients import openai_chat
+from otpy.clients.dialects import codec
+from otpy.clients.profiles import PROFILES
 from otpy.errors import LMAuthError, LMError
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from otpy.actors import Ref
+    from otpy.clients.codec import Codec, Profile
     from otpy.clients.flights import Flight
     from otpy.clients.transport import Transport
     from otpy.config.settings import ClientSettings
+    from otpy.lm import LMRequest
 
 __all__ = ["Deployment", "Job", "send"]
 
@@ -26,29 +32,31 @@ class Deployment:
         client: The client's name.
         model: The model's name, as the provider knows it.
         base_url: Where the API is.
-        url: The address of the endpoint.
         headers: With the key in them: never print this.
+        key: The key, if there is one.
         timeout: Seconds for one attempt.
         temperature: For requests that say none.
         max_tokens: For requests that say none.
         profile: The server's habits.
+        codec: Its dialect.
         key_source: Where the key came from, in words.
     """
 
     client: str
     model: str
     base_url: str
-    url: str
     headers: tuple[tuple[str, str], ...]
+    key: SecretStr | None
     timeout: float
     temperature: float | None
     max_tokens: int | None
-    profile: openai_chat.Profile
+    profile: Profile
+    codec: Codec
     key_source: str
 
     def __repr__(self) -> str:
         """Print it without the headers."""
-        return f"Deployment({self.client!r}, {self.model!r}, {self.url!r})"
+        return f"Deployment({self.client!r}, {self.model!r}, {self.base_url!r})"
 
     @classmethod
     def of(cls, client: str, settings: ClientSettings, base_url: str) -> Deployment:
@@ -59,21 +67,30 @@ class Deployment:
             settings: Its settings.
             base_url: Where the API is; for a local model, where its server came up.
         """
-        headers = [("content-type", "application/json")]
+        profile = PROFILES[settings.effective_profile]
+        dialect = codec(profile.dialect)
         key = settings.resolved_api_key()
-        if key is not None:
-            headers.append(("authorization", f"Bearer {key.get_secret_value()}"))
+        keys = () if key is None else dialect.key_headers(key.get_secret_value(), profile)
         return cls(
             client,
             settings.model_name,
-            base_url,
-            base_url.rstrip("/") + "/chat/completions",
-            tuple(headers),
+            base_url.rstrip("/"),
+            (("content-type", "application/json"), *keys),
+            key,
             settings.timeout,
-            settings.effective_temperature,
-            settings.max_tokens,
-            openai_chat.PROFILES[settings.effective_profile],
+            settings.effective_temperature if profile.sampling else None,
+            settings.max_tokens or profile.most_tokens,
+            profile,
+            dialect,
             settings.key_source,
+        )
+
+    def filled(self, request: LMRequest) -> LMRequest:
+        """Return the request with what the client adds to those that do not say it."""
+        return replace(
+            request,
+            temperature=self.temperature if request.temperature is None else request.temperature,
+            max_tokens=self.max_tokens if request.max_tokens is None else request.max_tokens,
         )
 
 
@@ -95,17 +112,16 @@ async def send(job: Job) -> None:
         "otpy.client.request", client=where.client, model=where.model, attempt=flight.attempt
     ) as measured:
         try:
-            body = openai_chat.encode(
-                request,
-                model=request.model or where.model,
-                temperature=where.temperature,
-                max_tokens=where.max_tokens,
-                profile=where.profile,
+            asked = where.codec.encode(where.filled(request), model=request.model or where.model, profile=where.profile)
+            status, headers, answer = await job.transport.post(
+                where.base_url + asked.path, where.headers + asked.headers, asked.body, where.timeout
             )
-            status, headers, answer = await job.transport.post(where.url, where.headers, body, where.timeout)
-            response = openai_chat.decode(status, headers, answer)
+            flight.limits = where.codec.read_limits(headers, time.time())
+            if status != 200:
+                raise where.codec.classify_error(status, headers, answer)
+            response = where.codec.decode(answer)
         except LMError as error:
-            _scrub(error, where.headers)
+            _scrub(error, where.key)
             if isinstance(error, LMAuthError):
                 error.args = (f"{error}; check {where.key_source}",)
             error.client, error.model = where.client, where.model
@@ -123,10 +139,9 @@ async def send(job: Job) -> None:
             caller.reply(response)
 
 
-def _scrub(error: LMError, headers: tuple[tuple[str, str], ...]) -> None:
+def _scrub(error: LMError, secret: SecretStr | None) -> None:
     """Take the key out of an error: some servers repeat it in their answer."""
-    for name, value in headers:
-        key = value.removeprefix("Bearer ")
-        if name == "authorization" and len(key) > 3 and (key in str(error) or key in error.body):
-            error.args = (str(error).replace(key, "***"),)
-            error.body = error.body.replace(key, "***")
+    key = "" if secret is None else secret.get_secret_value()
+    if len(key) > 3 and (key in str(error) or key in error.body):
+        error.args = (str(error).replace(key, "***"),)
+        error.body = error.body.replace(key, "***")

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from otpy.testing.fake_provider import Counts, FakeProvider
+from otpy.testing.fake_script import Fault, HiddenLimits, Say, Sometimes
 from otpy.testing.loopback import LoopbackLM, Scripted
 from otpy.testing.virtual_time import VirtualTimeLoop, run_in_virtual_time
 
-__all__ = ["LoopbackLM", "Scripted", "VirtualTimeLoop", "run_in_virtual_time"]
+__all__ = [
+    "Counts",
+    "FakeProvider",
+    "Fault",
+    "HiddenLimits",
+    "LoopbackLM",
+    "Say",
+    "Scripted",
+    "Sometimes",
+    "VirtualTimeLoop",
+    "run_in_virtual_time",
+]

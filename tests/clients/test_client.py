@@ -15,6 +15,7 @@ from otpy.errors import (
     LMAuthError,
     LMConnectionError,
     LMContextWindowExceeded,
+    LMRequestInvalid,
     LMResponseInvalid,
     LMStatusError,
     LMTimeout,
@@ -156,7 +157,7 @@ def test_retry_after_is_honoured():
     [
         ({"status": 401, "content": "bad key"}, LMAuthError, "check api_key in the settings"),
         ({"status": 404, "content": "no such model"}, LMStatusError, "check the model's name and base_url"),
-        ({"status": 400, "content": "bad request"}, LMStatusError, "answered 400: bad request"),
+        ({"status": 400, "content": "bad request"}, LMRequestInvalid, "refuses the request (400): bad request"),
         (
             {"status": 400, "body": b'{"error": {"message": "too long", "code": "context_length_exceeded"}}'},
             LMContextWindowExceeded,
@@ -216,7 +217,7 @@ def test_one_failing_request_takes_no_other_along():
 
     with LoopbackLM(script) as server:
         answers = ask(server, *map(str, range(20)))
-    assert isinstance(answers[7], LMStatusError)
+    assert isinstance(answers[7], LMRequestInvalid)
     assert [answer.text for number, answer in enumerate(answers) if number != 7] == [
         str(number) for number in range(20) if number != 7
     ]
@@ -384,7 +385,7 @@ class TestBreaker:
     def test_client_errors_are_no_vote(self):
         with LoopbackLM(lambda _: Scripted("no", status=400)) as server:
             answers = ask(server, *map(str, range(20)), breaker={"fail_max": 2}, max_concurrency=1)
-        assert {type(answer) for answer in answers} == {LMStatusError}
+        assert {type(answer) for answer in answers} == {LMRequestInvalid}
 
     def test_requests_behind_a_slow_trial_wait_for_its_outcome(self):
         asked = []

@@ -104,7 +104,7 @@ class TestProblems:
             ("timeout", 0),
             ("timeout", float("inf")),
             ("parallel", 0),
-            ("profile", "anthropic"),
+            ("profile", "antropic"),
         ],
     )
     def test_values_that_cannot_work_are_refused(self, setting, value):

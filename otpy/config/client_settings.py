@@ -1,0 +1,254 @@
+"""The settings of one client: a model, where it is, how it may be asked, and when to stop asking."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, ClassVar, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from otpy.config.providers import PROFILES, PROVIDERS
+from otpy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["BreakerSettings", "ClientSettings", "Frozen", "RetrySettings"]
+
+
+class Frozen(BaseModel):
+    """Settings: checked when they are made, and never changed."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+
+class RetrySettings(Frozen):
+    """How a failed request is tried again.
+
+    Args:
+        max_attempts: Attempts in all, at least 1.
+        base: Seconds before the second attempt, before jitter; doubled each time.
+        cap: Longest wait between attempts, in seconds.
+        max_wait: If a provider asks for a longer wait than this, in seconds, the request fails instead.
+    """
+
+    max_attempts: int = Field(default=5, ge=1)
+    base: float = Field(default=0.5, gt=0)
+    cap: float = Field(default=20.0, gt=0)
+    max_wait: float = Field(default=120.0, ge=0)
+
+
+class BreakerSettings(Frozen):
+    """When a client stops asking a provider that keeps failing.
+
+    Args:
+        fail_max: Failures in a row that open the circuit, at least 1.
+        reset_timeout: Seconds until one trial request is let through.
+    """
+
+    fail_max: int = Field(default=5, ge=1)
+    reset_timeout: float = Field(default=5.0, gt=0)
+
+
+class ClientSettings(Frozen):
+    """One client: a model, where it is, and how it may be asked.
+
+    Args:
+        model: `"provider/model"`, as in `"local/smollm2-135m"` or `"openai/gpt-x"`.
+        base_url: Where the API is; known for the usual providers.
+        api_key: The key; better kept in the environment.
+        api_key_env: The environment variable that holds the key; known for the usual providers.
+        temperature: For requests that say none; by default the provider's own, and 0 for a local model.
+        max_tokens: For requests that say none.
+        timeout: Seconds for one attempt at a request.
+        max_concurrency: Requests in flight at the same time; `None` for any number (of a local model, `parallel` + 1).
+        requests_per_minute: The provider's limit; `None` if it is not known, then it is learned from refusals.
+        input_tokens_per_minute: Likewise, of tokens read, where the provider counts them apart.
+        output_tokens_per_minute: Likewise, of tokens written.
+        tokens_per_minute: Likewise, of tokens read and written.
+        parallel: Requests a local model's server works on at the same time. With one, all of them share the cached
+            beginning of the prompt, which on a few cores is faster than several at once.
+        cache: Whether answers are remembered.
+        profile: How the server wants to be asked; known for the usual providers.
+        retry: How a failed request is tried again.
+        breaker: When to stop asking.
+    """
+
+    model: str
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    api_key_env: str | None = None
+    temperature: float | None = Field(default=None, ge=0)
+    max_tokens: int | None = Field(default=None, ge=1)
+    timeout: float = Field(default=120.0, gt=0)
+    max_concurrency: int | None = Field(default=None, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    input_tokens_per_minute: int | None = Field(default=None, ge=1)
+    output_tokens_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    parallel: int = Field(default=1, ge=1, le=64)
+    cache: bool = True
+    profile: str | None = None
+    retry: RetrySettings = RetrySettings()
+    breaker: BreakerSettings = BreakerSettings()
+
+    @field_validator("model")
+    @classmethod
+    def _provider_and_model(cls, model: str) -> str:
+        provider, _, name = model.partition("/")
+        if not provider or not name:
+            raise ValueError("write it as 'provider/model', as in 'local/smollm2-135m'")
+        return model
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, base_url: str | None) -> str | None:
+        if base_url is None:
+            return None
+        try:
+            parts = urlsplit(base_url)
+            whole = (
+                parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+            )
+        except ValueError:
+            whole = False
+        else:
+            whole = whole and parts.username is None and not parts.query and not parts.fragment
+        if not whole or not base_url.isascii() or not base_url.isprintable() or " " in base_url:
+            raise ValueError("write it as http(s)://host[:port][/path]; a key belongs into api_key")
+        return base_url.rstrip("/")
+
+    @field_validator("profile")
+    @classmethod
+    def _profile(cls, profile: str | None) -> str | None:
+        if profile is not None and profile not in PROFILES:
+            raise ValueError(f"allowed: {', '.join(PROFILES)}")
+        return profile
+
+    @field_validator("api_key")
+    @classmethod
+    def _key(cls, api_key: SecretStr | None) -> SecretStr | None:
+        return None if api_key is None else _sendable(api_key.get_secret_value())
+
+    @model_validator(mode="after")
+    def _known_provider(self) -> Self:
+        if self.provider not in PROVIDERS and self.base_url is None:
+            raise _wrong(
+                "model",
+                f"unknown provider {self.provider!r}; known: {', '.join(PROVIDERS)};"
+                f" any other OpenAI-compatible server needs base_url",
+            )
+        if self.is_local:
+            from otpy.config.local_models import LOCAL_MODELS  # noqa: PLC0415 - a table
+
+            if self.model_name not in LOCAL_MODELS:
+                raise _wrong("model", f"unknown local model; known: {', '.join(LOCAL_MODELS)}")
+            if self.base_url is not None:
+                raise _wrong("base_url", "a local model has its own server; leave it out")
+        return self
+
+    @property
+    def provider(self) -> str:
+        """The part of `model` before the slash."""
+        return self.model.partition("/")[0]
+
+    @property
+    def model_name(self) -> str:
+        """The part of `model` after the slash: the provider's own name of it."""
+        return self.model.partition("/")[2]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the model runs in a server of ours."""
+        return self.provider == "local"
+
+    @property
+    def in_flight(self) -> int | None:
+        """Requests that may be in flight: as set; a local model gets what its server works on, and one to come."""
+        if not self.is_local:
+            return self.max_concurrency
+        return min(self.max_concurrency or self.parallel + 1, self.parallel + 1)
+
+    @property
+    def tokens_per_minute_by_kind(self) -> dict[str, int | None]:
+        """The bounds on tokens, by the names that the limiter has for them."""
+        kinds = ("input_tokens_per_minute", "output_tokens_per_minute", "tokens_per_minute")
+        return {kind: getattr(self, kind) for kind in kinds}
+
+    @property
+    def url(self) -> str | None:
+        """Where the API is; `None` for a local model, whose server says where it came up."""
+        return self.base_url or PROVIDERS.get(self.provider, (None, None, ""))[0]
+
+    @property
+    def effective_profile(self) -> str:
+        """The profile, given or known."""
+        return self.profile or (PROVIDERS[self.provider][2] if self.provider in PROVIDERS else "generic")
+
+    @property
+    def cache_context(self) -> tuple[str, ...]:
+        """What, besides the request, decides an answer: part of every cache key."""
+        where = "local" if self.is_local else str(self.url)
+        return (self.model, where, repr(self.effective_temperature), repr(self.max_tokens))
+
+    @property
+    def effective_temperature(self) -> float | None:
+        """The temperature of requests that say none: what is set, and 0 for a local model, whose runs then repeat."""
+        return 0.0 if self.temperature is None and self.is_local else self.temperature
+
+    def resolved_api_key(self, environ: Mapping[str, str] | None = None) -> SecretStr | None:
+        """Return the key, from the settings or the environment.
+
+        Raises:
+            ConfigError: If the provider needs a key and there is none, or it cannot be sent; the message names the
+                variable.
+        """
+        if self.api_key is not None:
+            return self.api_key
+        environ = os.environ if environ is None else environ
+        variable = self.key_variable
+        if variable is None:
+            return None
+        value = environ.get(variable)
+        if not value:
+            raise ConfigError(
+                f"no API key for {self.model}: set the environment variable {variable}, or api_key= in the settings"
+            )
+        try:
+            return _sendable(value)
+        except ValueError as error:
+            raise ConfigError(f"the API key for {self.model} in the environment variable {variable}: {error}") from None
+
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable that may hold the key."""
+        known = PROVIDERS.get(self.provider, (None, None, ""))
+        return self.api_key_env or (known[1] if self.base_url in {None, known[0]} else None)
+
+    @property
+    def key_source(self) -> str:
+        """Where the key is taken from, in words for an error."""
+        if self.api_key is not None:
+            return "api_key in the settings"
+        if self.key_variable is not None:
+            return f"the environment variable {self.key_variable}"
+        return "whether the server wants a key: none was sent; set api_key, or name its variable in api_key_env"
+
+
+def _sendable(key: str) -> SecretStr:
+    """Refuse, without showing it, a key that no HTTP header can carry."""
+    key = key.strip()
+    if not key:
+        raise ValueError("it is empty; leave it out if the server needs none")
+    if not key.isascii() or not key.isprintable():
+        raise ValueError("it holds a character that no HTTP header can carry; copy it again")
+    return SecretStr(key)
+
+
+def _wrong(setting: str, why: str) -> PydanticCustomError:
+    """Blame one setting for what shows only beside the others."""
+    return PydanticCustomError("setting", "{why}", {"setting": setting, "why": why})
