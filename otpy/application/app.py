@@ -23,6 +23,7 @@ from otpy.clients.cache import Cache, CacheStats
 from otpy.clients.cache_store import CacheStore
 from otpy.clients.client import ClientStatus
 from otpy.clients.running import entered
+from otpy.clients.streaming import Sink
 from otpy.clients.tree import clients_tree
 from otpy.config.manager import Change, ConfigManager, SettingsBox
 from otpy.errors import ActorDown, NoApplication, ProgramError, StartFailed
@@ -37,13 +38,13 @@ from otpy.supervisors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
     from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self
 
     from otpy.config.settings import Settings
-    from otpy.lm import LMRequest, LMResponse
+    from otpy.lm import LMRequest, LMResponse, StreamEvent
     from otpy.supervisors import Branch
 
 __all__ = ["Application"]
@@ -200,12 +201,43 @@ class Application:
             raise NoApplication(f"application {self.name!r} is not running")
         return self._names.get(name)
 
-    async def ask(self, client: str, request: LMRequest) -> LMResponse:
+    async def stream(self, request: LMRequest, *, client: str = "default") -> AsyncGenerator[StreamEvent]:
+        """Ask a model and yield its answer while it is being written, on any event loop.
+
+        The last event is a `StreamEnd` with the whole answer, and there always is one; an answer from the cache is that
+        alone. Leaving the iteration early closes the connection to the provider.
+
+        Args:
+            request: What to ask.
+            client: Which client.
+
+        Raises:
+            ClientError: As for any request; a stream that was cut raises behind the events that there were, and is not
+                tried again once there has been one.
+
+        Example:
+            >>> import asyncio, otpy
+            >>> from otpy.lm import LMRequest, Message, TextDelta
+            >>> from otpy.testing import FakeProvider
+            >>> async def main(url):
+            ...     async with otpy.start(lm="openai/fake", base_url=url, api_key="none", cache=False) as app:
+            ...         async for event in app.stream(LMRequest((Message("user", "hi"),))):
+            ...             if isinstance(event, TextDelta):
+            ...                 print(event.text, end="|")
+            >>> with FakeProvider("Good day to you") as fake:
+            ...     asyncio.run(main(fake.url("openai_chat")))
+            Good |day |to |you|
+        """
+        async with contextlib.aclosing(Sink().read(lambda sink: self.ask(client, request, sink))) as events:
+            async for event in events:
+                yield event
+
+    async def ask(self, client: str, request: LMRequest, sink: Sink | None = None) -> LMResponse:
         """Send a request through the client process of this name; errors as in `otpy.clients.asking.ask`."""
         if self._root is None or not self._root.is_alive():
             reason = None if self._root is None else self._root.exit_reason
             raise ActorDown(f"application {self.name!r}", reason)
-        question = asking.ask(self._names, self._box, client, request)
+        question = asking.ask(self._names, self._box, client, request, sink)
         if asyncio.get_running_loop() is self._loop:
             return await question
         assert self._loop is not None

@@ -13,6 +13,7 @@ from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     from otpy.actors import Names
+    from otpy.clients.streaming import Sink
     from otpy.config.manager import SettingsBox
     from otpy.config.settings import Settings
     from otpy.lm import LMRequest, LMResponse
@@ -25,7 +26,7 @@ RESTART_SECONDS: Final = 60.0
 """How long to wait for a client that is being restarted; a local model's server loads its weights in that time."""
 
 
-async def ask(names: Names, box: SettingsBox, client: str, request: LMRequest) -> LMResponse:
+async def ask(names: Names, box: SettingsBox, client: str, request: LMRequest, sink: Sink | None = None) -> LMResponse:
     """Ask the client of this name and return the model's answer.
 
     Args:
@@ -33,6 +34,7 @@ async def ask(names: Names, box: SettingsBox, client: str, request: LMRequest) -
         box: The current settings.
         client: The client's name in the settings.
         request: What to ask.
+        sink: Where the pieces of the answer go, if they are wanted.
 
     Raises:
         ConfigError: If no such client is configured.
@@ -54,7 +56,7 @@ async def ask(names: Names, box: SettingsBox, client: str, request: LMRequest) -
             telemetry.emit("otpy.client.cache", client=client, hit=found is not None)
         if found is not None:
             return found
-    response = await _resend(names, client, Ask(request, key))
+    response = await _resend(names, client, Ask(request, key, sink))
     if key is not None and not response.cached:
         cache = names.whereis("cache")
         if cache is not None:
@@ -82,7 +84,7 @@ async def _resend(names: Names, client: str, message: Ask) -> LMResponse:
         try:
             response: Any = await process.call(message, None)
         except ActorDown as down:
-            if attempt == RESENDS or said(down.reason, NORMAL):
+            if attempt == RESENDS or said(down.reason, NORMAL) or (message.sink is not None and message.sink.used):
                 raise
             if telemetry.listening:
                 telemetry.emit("otpy.client.resend", client=client, attempt=attempt + 1, reason=down.reason)

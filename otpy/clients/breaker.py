@@ -8,22 +8,57 @@ news, and a cancellation is no vote. Source of the pattern: Nygard, "Release It!
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import pybreaker
 
 from otpy.clock import Clock, monotonic
-from otpy.errors import CircuitOpen
+from otpy.errors import CircuitOpen, ConfigError, LMError
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Breaker", "BreakerState", "Permit"]
+__all__ = ["Breaker", "BreakerState", "BreakerStatus", "Permit", "counts_as_failure"]
 
 BreakerState: TypeAlias = Literal["closed", "open", "half_open"]
 
 _NAMES: Final = {"closed": "closed", "open": "open", "half-open": "half_open"}
+
+
+def counts_as_failure(error: BaseException) -> bool:
+    """Return whether an error says that the provider is ill.
+
+    It does not if the request was never sent, was cancelled, or is at fault itself (400, 401, context too long); nor if
+    the provider is well and only wants less of them (429): that is the limiter's affair.
+
+    Example:
+        >>> from otpy.clients.breaker import counts_as_failure
+        >>> from otpy.errors import LMAuthError, LMStatusError
+        >>> [counts_as_failure(error) for error in (LMStatusError("", status=503), LMStatusError("", status=429))]
+        [True, False]
+        >>> counts_as_failure(LMAuthError("", status=401))
+        False
+    """
+    return isinstance(error, LMError) and error.retryable and error.status not in {409, 429}
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerStatus:
+    """How a breaker is.
+
+    Args:
+        state: `"closed"`, `"open"` or `"half_open"`.
+        failures: Failures in a row, in the closed state.
+        until: Seconds until a trial request is let through; 0 unless it is open.
+        trial: Whether one is under way.
+    """
+
+    state: BreakerState
+    failures: int = 0
+    until: float = 0.0
+    trial: bool = False
 
 
 class _Failure(Exception):
@@ -51,6 +86,19 @@ class Permit:
         """It says nothing about the provider: cancelled, or our own mistake."""
         self._tell(self._breaker._abstained)  # noqa: SLF001 - the two are one
 
+    def ended(self, error: BaseException | None = None) -> None:
+        """The request is over; what this says of the provider is for `counts_as_failure` to judge.
+
+        Args:
+            error: How it ended, `None` if it was answered.
+        """
+        if error is None:
+            self.success()
+        elif counts_as_failure(error):
+            self.failure()
+        else:
+            self.neutral()
+
     def _tell(self, what: Callable[[], None]) -> None:
         if not self._used:
             self._used = True
@@ -59,13 +107,17 @@ class Permit:
 
 
 class Breaker:
-    """The gate in front of one provider.
+    """The gate in front of one model of one client.
 
     Args:
-        name: For messages.
-        fail_max: Failures in a row that open it.
-        reset_timeout: Seconds from opening to the trial.
+        name: The client, for messages.
+        model: The model, for messages.
+        fail_max: Failures in a row that open it, at least 1.
+        reset_timeout: Seconds from opening to the trial, more than 0.
         clock: Seconds that never run backwards.
+
+    Raises:
+        ConfigError: If a number is out of its range.
 
     Example:
         >>> from otpy.clients.breaker import Breaker
@@ -81,15 +133,39 @@ class Breaker:
         'closed'
     """
 
-    def __init__(self, name: str, *, fail_max: int = 5, reset_timeout: float = 5.0, clock: Clock = monotonic) -> None:
+    def __init__(
+        self, name: str, model: str = "", *, fail_max: int = 5, reset_timeout: float = 5.0, clock: Clock = monotonic
+    ) -> None:
         """Start closed."""
-        self.name, self.reset_timeout = name, reset_timeout
+        self.name, self.model = name, model
         self._clock = clock
         self._opened_at = 0.0
         self._generation = 0
         self._trial_out = False
-        self._inner = pybreaker.CircuitBreaker(
-            fail_max=fail_max, reset_timeout=reset_timeout, throw_new_error_on_trip=False
+        self._inner = pybreaker.CircuitBreaker(throw_new_error_on_trip=False)
+        self.retune(fail_max=fail_max, reset_timeout=reset_timeout)
+
+    def retune(self, *, fail_max: int, reset_timeout: float) -> None:
+        """Set both numbers anew; its state, and the failures counted, stay.
+
+        Raises:
+            ConfigError: If a number is out of its range; then none is changed.
+        """
+        if fail_max < 1 or not reset_timeout > 0:
+            raise ConfigError(
+                f"fail_max={fail_max!r}, reset_timeout={reset_timeout!r}: at least 1 failure, more than 0 seconds"
+            )
+        self._inner.fail_max, self.reset_timeout = fail_max, reset_timeout
+
+    @property
+    def status(self) -> BreakerStatus:
+        """How it is, for whoever looks at it from outside."""
+        state = self.state
+        return BreakerStatus(
+            state,
+            self._inner.fail_counter if state == "closed" else 0,
+            max(self._opened_at + self.reset_timeout - self._clock(), 0.0) if state == "open" else 0.0,
+            self._trial_out,
         )
 
     @property
@@ -106,12 +182,12 @@ class Breaker:
         if self.state == "open":
             left = self._opened_at + self.reset_timeout - self._clock()
             if left > 0:
-                raise CircuitOpen(self.name, left)
+                raise CircuitOpen(self._label, left)
             self._inner.half_open()
             self._changed()
         if self.state == "half_open":
             if self._trial_out:
-                raise CircuitOpen(self.name, min(1.0, self.reset_timeout))
+                raise CircuitOpen(self._label, min(1.0, self.reset_timeout))
             self._trial_out = True
         return Permit(self, self._generation)
 
@@ -119,6 +195,10 @@ class Breaker:
         """Close it by hand."""
         self._inner.close()
         self._changed()
+
+    @property
+    def _label(self) -> str:
+        return f"{self.name} ({self.model})" if self.model else self.name
 
     def _succeeded(self) -> None:
         before = self.state
@@ -140,7 +220,7 @@ class Breaker:
     def _changed(self) -> None:
         self._generation += 1
         self._trial_out = False
-        telemetry.emit("otpy.breaker.change", client=self.name, state=self.state)
+        telemetry.emit("otpy.breaker.change", client=self.name, model=self.model, state=self.state)
 
 
 def _fail() -> None:

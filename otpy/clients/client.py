@@ -19,7 +19,7 @@ from otpy.clients.breaker import Breaker, Permit
 from otpy.clients.estimate import Estimator
 from otpy.clients.flights import Flight, Flights
 from otpy.clients.limiter import Limiter, Reservation
-from otpy.clients.retry import RetryPolicy
+from otpy.clients.retry import RetryBudget, RetryPolicy
 from otpy.clients.transport import open_transport
 from otpy.clients.worker import Deployment, Job, send
 from otpy.config.manager import SettingsBox, SettingsChanged, Subscribe
@@ -30,6 +30,7 @@ from otpy.telemetry import bus as telemetry
 if TYPE_CHECKING:
     from otpy.actors import MonitorRef, Reason
     from otpy.clients.codec import Limits
+    from otpy.clients.streaming import Sink
     from otpy.clients.transport import Transport
     from otpy.config.settings import ClientSettings
     from otpy.lm import LMRequest
@@ -48,10 +49,12 @@ class Ask(Call[LMResponse]):
     Args:
         request: What to ask.
         key: The request's content hash if its answer may be shared with identical requests, else `None`.
+        sink: Where the pieces of the answer go while it is being written, if they are wanted.
     """
 
     request: LMRequest
     key: str | None = None
+    sink: Sink | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +134,18 @@ class Client(GenServer):
         if before is None:
             self.limiter = Limiter(clock=clock)
         self.limiter.retune(settings.requests_per_minute, **settings.tokens_per_minute_by_kind)
-        self.retry = RetryPolicy(**settings.retry.model_dump())
+        self.retry = RetryPolicy(**settings.retry.model_dump(exclude={"share", "floor"}))
+        if before is None:
+            self.retries = RetryBudget(clock=clock)
+        self.retries.retune(share=settings.retry.share, floor=settings.retry.floor)
 
     # -- requests --------------------------------------------------------------------------------------------------
 
     def handle_call(self, request: Any, caller: Caller) -> Any:
         """Take a request in."""
         match request:
-            case Ask(asked, key):
-                return self._ask(asked, key, caller)
+            case Ask(asked, key, sink):
+                return self._ask(asked, key, sink, caller)
             case ClientStatus():
                 return {
                     **self.totals,
@@ -150,12 +156,12 @@ class Client(GenServer):
             case _:
                 return super().handle_call(request, caller)
 
-    def _ask(self, asked: LMRequest, key: str | None, caller: Caller) -> Any:
+    def _ask(self, asked: LMRequest, key: str | None, sink: Sink | None, caller: Caller) -> Any:
         if key is not None:
             known = None if self.memory is None else self.memory.memory_get(key)
             if known is not None:
                 return known
-        flight, leads = self.flights.join(key, asked, caller)
+        flight, leads = self.flights.join(None if sink is not None else key, asked, caller, sink)
         caller.when_gone(lambda: self.ref.cast(_Gone(flight)))
         if leads:
             self.totals["requests"] += 1
@@ -198,6 +204,8 @@ class Client(GenServer):
             reserved.release()
             return
         flight.attempt += 1
+        if flight.attempt == 1:
+            self.retries.request()
         flight.outcome = flight.limits = None
         flight.permit, flight.reservation = permit, reserved
         job = Job(self.ref, self.deployment, self.transport, flight)
@@ -245,7 +253,13 @@ class Client(GenServer):
         self.limiter.heard(limits)
 
     def _failed(self, flight: Flight, error: ClientError) -> None:
-        delay = self.retry.delay(max(flight.attempt, 1), error, self.rng) if flight.wanted else None
+        delay = None
+        if flight.wanted:
+            streamed = flight.sink is not None and flight.sink.used
+            told = None if flight.limits is None else flight.limits.should_retry
+            delay = self.retry.delay(
+                max(flight.attempt, 1), error, self.rng, streamed=streamed, should_retry=told, budget=self.retries
+            )
         if isinstance(error, CircuitOpen):
             flight.attempt += 1
         asked = getattr(error, "retry_after", None)

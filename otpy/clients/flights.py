@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from otpy.actors import Caller, Ref
     from otpy.clients.codec import Limits
+    from otpy.clients.streaming import Sink
     from otpy.lm import LMRequest
 
 __all__ = ["Flight", "Flights"]
@@ -18,12 +19,14 @@ class Flight:
     Args:
         key: The content hash it is shared by, or `None` if it is not shared.
         request: What is asked.
+        sink: Where the pieces of the answer go, if they are wanted.
     """
 
-    __slots__ = ("attempt", "callers", "key", "limits", "outcome", "permit", "request", "reservation", "worker")
+    __slots__ = ("attempt", "callers", "key", "limits", "outcome", "permit", "request", "reservation", "sink", "worker")
 
-    def __init__(self, key: str | None, request: LMRequest) -> None:
+    def __init__(self, key: str | None, request: LMRequest, sink: Sink | None = None) -> None:
         """Start with nobody waiting and nothing tried."""
+        self.sink = sink
         self.key = key
         self.request = request
         self.callers: list[Caller] = []
@@ -47,13 +50,16 @@ class Flights:
         """Start empty."""
         self._shared: dict[str, Flight] = {}
 
-    def join(self, key: str | None, request: LMRequest, caller: Caller) -> tuple[Flight, bool]:
+    def join(
+        self, key: str | None, request: LMRequest, caller: Caller, sink: Sink | None = None
+    ) -> tuple[Flight, bool]:
         """Put a caller on the flight of this key.
 
         Args:
             key: The request's content hash; `None` makes a flight of its own.
             request: What is asked.
             caller: Who waits.
+            sink: As in `Flight`; of a flight of its own.
 
         Returns:
             The flight, and whether it is new and has to be sent.
@@ -62,7 +68,7 @@ class Flights:
         if flight is not None and flight.wanted:
             flight.callers.append(caller)
             return flight, False
-        flight = Flight(key, request)
+        flight = Flight(key, request, sink)
         flight.callers.append(caller)
         if key is not None:
             self._shared[key] = flight

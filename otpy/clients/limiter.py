@@ -133,11 +133,9 @@ class Limiter:
         """Start with an empty minute."""
         self.cached_counts, self.shared, self.max_pause = cached_counts, shared, max_pause
         self._now = Steady(clock)
-        self._paused_until = self._cut_at = -math.inf
-        self._ask_again = -math.inf
+        self._paused_until = self._cut_at = self._ask_again = self._clean_since = self._grown_at = -math.inf
         self._learning = self._waited = False
         self._started = math.inf  # when the first request was let through
-        self._clean_since = self._grown_at = -math.inf
         self._meters = tuple(_Meter(resource, shared=shared) for resource in RESOURCES)
         self._active: tuple[_Meter, ...] = ()
         self.retune(

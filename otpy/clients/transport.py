@@ -1,6 +1,6 @@
-"""The one seam to the network: httpx's transport interface, called directly, with pyreqwest beneath.
+"""The one seam to the network: httpx's transport interface, called directly, with pyqwest beneath.
 
-The only room that knows httpx and pyreqwest, and it imports both late. Any `httpx.AsyncBaseTransport` fits, so a test
+The only room that knows httpx and pyqwest, and it imports both late. Any `httpx.AsyncBaseTransport` fits, so a test
 can put `httpx.MockTransport` in its place. Redirects are not followed: a key goes nowhere but where it was sent.
 """
 
@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import importlib
-import threading
-from datetime import timedelta
+import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from otpy.errors import LMConnectionError, LMResponseInvalid, LMTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 
     import httpx
+    from pyqwest import HTTPTransport
 
 __all__ = ["Transport", "open_transport"]
 
 CONNECT_SECONDS: Final = 10.0
 GIL_SECONDS: Final = 0.01
+"""A moment for threads that are not ours; see `aclose`."""
+IDLE_CONNECTIONS: Final = 10_000
+"""Connections kept for later, to one server."""
 LONGEST_ANSWER: Final = 64 * 2**20
 """Bytes; a longer answer is refused while it is read."""
 
@@ -35,6 +36,7 @@ class Transport:
 
     Args:
         inner: What carries it.
+        pool: The connections beneath, to be closed with it.
         longest_answer: Bytes that an answer may have.
 
     Example:
@@ -45,8 +47,15 @@ class Transport:
         (200, b'hello')
     """
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, *, longest_answer: int = LONGEST_ANSWER) -> None:
+    def __init__(
+        self,
+        inner: httpx.AsyncBaseTransport,
+        pool: HTTPTransport | None = None,
+        *,
+        longest_answer: int = LONGEST_ANSWER,
+    ) -> None:
         """Wrap a transport."""
+        self._pool = pool
         import httpx  # noqa: PLC0415 - 60 ms, and only where a request is sent
 
         self._httpx = httpx
@@ -78,33 +87,91 @@ class Transport:
             LMTimeout: If it takes too long.
             LMResponseInvalid: If the answer is larger than allowed, or its encoding broken.
         """
+        with self._in_our_words(url, timeout):
+            async with asyncio.timeout(timeout), self._answered(url, headers, body) as response:
+                answer = await self._read(response)
+        return response.status_code, response.headers, answer
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self,
+        url: str,
+        headers: tuple[tuple[str, str], ...],
+        body: bytes,
+        timeout: float,  # noqa: ASYNC109 - a deadline
+    ) -> AsyncGenerator[tuple[int, Mapping[str, str], AsyncIterator[bytes]]]:
+        """Send a request and have the answer in the pieces in which it comes.
+
+        Args:
+            url: Where.
+            headers: Names and values.
+            body: What.
+            timeout: Seconds until the first piece, and from each to the next.
+
+        Returns:
+            Status, headers with lower-case names, and the pieces; leaving the block early closes the connection.
+
+        Raises:
+            LMError: As `post`.
+        """
+        with self._in_our_words(url, timeout):
+            async with asyncio.timeout(timeout) as patience, self._answered(url, headers, body) as response:
+                yield response.status_code, response.headers, self._pieces(response, patience, timeout)
+
+    async def _pieces(
+        self,
+        response: httpx.Response,
+        patience: asyncio.Timeout,
+        timeout: float,  # noqa: ASYNC109 - of each piece
+    ) -> AsyncGenerator[bytes]:
+        size, loop = 0, asyncio.get_running_loop()
+        stream: Any = response.stream
+        async for piece in stream:
+            size += len(piece)
+            if size > self._longest:
+                raise self._too_long(response)
+            patience.reschedule(None)  # whoever reads may take as long as it likes
+            yield piece
+            patience.reschedule(loop.time() + timeout)
+
+    @contextlib.asynccontextmanager
+    async def _answered(
+        self, url: str, headers: tuple[tuple[str, str], ...], body: bytes
+    ) -> AsyncGenerator[httpx.Response]:
+        httpx = self._httpx
+        address = self._urls.get(url)
+        if address is None:
+            address = self._urls[url] = httpx.URL(url)
+        request = httpx.Request("POST", address, headers=headers, content=body)
+        try:
+            response = await self._inner.handle_async_request(request)
+        except ValueError as error:  # e.g. headers that are no text
+            raise LMResponseInvalid(f"the headers of {_origin(url)} cannot be read: {_why(error)}") from error
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    @contextlib.contextmanager
+    def _in_our_words(self, url: str, timeout: float) -> Generator[None]:
         httpx = self._httpx
         try:
-            address = self._urls.get(url)
-            if address is None:
-                address = self._urls[url] = httpx.URL(url)
-            # pyreqwest lets a cancelled request run on in its own runtime; with the same deadline it ends there too
-            extensions = {"timeout": {"read": timeout}}
-            request = httpx.Request("POST", address, headers=headers, content=body, extensions=extensions)
-            async with asyncio.timeout(timeout):
-                response = await self._inner.handle_async_request(request)
-                try:
-                    answer = await self._read(response)
-                finally:
-                    await response.aclose()
+            yield
         except TimeoutError:
             raise LMTimeout(f"no answer from {_origin(url)} within {timeout:g} s") from None
         except httpx.TimeoutException as error:
             raise LMTimeout(f"no answer from {_origin(url)}: {_why(error)}") from error
         except httpx.DecodingError as error:
             raise LMResponseInvalid(f"the answer of {_origin(url)} cannot be decoded: {_why(error)}") from error
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+            raise LMConnectionError(f"the answer of {_origin(url)} broke off, or is no HTTP: {_why(error)}") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise LMConnectionError(
                 f"no connection to {_origin(url)}: {_why(error)}; is the server running, and base_url right?"
             ) from error
-        except ValueError as error:  # pyreqwest reads headers as ASCII
-            raise LMResponseInvalid(f"the headers of {_origin(url)} cannot be read: {_why(error)}") from error
-        return response.status_code, response.headers, answer
+
+    def _too_long(self, response: httpx.Response) -> LMResponseInvalid:
+        return LMResponseInvalid(f"the answer is longer than {self._longest} bytes", status=response.status_code)
 
     async def _read(self, response: httpx.Response) -> bytes:
         parts: list[bytes] = []
@@ -113,7 +180,7 @@ class Transport:
         async for part in stream:
             size += len(part)
             if size > self._longest:
-                raise LMResponseInvalid(f"the answer is longer than {self._longest} bytes", status=response.status_code)
+                raise self._too_long(response)
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -122,9 +189,11 @@ class Transport:
         if not self._closed:
             self._closed = True
             await self._inner.aclose()
-            # pyreqwest's thread still has to drop what failed last, for which it needs the GIL: if the interpreter ends
-            # meanwhile, it aborts (Python 3.11, exit status 134)
-            await asyncio.sleep(GIL_SECONDS)
+            if self._pool is not None:
+                await self._pool.aclose()
+                # its threads still have to drop what failed last, for which they need the GIL: if the interpreter ends
+                # meanwhile, it aborts (pyqwest 0.12 as well as pyreqwest 0.15, Python 3.11: exit status 134)
+                await asyncio.sleep(GIL_SECONDS)
 
 
 def open_transport(base_url: str) -> Transport:
@@ -133,34 +202,22 @@ def open_transport(base_url: str) -> Transport:
     Args:
         base_url: The server; a proxy from the environment is used unless it is on this machine.
     """
-    _load_library()
-    from pyreqwest.client import ClientBuilder  # noqa: PLC0415 - only where a request is sent
-    from pyreqwest.compatibility.httpx import HttpxTransport  # noqa: PLC0415 - the same
+    from pyqwest import HTTPTransport, Proxy  # noqa: PLC0415 - only where a request is sent
+    from pyqwest.httpx import AsyncPyqwestTransport  # noqa: PLC0415 - the same
 
-    builder = ClientBuilder().connect_timeout(timedelta(seconds=CONNECT_SECONDS)).follow_redirects(enable=False)
-    if urlsplit(base_url).hostname in {"127.0.0.1", "localhost", "::1"}:
-        builder = builder.no_proxy()
-    return Transport(HttpxTransport(builder.build()))
-
-
-@functools.cache
-def _load_library() -> None:
-    """Load pyreqwest in a thread that never ends.
-
-    What is allocated at its import dies with the thread that imported it: with pyreqwest 0.15 any later use, from
-    whichever thread, is then a segmentation fault, and an application's loop runs in a thread that ends.
-    """
-    loaded = threading.Event()
-
-    def load() -> None:
-        try:
-            importlib.import_module("pyreqwest.client")
-        finally:
-            loaded.set()
-        threading.Event().wait()
-
-    threading.Thread(target=load, name="otpy-pyreqwest", daemon=True).start()
-    loaded.wait()
+    nobody = None
+    if urlsplit(base_url).hostname in {"127.0.0.1", "localhost", "::1"}:  # this keeps those of the environment out
+        nobody = Proxy("http://127.0.0.1:9", no_proxy="localhost,127.0.0.0/8,::1")
+    pool = HTTPTransport(
+        tls_include_system_certs=True,
+        connect_timeout=CONNECT_SECONDS,
+        pool_max_idle_per_host=IDLE_CONNECTIONS,
+        follow_redirects=False,
+        enable_otel=False,
+        use_system_dns=True,
+        proxy=nobody,
+    )
+    return Transport(AsyncPyqwestTransport(pool), pool)
 
 
 def _origin(url: str) -> str:
@@ -169,11 +226,5 @@ def _origin(url: str) -> str:
 
 
 def _why(error: BaseException) -> str:
-    """The innermost words of an error, without the address that may hold a secret."""
-    words = [str(error)]
-    cause = error.__cause__
-    details: Any = getattr(cause, "details", None)
-    with contextlib.suppress(Exception):  # pyreqwest documents no shape; without it the message is shorter
-        innermost: Any = details["causes"][-1]
-        words.append(str(innermost["message"]))
-    return ": ".join(word for word in words if word) or type(error).__name__
+    """The words of an error, without the address that may hold a secret."""
+    return re.sub(r" for url \([^)]*\)", "", str(error)) or type(error).__name__

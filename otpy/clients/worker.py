@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from otpy.clients.dialects import codec
 from otpy.clients.profiles import PROFILES
-from otpy.errors import LMAuthError, LMError
+from otpy.errors import LMAuthError, LMError, LMResponseInvalid
+from otpy.lm import StreamEnd
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     from otpy.actors import Ref
     from otpy.clients.codec import Codec, Profile
     from otpy.clients.flights import Flight
+    from otpy.clients.streaming import Sink
     from otpy.clients.transport import Transport
     from otpy.config.settings import ClientSettings
-    from otpy.lm import LMRequest
+    from otpy.lm import LMRequest, LMResponse
 
 __all__ = ["Deployment", "Job", "send"]
 
@@ -107,19 +109,11 @@ class Job:
 async def send(job: Job) -> None:
     """Send a request once; answer its callers, or leave the error to the client."""
     where, flight = job.deployment, job.flight
-    request = flight.request
     with telemetry.span(
         "otpy.client.request", client=where.client, model=where.model, attempt=flight.attempt
     ) as measured:
         try:
-            asked = where.codec.encode(where.filled(request), model=request.model or where.model, profile=where.profile)
-            status, headers, answer = await job.transport.post(
-                where.base_url + asked.path, where.headers + asked.headers, asked.body, where.timeout
-            )
-            flight.limits = where.codec.read_limits(headers, time.time())
-            if status != 200:
-                raise where.codec.classify_error(status, headers, answer)
-            response = where.codec.decode(answer)
+            response = await (_ask(job) if flight.sink is None else _stream(job, flight.sink))
         except LMError as error:
             _scrub(error, where.key)
             if isinstance(error, LMAuthError):
@@ -137,6 +131,47 @@ async def send(job: Job) -> None:
         flight.outcome = response
         for caller in flight.callers:
             caller.reply(response)
+
+
+def _encoded(job: Job, *, stream: bool) -> tuple[str, tuple[tuple[str, str], ...], bytes, float]:
+    where, request = job.deployment, job.flight.request
+    asked = where.codec.encode(
+        where.filled(request), model=request.model or where.model, profile=where.profile, stream=stream
+    )
+    return where.base_url + asked.path, where.headers + asked.headers, asked.body, where.timeout
+
+
+async def _ask(job: Job) -> LMResponse:
+    dialect = job.deployment.codec
+    status, headers, answer = await job.transport.post(*_encoded(job, stream=False))
+    job.flight.limits = dialect.read_limits(headers, time.time())
+    if status != 200:
+        raise dialect.classify_error(status, headers, answer)
+    return dialect.decode(answer)
+
+
+async def _stream(job: Job, sink: Sink) -> LMResponse:
+    dialect = job.deployment.codec
+    async with job.transport.stream(*_encoded(job, stream=True)) as (status, headers, pieces):
+        job.flight.limits = dialect.read_limits(headers, time.time())
+        if status != 200:
+            raise dialect.classify_error(status, headers, b"".join([piece async for piece in pieces]))
+        decoder = dialect.decode_stream()
+        async for piece in pieces:
+            for event in decoder.feed(piece):
+                if isinstance(event, StreamEnd):
+                    return _last(sink, event)
+                sink.put(event)
+        for event in decoder.close():
+            if isinstance(event, StreamEnd):
+                return _last(sink, event)
+            sink.put(event)
+    raise LMResponseInvalid("the stream ended without an answer", status=200)
+
+
+def _last(sink: Sink, end: StreamEnd) -> LMResponse:
+    sink.put(end)
+    return end.response
 
 
 def _scrub(error: LMError, secret: SecretStr | None) -> None:

@@ -34,12 +34,17 @@ class RetrySettings(Frozen):
         base: Seconds before the second attempt, before jitter; doubled each time.
         cap: Longest wait between attempts, in seconds.
         max_wait: If a provider asks for a longer wait than this, in seconds, the request fails instead.
+        share: Retries there may be for each request of the last ten seconds; when everything fails, trying everything
+            again only adds to the load.
+        floor: Retries within ten seconds that are allowed in any case.
     """
 
     max_attempts: int = Field(default=5, ge=1)
     base: float = Field(default=0.5, gt=0)
     cap: float = Field(default=20.0, gt=0)
     max_wait: float = Field(default=120.0, ge=0)
+    share: float = Field(default=0.2, ge=0)
+    floor: int = Field(default=10, ge=0)
 
 
 class BreakerSettings(Frozen):

@@ -27,7 +27,7 @@ VIOLATIONS = {
     "pykka lives in actors": ("lm/planted.py", "import pykka"),
     "pybreaker lives in clients/breaker.py": ("lm/planted.py", "import pybreaker"),
     "limits lives in clients/limiter_storage.py": ("lm/planted.py", "import limits"),
-    "httpx and pyreqwest live in clients/transport.py": ("programs/planted.py", "import pyreqwest"),
+    "httpx and pyqwest live in clients/transport.py": ("programs/planted.py", "import pyqwest"),
     "structlog lives in telemetry": ("lm/planted.py", "import structlog"),
     "the command line's libraries live in cli, the progress bar's in evaluate/progress.py": (
         "lm/planted.py",
@@ -119,7 +119,7 @@ def test_nothing_inside_imports_the_front_door():
 
 
 def test_importing_the_front_door_loads_nothing_heavy():
-    heavy = {"asyncio", "httpx", "limits", "pybreaker", "pydantic", "pykka", "pyreqwest", "rich", "sqlite3"}
+    heavy = {"asyncio", "httpx", "limits", "pybreaker", "pydantic", "pykka", "pyqwest", "rich", "sqlite3"}
     heavy |= {"structlog", "typer", "uvloop", "xllamacpp"}
     code = "import json, sys, otpy; print(json.dumps(sorted(sys.modules)))"
     ran = subprocess.run(

@@ -5,9 +5,26 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from otpy.clients.breaker import Breaker
+from otpy.clients.breaker import Breaker, BreakerStatus
 from otpy.clock import ManualClock
-from otpy.errors import CircuitOpen
+from otpy.errors import (
+    ActorDown,
+    BudgetExceeded,
+    CircuitOpen,
+    ConfigError,
+    LMAuthError,
+    LMConnectionError,
+    LMContextWindowExceeded,
+    LMQuotaExceeded,
+    LMRefusal,
+    LMRequestInvalid,
+    LMResponseInvalid,
+    LMStatusError,
+    LMTimeout,
+    Overloaded,
+    RateLimited,
+)
+from otpy.telemetry import bus
 
 
 def breaker(**parameters):
@@ -85,14 +102,112 @@ def test_closing_it_by_hand_forgets_the_failures():
     assert gate.state == "closed"
 
 
+@pytest.mark.parametrize("wrong", [{"fail_max": 0}, {"reset_timeout": 0.0}, {"reset_timeout": float("nan")}])
+def test_numbers_that_cannot_work_are_refused_and_change_nothing(wrong):
+    with pytest.raises(ConfigError, match="at least 1 failure, more than 0 seconds"):
+        breaker(**wrong)
+    gate, _ = opened()
+    with pytest.raises(ConfigError):
+        gate.retune(**({"fail_max": 9, "reset_timeout": 9.0} | wrong))
+    assert gate.status.until == 10
+
+
+def test_new_numbers_keep_the_state_and_what_is_counted():
+    gate, clock = breaker(fail_max=3)
+    for _ in range(2):
+        gate.admit().failure()
+    gate.retune(fail_max=2, reset_timeout=4.0)
+    assert gate.state == "closed"
+    gate.admit().failure()
+    assert gate.state == "open"
+    clock.advance(3)
+    gate.retune(fail_max=2, reset_timeout=3.0)
+    gate.admit()
+
+
+def test_its_state_is_there_to_be_seen():
+    gate, clock = breaker()
+    gate.admit().failure()
+    assert gate.status == BreakerStatus("closed", failures=1)
+    for _ in range(2):
+        gate.admit().failure()
+    clock.advance(4)
+    assert gate.status == BreakerStatus("open", until=6)
+    clock.advance(6)
+    trial = gate.admit()
+    assert gate.status == BreakerStatus("half_open", trial=True)
+    trial.neutral()
+    assert gate.status == BreakerStatus("half_open")
+
+
+def test_the_model_is_named_in_the_message_and_the_event():
+    seen = []
+    gate = Breaker("default", "gpt-x", fail_max=1, clock=ManualClock())
+    with bus.attached("test", lambda _, fields: seen.append(fields), prefix="otpy.breaker."):
+        gate.admit().failure()
+    assert seen == [{"client": "default", "model": "gpt-x", "state": "open"}]
+    with pytest.raises(CircuitOpen, match=r"default \(gpt-x\): circuit open"):
+        gate.admit()
+
+
+# -- who is at fault --------------------------------------------------------------------------------------------------
+
+ILL = [
+    LMConnectionError("cut"),
+    LMTimeout("late"),
+    LMResponseInvalid("HTML", status=200),
+    *[LMStatusError("no", status=status) for status in (408, 500, 502, 503, 504, 529)],
+]
+NOT_ILL = [
+    LMAuthError("key", status=401),
+    LMRequestInvalid("what", status=400),
+    LMContextWindowExceeded("long", status=400),
+    LMRefusal("no"),
+    LMQuotaExceeded("pay", status=429),
+    *[LMStatusError("no", status=status) for status in (404, 409, 413, 429)],
+    RateLimited("later", 1.0),
+    Overloaded("full"),
+    CircuitOpen("openai", 1.0),
+    BudgetExceeded("spent"),
+    ActorDown("worker", "kill"),
+    KeyError("ours"),
+    KeyboardInterrupt(),
+]
+
+
+@pytest.mark.parametrize("error", ILL, ids=repr)
+def test_what_the_provider_cannot_do_opens_it(error):
+    gate, _ = breaker(fail_max=2)
+    for _ in range(2):
+        gate.admit().ended(error)
+    assert gate.state == "open"
+
+
+@pytest.mark.parametrize("error", NOT_ILL, ids=repr)
+def test_a_mistake_of_ours_never_opens_it_and_hides_nothing(error):
+    gate, clock = breaker(fail_max=2)
+    for _ in range(100):
+        gate.admit().ended(error)
+    assert gate.status == BreakerStatus("closed")
+    gate.admit().ended(LMTimeout("late"))
+    gate.admit().ended(error)
+    gate.admit().ended(LMTimeout("late"))
+    assert gate.state == "open"
+    clock.advance(10)
+    gate.admit().ended(error)
+    assert gate.state == "half_open"
+    gate.admit().ended(None)
+    assert gate.state == "closed"
+
+
 # -- the traps --------------------------------------------------------------------------------------------------------
 
 
-def test_exactly_one_of_a_hundred_racing_callers_is_the_trial():
+def test_exactly_one_of_a_thousand_racing_callers_is_the_trial():
     gate, clock = opened()
     clock.advance(10)
     trial = gate.admit()
-    for _ in range(99):
+    for _ in range(999):
         with pytest.raises(CircuitOpen) as raised:
             gate.admit()
         assert 0 < raised.value.until <= 10

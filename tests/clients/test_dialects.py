@@ -1,6 +1,5 @@
 """Every dialect, through the whole client, to a provider that speaks it."""
 
-
 import pytest
 
 import otpy

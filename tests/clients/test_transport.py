@@ -220,10 +220,10 @@ def test_a_small_answer_that_unfolds_to_more_than_allowed_is_refused():
     ("raw", "error"),
     [
         (b"", LMConnectionError),
-        (b"SSH-2.0-OpenSSH\r\n\r\n", LMResponseInvalid),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", LMResponseInvalid),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", LMResponseInvalid),
-        (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc", LMResponseInvalid),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", LMConnectionError),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", LMConnectionError),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", LMConnectionError),
+        (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc", LMConnectionError),
     ],
 )
 def test_a_broken_answer_is_an_error_that_may_pass_and_names_the_server(raw, error):
@@ -301,11 +301,10 @@ def held(let_go, *, timeout):
     return run(main())
 
 
-def test_cancelling_the_caller_returns_at_once_and_the_server_sees_it_at_the_deadline_at_the_latest():
-    """pyreqwest 0.15 leaves a cancelled request to its own runtime; the deadline that goes with it ends it there."""
-    returned, seen = held("cancel", timeout=0.5)
+def test_cancelling_the_caller_closes_the_connection_at_once():
+    returned, seen = held("cancel", timeout=60)
     assert returned < 0.25
-    assert seen < 2.0
+    assert seen < returned + 0.5  # a millisecond, most often; the machine may be busy
 
 
 def test_at_the_deadline_the_caller_and_the_connection_end():
@@ -375,7 +374,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("_time", range(3))
 def test_a_process_that_ends_right_after_a_failed_request_ends_well(_time):
-    """Without a moment for pyreqwest's thread it aborts more often than not (Python 3.11)."""
+    """Without a moment for the threads of the library it aborts more often than not (Python 3.11)."""
     environ = {"PYTHONPATH": ":".join(sys.path)}
     ended = subprocess.run([sys.executable, "-c", ENDS], env=environ, capture_output=True, timeout=30, check=False)
     assert (ended.returncode, ended.stdout.strip()) == (0, b"failed"), ended.stderr
