@@ -21,7 +21,7 @@ from otpy.application.threads import Threads
 from otpy.clients import asking
 from otpy.clients.cache import Cache, CacheStats
 from otpy.clients.cache_store import CacheStore
-from otpy.clients.client import ClientStatus
+from otpy.clients.client import ClientStatus, ResetBreaker
 from otpy.clients.running import entered
 from otpy.clients.streaming import Sink
 from otpy.clients.tree import clients_tree
@@ -311,12 +311,25 @@ class Application:
         return self.run(self.achange(**changes))
 
     def client_status(self, client: str = "default") -> dict[str, Any]:
-        """Return a client's counters: requests, in flight, waiting, retries, breaker state."""
+        """Return a client's counters and states: requests, in flight, waiting, breakers, concurrency, limits."""
         return self.run(self.aclient_status(client))
 
     async def aclient_status(self, client: str = "default") -> dict[str, Any]:
         """Return a client's counters, as `client_status` does, in async code."""
         return await self._call(("client", client), ClientStatus())  # type: ignore[no-any-return]
+
+    def reset_breaker(self, client: str = "default", model: str | None = None) -> None:
+        """Close a client's circuit by hand: the provider is known to be well again.
+
+        Args:
+            client: Which client.
+            model: Which of its models; `None` for the one of its settings.
+        """
+        self.run(self.areset_breaker(client, model))
+
+    async def areset_breaker(self, client: str = "default", model: str | None = None) -> None:
+        """Close a client's circuit by hand, in async code."""
+        await self._call(("client", client), ResetBreaker(model))
 
     def cache_stats(self) -> dict[str, Any]:
         """Return the cache's counts and sizes."""

@@ -9,37 +9,29 @@ costs one request.
 from __future__ import annotations
 
 import json
-import random
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from otpy.actors import Call, Caller, Cast, Down, FirstLine, GenServer, NoReply, monitor, whereis
-from otpy.clients.breaker import Breaker, Permit
-from otpy.clients.estimate import Estimator
 from otpy.clients.flights import Flight, Flights
-from otpy.clients.limiter import Limiter, Reservation
-from otpy.clients.retry import RetryBudget, RetryPolicy
+from otpy.clients.policies import Admission, Policies
 from otpy.clients.transport import open_transport
 from otpy.clients.worker import Deployment, Job, send
 from otpy.config.manager import SettingsBox, SettingsChanged, Subscribe
 from otpy.errors import CircuitOpen, ClientError, ConfigError, LMError
-from otpy.lm import LMResponse, Usage
+from otpy.lm import LMResponse
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     from otpy.actors import MonitorRef, Reason
-    from otpy.clients.codec import Limits
     from otpy.clients.streaming import Sink
     from otpy.clients.transport import Transport
     from otpy.config.settings import ClientSettings
     from otpy.lm import LMRequest
     from otpy.supervisors import TaskSupervisorRef
 
-__all__ = ["Ask", "Client", "ClientStatus"]
-
-TOO_MANY: Final = 429
-"""The status with which providers say that a limit of theirs is reached."""
+__all__ = ["Ask", "Client", "ClientStatus", "ResetBreaker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +52,17 @@ class Ask(Call[LMResponse]):
 @dataclass(frozen=True, slots=True)
 class ClientStatus(Call[dict[str, Any]]):
     """Ask a client how it is: breaker state, requests in flight and waiting, totals."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResetBreaker(Call[None]):
+    """Close a circuit by hand.
+
+    Args:
+        model: Of which model; `None` for the client's own.
+    """
+
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +99,14 @@ class Client(GenServer):
         """Open the transport; a local model's server is up already, since it comes first in this client's subtree."""
         self.client, self.box, self.memory = client, box, memory
         self.settings: ClientSettings = box.current.clients[client]
-        self.rng = random.Random()  # noqa: S311 - jitter is no secret
         self.flights = Flights()
-        self.estimator = Estimator()
         self.waiting: deque[Flight] = deque()
         self.flying: dict[MonitorRef, Flight] = {}
         self.totals = {"requests": 0, "answered": 0, "failed": 0, "retries": 0}
         self.pump_at: float | None = None
-        self.last_failure: LMError | None = None
         self.retired: list[Transport] = []
         await self._connect()
-        self._set_policies(None)
+        self.policies = Policies(client, self.settings, self.process.loop.time)
         manager = whereis("config")
         if manager is not None:
             await manager.call(Subscribe(self.ref))
@@ -123,22 +123,6 @@ class Client(GenServer):
         self.deployment = Deployment.of(self.client, settings, base_url)
         self.transport = open_transport(base_url)
 
-    def _set_policies(self, before: ClientSettings | None) -> None:
-        """Make the policies whose settings are new; the others keep what they have counted."""
-        settings, clock = self.settings, self.process.loop.time
-        if before is None or before.breaker != settings.breaker:
-            breaker = settings.breaker
-            self.breaker = Breaker(
-                self.client, fail_max=breaker.fail_max, reset_timeout=breaker.reset_timeout, clock=clock
-            )
-        if before is None:
-            self.limiter = Limiter(clock=clock)
-        self.limiter.retune(settings.requests_per_minute, **settings.tokens_per_minute_by_kind)
-        self.retry = RetryPolicy(**settings.retry.model_dump(exclude={"share", "floor"}))
-        if before is None:
-            self.retries = RetryBudget(clock=clock)
-        self.retries.retune(share=settings.retry.share, floor=settings.retry.floor)
-
     # -- requests --------------------------------------------------------------------------------------------------
 
     def handle_call(self, request: Any, caller: Caller) -> Any:
@@ -146,12 +130,16 @@ class Client(GenServer):
         match request:
             case Ask(asked, key, sink):
                 return self._ask(asked, key, sink, caller)
+            case ResetBreaker(model):
+                self.policies.breaker(model).reset()
+                self._pump()
+                return None
             case ClientStatus():
                 return {
                     **self.totals,
                     "in_flight": len(self.flying),
                     "waiting": len(self.waiting),
-                    "breaker": self.breaker.state,
+                    **self.policies.status(),
                 }
             case _:
                 return super().handle_call(request, caller)
@@ -172,24 +160,29 @@ class Client(GenServer):
         return NoReply()
 
     def _pump(self) -> None:
-        limit = self.settings.in_flight
-        while self.waiting and (limit is None or len(self.flying) < limit):
-            if not self.waiting[0].wanted:
-                self.flights.land(self.waiting.popleft())
+        parked: list[Flight] = []
+        while self.waiting and len(self.flying) < self.policies.concurrency.limit:
+            flight = self.waiting.popleft()
+            if not flight.wanted:
+                self.flights.land(flight)
                 continue
             try:
-                permit = self.breaker.admit()
+                admitted = self.policies.admit(flight.request)
             except CircuitOpen as error:
-                if self.breaker.state == "half_open":
-                    return  # a trial is under way; its end pumps again
-                self._failed(self.waiting.popleft(), CircuitOpen(error.client, error.until, self.last_failure))
+                if self.policies.breaker(flight.request.model).state == "half_open":
+                    parked.append(flight)  # a trial is under way; its end pumps again
+                    if len(self.policies.breakers) == 1:
+                        break  # nobody behind it asks another model
+                else:
+                    self._failed(flight, error)
                 continue
-            reserved = self.limiter.reserve(*self.estimator(self.waiting[0].request))
-            if not isinstance(reserved, Reservation):
-                permit.neutral()
-                self._pump_in(reserved)
-                return
-            self._launch(self.waiting.popleft(), permit, reserved)
+            if isinstance(admitted, Admission):
+                self._launch(flight, admitted)
+                continue
+            self.waiting.appendleft(flight)
+            self._pump_in(admitted)
+            break
+        self.waiting.extendleft(reversed(parked))
 
     def _pump_in(self, seconds: float) -> None:
         now = self.process.loop.time()
@@ -197,17 +190,16 @@ class Client(GenServer):
             self.pump_at = now + seconds
             self.process.loop.call_later(seconds, self.ref.cast, _Pump())
 
-    def _launch(self, flight: Flight, permit: Permit, reserved: Reservation) -> None:
+    def _launch(self, flight: Flight, admission: Admission) -> None:
         workers = whereis(("workers", self.client))
         if workers is None:  # they have just died, and this process is about to be restarted after them
-            permit.neutral()
-            reserved.release()
+            admission.take_back()
             return
         flight.attempt += 1
         if flight.attempt == 1:
-            self.retries.request()
+            self.policies.retries.request()
         flight.outcome = flight.limits = None
-        flight.permit, flight.reservation = permit, reserved
+        flight.admission = admission
         job = Job(self.ref, self.deployment, self.transport, flight)
         flight.worker = cast("TaskSupervisorRef", workers).async_nolink(send, job).ref
         self.flying[monitor(flight.worker)] = flight
@@ -220,51 +212,23 @@ class Client(GenServer):
         """A worker has ended: see what came of its request."""
         if not isinstance(message, Down) or (flight := self.flying.pop(message.monitor, None)) is None:
             return
-        permit, reserved, flight.worker = flight.permit, flight.reservation, None
-        outcome = flight.outcome
-        if flight.limits is not None:
-            self._heard(flight.limits)
-        if isinstance(outcome, LMError) and outcome.status == TOO_MANY and outcome.retryable:
-            reserved.refused()
-        else:
-            reserved.settle(outcome.usage if isinstance(outcome, LMResponse) else Usage())
-        if outcome is None:  # it was killed, or crashed: its callers have been told so already
-            permit.neutral()
-            self.flights.land(flight)
-        elif isinstance(outcome, LMError):
-            if outcome.retryable:
-                self.last_failure = outcome
-                permit.failure()
-            else:
-                permit.neutral()
+        flight.worker, outcome = None, flight.outcome
+        self.policies.ended(flight.admission, flight.request, outcome, flight.limits, len(self.flying) + 1)
+        if isinstance(outcome, LMError):
             self._failed(flight, outcome)
-        else:
-            permit.success()
-            if isinstance(outcome, LMResponse):
-                self.estimator.learn(flight.request, outcome.usage)
-            self.totals["answered"] += 1
+        else:  # answered; or killed or crashed, and its callers have been told so already
+            self.totals["answered"] += outcome is not None
             self.flights.land(flight)
         self._pump()
-
-    def _heard(self, limits: Limits) -> None:
-        """Take over what the provider says of its limits; who is asked to wait for too long fails, and holds nobody."""
-        if limits.retry_after is not None and limits.retry_after > self.retry.max_wait:
-            limits = replace(limits, retry_after=None)
-        self.limiter.heard(limits)
 
     def _failed(self, flight: Flight, error: ClientError) -> None:
         delay = None
         if flight.wanted:
             streamed = flight.sink is not None and flight.sink.used
             told = None if flight.limits is None else flight.limits.should_retry
-            delay = self.retry.delay(
-                max(flight.attempt, 1), error, self.rng, streamed=streamed, should_retry=told, budget=self.retries
-            )
+            delay = self.policies.delay(max(flight.attempt, 1), error, streamed=streamed, told=told)
         if isinstance(error, CircuitOpen):
             flight.attempt += 1
-        asked = getattr(error, "retry_after", None)
-        if error.retryable and asked is not None and asked <= self.retry.max_wait:
-            self.limiter.pause(asked)
         if delay is None:
             self.totals["failed"] += 1
             for caller in self.flights.land(flight):
@@ -307,7 +271,7 @@ class Client(GenServer):
         if settings is None or settings == self.settings:
             return
         before, self.settings = self.settings, settings
-        self._set_policies(before)
+        self.policies.retune(settings)
         if (before.url, before.model) == (settings.url, settings.model):
             self.deployment = Deployment.of(self.client, settings, self.deployment.base_url)
         else:
@@ -323,5 +287,9 @@ class Client(GenServer):
 
     def status(self) -> str:
         """Say what is going on, for the printed tree."""
-        breaker = "" if self.breaker.state == "closed" else f", circuit {self.breaker.state}"
-        return f"{len(self.flying)} in flight, {len(self.waiting)} waiting{breaker}"
+        circuits = "".join(
+            f", circuit {breaker.state} ({model})"
+            for model, breaker in self.policies.breakers.items()
+            if breaker.state != "closed"
+        )
+        return f"{len(self.flying)} in flight, {len(self.waiting)} waiting{circuits}"

@@ -22,7 +22,7 @@ class Flight:
         sink: Where the pieces of the answer go, if they are wanted.
     """
 
-    __slots__ = ("attempt", "callers", "key", "limits", "outcome", "permit", "request", "reservation", "sink", "worker")
+    __slots__ = ("admission", "attempt", "callers", "key", "limits", "outcome", "request", "sink", "worker")
 
     def __init__(self, key: str | None, request: LMRequest, sink: Sink | None = None) -> None:
         """Start with nobody waiting and nothing tried."""
@@ -32,8 +32,7 @@ class Flight:
         self.callers: list[Caller] = []
         self.attempt = 0
         self.worker: Ref[Any] | None = None
-        self.permit: Any = None
-        self.reservation: Any = None
+        self.admission: Any = None
         self.limits: Limits | None = None
         self.outcome: object = None
 

@@ -71,6 +71,9 @@ class ClientSettings(Frozen):
         max_tokens: For requests that say none.
         timeout: Seconds for one attempt at a request.
         max_concurrency: Requests in flight at the same time; `None` for any number (of a local model, `parallel` + 1).
+        min_concurrency: What an overloaded provider is asked at least; between the two the client finds its level.
+        latency_tolerance: How many times the usual time per token is a sign that the provider queues, which lowers the
+            level too; `None` to go by refusals alone.
         requests_per_minute: The provider's limit; `None` if it is not known, then it is learned from refusals.
         input_tokens_per_minute: Likewise, of tokens read, where the provider counts them apart.
         output_tokens_per_minute: Likewise, of tokens written.
@@ -91,6 +94,8 @@ class ClientSettings(Frozen):
     max_tokens: int | None = Field(default=None, ge=1)
     timeout: float = Field(default=120.0, gt=0)
     max_concurrency: int | None = Field(default=None, ge=1)
+    min_concurrency: int = Field(default=1, ge=1)
+    latency_tolerance: float | None = Field(default=None, gt=1)
     requests_per_minute: int | None = Field(default=None, ge=1)
     input_tokens_per_minute: int | None = Field(default=None, ge=1)
     output_tokens_per_minute: int | None = Field(default=None, ge=1)

@@ -365,7 +365,7 @@ class TestBreaker:
                     with pytest.raises(CircuitOpen) as caught:
                         await app.ask("default", request("refused"))
                     assert 0 < caught.value.until <= 0.2
-                    assert "circuit open" in app.render()
+                    assert ", circuit open (scripted)" in app.render()
                     broken[0] = False
                     await asyncio.sleep(0.25)
                     assert (await app.ask("default", request("trial"))).text == "up"
