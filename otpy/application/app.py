@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from otpy.actors import SHUTDOWN, Names, Node, names_context
 from otpy.application.threads import Threads
 from otpy.clients import asking
+from otpy.clients.budget import Cap, Labels
 from otpy.clients.cache import Cache, CacheStats
 from otpy.clients.cache_store import CacheStore
 from otpy.clients.client import ClientStatus, ResetBreaker
+from otpy.clients.ledger import Book, GetCaps, GetSums, Ledger, Sums
 from otpy.clients.running import entered
 from otpy.clients.streaming import Sink
 from otpy.clients.tree import clients_tree
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from otpy.clients.budget import CapState
     from otpy.config.settings import Settings
     from otpy.lm import LMRequest, LMResponse, StreamEvent
     from otpy.supervisors import Branch
@@ -145,13 +148,15 @@ class Application:
     async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
         settings = self._box.current
+        self.book = Book(_caps(settings))
         children = [ConfigManager.child_spec(self._box, id="config", name="config")]
         store = None
         if settings.cache.enabled:
             store = CacheStore(settings.cache.resolved_path(), max_memory_entries=settings.cache.max_memory_entries)
             children.append(Cache.child_spec(store, id="cache", name="cache"))
         children += [
-            clients_tree(self._box, store),
+            Ledger.child_spec(self.book, id="ledger", name="ledger"),
+            clients_tree(self._box, store, self.book),
             TaskSupervisor.child_spec(id="tasks", name="tasks"),
             DynamicSupervisor.child_spec(id="teleprompters", name="teleprompters"),
         ]
@@ -331,6 +336,33 @@ class Application:
         """Close a client's circuit by hand, in async code."""
         await self._call(("client", client), ResetBreaker(model))
 
+    def spent(self, *by: str, **where: str) -> dict[Labels, Sums]:
+        """Return what was asked and what it took: tokens, and money as far as prices are known.
+
+        Args:
+            by: Names of labels to split it by: `"client"`, `"model"`, `"run"`, `"program"`, `"predictor"`, `"example"`.
+            where: Labels that it must have.
+
+        Example:
+            >>> import otpy
+            >>> from otpy.testing import FakeProvider
+            >>> with FakeProvider('{"answer": "4"}') as fake:
+            ...     with otpy.start(lm="acme/fake", base_url=fake.url("openai_chat"), cache=False) as app:
+            ...         _ = otpy.Predict("question -> answer")(question="2 + 2?")
+            ...         for labels, sums in app.spent("client").items():
+            ...             print(labels.client, sums.requests, sums.answered, sums.output_tokens)
+            default 1 1 2
+        """
+        return self.run(self.aspent(*by, **where))
+
+    async def aspent(self, *by: str, **where: str) -> dict[Labels, Sums]:
+        """Return what was asked and what it took, in async code."""
+        return await self._call("ledger", GetSums(by, tuple(where.items())))  # type: ignore[no-any-return]
+
+    async def acaps(self) -> list[CapState]:
+        """Return how the caps stand: spent, set aside for requests in flight, refused."""
+        return await self._call("ledger", GetCaps())  # type: ignore[no-any-return]
+
     def cache_stats(self) -> dict[str, Any]:
         """Return the cache's counts and sizes."""
         return self.run(self.acache_stats())
@@ -365,3 +397,10 @@ def _causes(reason: Any) -> Iterator[Any]:
     while reason is not None:
         yield reason
         reason = getattr(reason, "detail", None) or getattr(reason, "reason", None)
+
+
+def _caps(settings: Settings) -> list[Cap]:
+    caps = [Cap(kind, limit) for kind, limit in settings.budget.caps.items()]  # type: ignore[arg-type]
+    for name, client in settings.clients.items():
+        caps += [Cap(kind, limit, Labels(client=name)) for kind, limit in client.budget.caps.items()]  # type: ignore[arg-type]
+    return caps

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otpy.actors import NORMAL
 from otpy.actors.reasons import said
+from otpy.clients.budget import current_labels
 from otpy.clients.cache import CacheGet, CachePut
 from otpy.clients.client import Ask
 from otpy.errors import ActorDown, ConfigError, NotRegistered
@@ -56,7 +57,7 @@ async def ask(names: Names, box: SettingsBox, client: str, request: LMRequest, s
             telemetry.emit("otpy.client.cache", client=client, hit=found is not None)
         if found is not None:
             return found
-    response = await _resend(names, client, Ask(request, key, sink))
+    response = await _resend(names, client, Ask(request, key, sink, current_labels()))
     if key is not None and not response.cached:
         cache = names.whereis("cache")
         if cache is not None:

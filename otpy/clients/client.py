@@ -8,18 +8,23 @@ costs one request.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from otpy.actors import Call, Caller, Cast, Down, FirstLine, GenServer, NoReply, monitor, whereis
+from otpy.clients import prices
+from otpy.clients.budget import ANYBODY, Labels
+from otpy.clients.charging import LONGEST_ANSWER, Tariff
 from otpy.clients.flights import Flight, Flights
+from otpy.clients.ledger import Book
 from otpy.clients.policies import Admission, Policies
 from otpy.clients.transport import open_transport
 from otpy.clients.worker import Deployment, Job, send
 from otpy.config.manager import SettingsBox, SettingsChanged, Subscribe
-from otpy.errors import CircuitOpen, ClientError, ConfigError, LMError
+from otpy.errors import BudgetExceeded, CircuitOpen, ClientError, ConfigError, LMError
 from otpy.lm import LMResponse
 from otpy.telemetry import bus as telemetry
 
@@ -42,11 +47,13 @@ class Ask(Call[LMResponse]):
         request: What to ask.
         key: The request's content hash if its answer may be shared with identical requests, else `None`.
         sink: Where the pieces of the answer go while it is being written, if they are wanted.
+        labels: Whose it is, for the ledger.
     """
 
     request: LMRequest
     key: str | None = None
     sink: Sink | None = None
+    labels: Labels = ANYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +97,16 @@ class Client(GenServer):
     Args (of `child_spec`):
         client: Its name in the settings.
         box: Where the settings are.
-        cache: Where answers are remembered, if they are.
+        memory: Where answers are remembered, if they are.
+        book: Where what it costs is written down.
     """
 
     trap_exit = True
 
-    async def init(self, client: str, box: SettingsBox, memory: Any = None) -> None:
+    async def init(self, client: str, box: SettingsBox, memory: Any = None, book: Book | None = None) -> None:
         """Open the transport; a local model's server is up already, since it comes first in this client's subtree."""
         self.client, self.box, self.memory = client, box, memory
+        self.book = Book() if book is None else book
         self.settings: ClientSettings = box.current.clients[client]
         self.flights = Flights()
         self.waiting: deque[Flight] = deque()
@@ -107,6 +116,9 @@ class Client(GenServer):
         self.retired: list[Transport] = []
         await self._connect()
         self.policies = Policies(client, self.settings, self.process.loop.time)
+        self.tariff = Tariff(client, self.settings, self.book)
+        if self.tariff.rates is None:
+            await asyncio.to_thread(prices.load)  # some tenths of a second, once
         manager = whereis("config")
         if manager is not None:
             await manager.call(Subscribe(self.ref))
@@ -128,8 +140,8 @@ class Client(GenServer):
     def handle_call(self, request: Any, caller: Caller) -> Any:
         """Take a request in."""
         match request:
-            case Ask(asked, key, sink):
-                return self._ask(asked, key, sink, caller)
+            case Ask():
+                return self._ask(request, caller)
             case ResetBreaker(model):
                 self.policies.breaker(model).reset()
                 self._pump()
@@ -144,14 +156,16 @@ class Client(GenServer):
             case _:
                 return super().handle_call(request, caller)
 
-    def _ask(self, asked: LMRequest, key: str | None, sink: Sink | None, caller: Caller) -> Any:
+    def _ask(self, ask: Ask, caller: Caller) -> Any:
+        key, sink = ask.key, ask.sink
         if key is not None:
             known = None if self.memory is None else self.memory.memory_get(key)
             if known is not None:
                 return known
-        flight, leads = self.flights.join(None if sink is not None else key, asked, caller, sink)
+        flight, leads = self.flights.join(None if sink is not None else key, ask.request, caller, sink)
         caller.when_gone(lambda: self.ref.cast(_Gone(flight)))
         if leads:
+            flight.labels = ask.labels
             self.totals["requests"] += 1
             self.waiting.append(flight)
             self._pump()
@@ -177,12 +191,30 @@ class Client(GenServer):
                     self._failed(flight, error)
                 continue
             if isinstance(admitted, Admission):
-                self._launch(flight, admitted)
+                try:
+                    flight.charge = self.tariff.admit(self._filled(flight.request), flight.labels)
+                except BudgetExceeded as error:
+                    admitted.take_back()
+                    self._refused(flight, error)
+                else:
+                    self._launch(flight, admitted)
                 continue
             self.waiting.appendleft(flight)
             self._pump_in(admitted)
             break
         self.waiting.extendleft(reversed(parked))
+
+    def _filled(self, request: LMRequest) -> LMRequest:
+        """Add what the client adds; under a cap also a bound on the answer, without which none could be kept."""
+        capped = self.box.current.budget.caps or self.settings.budget.caps
+        return self.deployment.filled(request, LONGEST_ANSWER if capped else None)
+
+    def _refused(self, flight: Flight, error: BudgetExceeded) -> None:
+        self.totals["failed"] += 1
+        if telemetry.listening:
+            telemetry.emit("otpy.budget.exceeded", client=self.client, labels=flight.labels, error=error)
+        for caller in self.flights.land(flight):
+            caller.fail(error)
 
     def _pump_in(self, seconds: float) -> None:
         now = self.process.loop.time()
@@ -194,13 +226,14 @@ class Client(GenServer):
         workers = whereis(("workers", self.client))
         if workers is None:  # they have just died, and this process is about to be restarted after them
             admission.take_back()
+            flight.charge.take_back()
             return
         flight.attempt += 1
         if flight.attempt == 1:
             self.policies.retries.request()
         flight.outcome = flight.limits = None
         flight.admission = admission
-        job = Job(self.ref, self.deployment, self.transport, flight)
+        job = Job(self.ref, self.deployment, self.transport, flight, self._filled(flight.request))
         flight.worker = cast("TaskSupervisorRef", workers).async_nolink(send, job).ref
         self.flying[monitor(flight.worker)] = flight
         for caller in flight.callers:
@@ -214,6 +247,8 @@ class Client(GenServer):
             return
         flight.worker, outcome = None, flight.outcome
         self.policies.ended(flight.admission, flight.request, outcome, flight.limits, len(self.flying) + 1)
+        if outcome is None:
+            flight.charge.lost()
         if isinstance(outcome, LMError):
             self._failed(flight, outcome)
         else:  # answered; or killed or crashed, and its callers have been told so already
@@ -272,6 +307,7 @@ class Client(GenServer):
             return
         before, self.settings = self.settings, settings
         self.policies.retune(settings)
+        self.tariff = Tariff(self.client, settings, self.book)
         if (before.url, before.model) == (settings.url, settings.model):
             self.deployment = Deployment.of(self.client, settings, self.deployment.base_url)
         else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from otpy.clients.budget import ANYBODY
+
 if TYPE_CHECKING:
     from otpy.actors import Caller, Ref
     from otpy.clients.codec import Limits
@@ -22,7 +24,19 @@ class Flight:
         sink: Where the pieces of the answer go, if they are wanted.
     """
 
-    __slots__ = ("admission", "attempt", "callers", "key", "limits", "outcome", "request", "sink", "worker")
+    __slots__ = (
+        "admission",
+        "attempt",
+        "callers",
+        "charge",
+        "key",
+        "labels",
+        "limits",
+        "outcome",
+        "request",
+        "sink",
+        "worker",
+    )
 
     def __init__(self, key: str | None, request: LMRequest, sink: Sink | None = None) -> None:
         """Start with nobody waiting and nothing tried."""
@@ -33,6 +47,8 @@ class Flight:
         self.attempt = 0
         self.worker: Ref[Any] | None = None
         self.admission: Any = None
+        self.charge: Any = None
+        self.labels: Any = ANYBODY
         self.limits: Limits | None = None
         self.outcome: object = None
 

@@ -31,9 +31,9 @@ OVERLOADED: Final = frozenset({429, 503, 529})
 """Statuses with which providers say that they have too much to do."""
 TOO_MANY: Final = 429
 """The one that means a limit of ours."""
-SIGN_OF_A_LIMIT: Final = 0.3
+SIGN_OF_A_LIMIT: Final = 0.5
 """The share of the latest answers that are refusals from which on there is taken to be a limit."""
-WEIGHT: Final = 0.1
+WEIGHT: Final = 0.05
 """What the latest answer counts in that share."""
 
 

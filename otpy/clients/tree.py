@@ -10,18 +10,19 @@ from otpy.clients.client import Client
 from otpy.supervisors import REST_FOR_ONE, Supervisor, TaskSupervisor
 
 if TYPE_CHECKING:
+    from otpy.clients.ledger import Book
     from otpy.config.manager import SettingsBox
 
 __all__ = ["client_tree", "clients_tree"]
 
 
-def clients_tree(box: SettingsBox, memory: Any = None) -> ChildSpec:
+def clients_tree(box: SettingsBox, memory: Any = None, book: Book | None = None) -> ChildSpec:
     """Describe the supervisor of all configured clients."""
-    children = [client_tree(name, box, memory) for name in box.current.clients]
+    children = [client_tree(name, box, memory, book) for name in box.current.clients]
     return Supervisor.child_spec(children, id="clients", max_restarts=10, max_seconds=60.0)
 
 
-def client_tree(name: str, box: SettingsBox, memory: Any = None) -> ChildSpec:
+def client_tree(name: str, box: SettingsBox, memory: Any = None, book: Book | None = None) -> ChildSpec:
     """Describe one client: the server of a local model if it has one, its workers, and the client itself.
 
     In this order, `rest_for_one`: without its server a client has nobody to ask, without workers nobody to send.
@@ -39,5 +40,5 @@ def client_tree(name: str, box: SettingsBox, memory: Any = None) -> ChildSpec:
             )
         )
     children.append(TaskSupervisor.child_spec(id="workers", name=("workers", name)))
-    children.append(Client.child_spec(name, box, memory, id="client", name=("client", name)))
+    children.append(Client.child_spec(name, box, memory, book, id="client", name=("client", name)))
     return Supervisor.child_spec(children, id=name, strategy=REST_FOR_ONE, max_restarts=5, max_seconds=10.0)

@@ -87,12 +87,17 @@ class Deployment:
             settings.key_source,
         )
 
-    def filled(self, request: LMRequest) -> LMRequest:
-        """Return the request with what the client adds to those that do not say it."""
+    def filled(self, request: LMRequest, longest: int | None = None) -> LMRequest:
+        """Return the request with what the client adds to those that do not say it.
+
+        Args:
+            request: What is asked.
+            longest: Tokens an answer may have if neither the request nor the settings bound it.
+        """
         return replace(
             request,
             temperature=self.temperature if request.temperature is None else request.temperature,
-            max_tokens=self.max_tokens if request.max_tokens is None else request.max_tokens,
+            max_tokens=(self.max_tokens or longest) if request.max_tokens is None else request.max_tokens,
         )
 
 
@@ -104,6 +109,7 @@ class Job:
     deployment: Deployment
     transport: Transport
     flight: Flight
+    request: LMRequest
 
 
 async def send(job: Job) -> None:
@@ -121,6 +127,10 @@ async def send(job: Job) -> None:
             error.client, error.model = where.client, where.model
             measured["error"] = error
             flight.outcome = error
+            if error.status is None or error.status == 200:  # it may have been answered, and the answer lost
+                flight.charge.lost()
+            else:
+                flight.charge.refused()
             for caller in flight.callers:
                 if error.retryable or job.client.is_alive():
                     caller.delegate(job.client)  # it decides; if it has died, the caller asks the one that follows it
@@ -129,15 +139,14 @@ async def send(job: Job) -> None:
             return
         measured["usage"] = response.usage
         flight.outcome = response
+        flight.charge.answered(response.usage)
         for caller in flight.callers:
             caller.reply(response)
 
 
 def _encoded(job: Job, *, stream: bool) -> tuple[str, tuple[tuple[str, str], ...], bytes, float]:
-    where, request = job.deployment, job.flight.request
-    asked = where.codec.encode(
-        where.filled(request), model=request.model or where.model, profile=where.profile, stream=stream
-    )
+    where, request = job.deployment, job.request
+    asked = where.codec.encode(request, model=request.model or where.model, profile=where.profile, stream=stream)
     return where.base_url + asked.path, where.headers + asked.headers, asked.body, where.timeout
 
 

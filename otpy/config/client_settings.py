@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, ClassVar, Self
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -15,7 +16,7 @@ from otpy.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BreakerSettings", "ClientSettings", "Frozen", "RetrySettings"]
+__all__ = ["BreakerSettings", "BudgetSettings", "ClientSettings", "Frozen", "RetrySettings"]
 
 
 class Frozen(BaseModel):
@@ -59,6 +60,25 @@ class BreakerSettings(Frozen):
     reset_timeout: float = Field(default=5.0, gt=0)
 
 
+class BudgetSettings(Frozen):
+    """Hard caps: the request that could pass one is refused before it is sent.
+
+    Args:
+        money: Dollars; a request whose price is not known is refused then.
+        tokens: Tokens read and written.
+        requests: Attempts that are sent.
+    """
+
+    money: Decimal | None = Field(default=None, ge=0)
+    tokens: int | None = Field(default=None, ge=0)
+    requests: int | None = Field(default=None, ge=0)
+
+    @property
+    def caps(self) -> dict[str, Any]:
+        """The caps that are set, by kind."""
+        return {kind: limit for kind in ("money", "tokens", "requests") if (limit := getattr(self, kind)) is not None}
+
+
 class ClientSettings(Frozen):
     """One client: a model, where it is, and how it may be asked.
 
@@ -84,6 +104,10 @@ class ClientSettings(Frozen):
         profile: How the server wants to be asked; known for the usual providers.
         retry: How a failed request is tried again.
         breaker: When to stop asking.
+        budget: Hard caps on this client.
+        input_price: Dollars per million tokens read, where the published prices do not apply, as for a model of one's
+            own.
+        output_price: Dollars per million tokens written.
     """
 
     model: str
@@ -105,6 +129,9 @@ class ClientSettings(Frozen):
     profile: str | None = None
     retry: RetrySettings = RetrySettings()
     breaker: BreakerSettings = BreakerSettings()
+    budget: BudgetSettings = BudgetSettings()
+    input_price: Decimal | None = Field(default=None, ge=0)
+    output_price: Decimal | None = Field(default=None, ge=0)
 
     @field_validator("model")
     @classmethod

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import BaseModel, Field, ValidationError
 
-from otpy.config.client_settings import BreakerSettings, ClientSettings, Frozen, RetrySettings
+from otpy.config.client_settings import BreakerSettings, BudgetSettings, ClientSettings, Frozen, RetrySettings
 from otpy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["BreakerSettings", "CacheSettings", "ClientSettings", "RetrySettings", "Settings"]
+__all__ = ["BreakerSettings", "BudgetSettings", "CacheSettings", "ClientSettings", "RetrySettings", "Settings"]
 
 PREFIX: Final = "OTPY_"
 """Environment variables that are settings begin with this; `__` stands for the dot."""
@@ -60,6 +60,7 @@ class Settings(Frozen):
     Args:
         clients: Clients by name; programs ask `"default"` unless told otherwise.
         cache: Where answers are remembered.
+        budget: Hard caps on everything that is asked.
 
     Example:
         >>> from otpy.config import Settings
@@ -70,6 +71,7 @@ class Settings(Frozen):
 
     clients: dict[str, ClientSettings] = Field(default_factory=dict)
     cache: CacheSettings = CacheSettings()
+    budget: BudgetSettings = BudgetSettings()
 
     @classmethod
     def load(cls, file: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
@@ -186,6 +188,8 @@ def _table(parts: list[str]) -> type[BaseModel]:
             return RetrySettings
         case ["clients", _, "breaker", *_]:
             return BreakerSettings
+        case ["clients", _, "budget", *_] | ["budget", *_]:
+            return BudgetSettings
         case ["clients", _, *_]:
             return ClientSettings
         case ["cache", *_]:

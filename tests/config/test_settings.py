@@ -137,10 +137,11 @@ class TestProblems:
     def test_a_misspelled_setting_is_refused_with_those_there_are(self):
         assert problem(temprature=1).startswith("clients.default.temprature: no such setting; there are model, ")
         assert problem(retry={"max_attemps": 3}) == (
-            "clients.default.retry.max_attemps: no such setting; there are max_attempts, base, cap, max_wait"
+            "clients.default.retry.max_attemps: no such setting; "
+            "there are max_attempts, base, cap, max_wait, share, floor"
         )
         assert problems({"cache": {"dir": "x"}})[0].startswith("cache.dir: no such setting; there are enabled, ")
-        assert problems({"logs": 1}) == ["logs: no such setting; there are clients, cache"]
+        assert problems({"logs": 1}) == ["logs: no such setting; there are clients, cache, budget"]
 
     def test_a_variable_that_names_no_setting_is_refused(self):
         (line,) = problems(environ={"OTPY_CLIENST__DEFAULT__MODEL": "openai/x"})

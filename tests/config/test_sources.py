@@ -35,7 +35,7 @@ def test_a_wrong_model_is_blamed_on_the_source_that_named_it_and_not_on_the_last
 
 @pytest.mark.parametrize(
     ("table", "known"),
-    [("retry", "max_attempts, base, cap, max_wait"), ("breaker", "fail_max, reset_timeout")],
+    [("retry", "max_attempts, base, cap, max_wait, share, floor"), ("breaker", "fail_max, reset_timeout")],
 )
 def test_a_misspelled_setting_of_an_inner_table_is_refused_with_those_of_that_table(table, known):
     with pytest.raises(ConfigError, match=rf"^clients\.default\.{table}\.nope: no such setting; there are {known}$"):
