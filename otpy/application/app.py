@@ -14,16 +14,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
+import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.actors import SHUTDOWN, Names, Node, names_context
+from otpy.application.looking import Looking
 from otpy.application.threads import Threads
 from otpy.clients import asking
-from otpy.clients.budget import Cap, Labels
-from otpy.clients.cache import Cache, CacheStats
+from otpy.clients.budget import Cap, Labels, current_labels
+from otpy.clients.cache import Cache
 from otpy.clients.cache_store import CacheStore
-from otpy.clients.client import ClientStatus, ResetBreaker
-from otpy.clients.ledger import Book, GetCaps, GetSums, Ledger, Sums
+from otpy.clients.charging import Tariff
+from otpy.clients.history import Exchange, History
+from otpy.clients.ledger import Book, Ledger
 from otpy.clients.running import entered
 from otpy.clients.streaming import Sink
 from otpy.clients.tree import clients_tree
@@ -45,7 +49,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from otpy.clients.budget import CapState
     from otpy.config.settings import Settings
     from otpy.lm import LMRequest, LMResponse, StreamEvent
     from otpy.supervisors import Branch
@@ -58,7 +61,7 @@ WORKER_THREADS: Final = 256
 """Threads for programs whose `forward` is synchronous; each waits for a model most of its time."""
 
 
-class Application:
+class Application(Looking):
     """A running supervision tree: made by `otpy.start`, entered by `with` or `async with`.
 
     Under `with`, the tree runs on an event loop in a thread of its own, so that programs can be called from synchronous
@@ -79,6 +82,7 @@ class Application:
         self._node: Node | None = None
         self._threads = Threads(WORKER_THREADS, f"{name}-program")
         self._entered: AbstractContextManager[None] | None = None
+        self._history = History(settings.history)
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -242,11 +246,44 @@ class Application:
         if self._root is None or not self._root.is_alive():
             reason = None if self._root is None else self._root.exit_reason
             raise ActorDown(f"application {self.name!r}", reason)
-        question = asking.ask(self._names, self._box, client, request, sink)
+        question = self._asked(client, request, sink)
         if asyncio.get_running_loop() is self._loop:
             return await question
         assert self._loop is not None
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(question, self._loop))
+
+    async def _asked(self, client: str, request: LMRequest, sink: Sink | None) -> LMResponse:
+        """Ask, and keep what was said."""
+        began, start = dt.datetime.now(dt.UTC), time.perf_counter()
+        response, problem = None, None
+        try:
+            response = await asking.ask(self._names, self._box, client, request, sink)
+        except Exception as error:
+            problem = error
+            raise
+        else:
+            return response
+        finally:
+            settings = self._box.current.clients.get(client)
+            if settings is not None and (response is not None or problem is not None):
+                model = request.model or settings.model_name
+                money = None
+                if response is not None and not response.cached:
+                    money = Tariff(client, settings, self.book).price(response.usage, model, began)
+                self._history.add(
+                    Exchange(
+                        request,
+                        response,
+                        problem,
+                        client=client,
+                        model=model,
+                        began=began,
+                        seconds=time.perf_counter() - start,
+                        money=money,
+                        cached=response is not None and response.cached,
+                        labels=current_labels(),
+                    )
+                )
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the application's loop and wait for it, from another thread.
@@ -314,62 +351,6 @@ class Application:
             ConfigError: If the result would not hold together; nothing has changed then.
         """
         return self.run(self.achange(**changes))
-
-    def client_status(self, client: str = "default") -> dict[str, Any]:
-        """Return a client's counters and states: requests, in flight, waiting, breakers, concurrency, limits."""
-        return self.run(self.aclient_status(client))
-
-    async def aclient_status(self, client: str = "default") -> dict[str, Any]:
-        """Return a client's counters, as `client_status` does, in async code."""
-        return await self._call(("client", client), ClientStatus())  # type: ignore[no-any-return]
-
-    def reset_breaker(self, client: str = "default", model: str | None = None) -> None:
-        """Close a client's circuit by hand: the provider is known to be well again.
-
-        Args:
-            client: Which client.
-            model: Which of its models; `None` for the one of its settings.
-        """
-        self.run(self.areset_breaker(client, model))
-
-    async def areset_breaker(self, client: str = "default", model: str | None = None) -> None:
-        """Close a client's circuit by hand, in async code."""
-        await self._call(("client", client), ResetBreaker(model))
-
-    def spent(self, *by: str, **where: str) -> dict[Labels, Sums]:
-        """Return what was asked and what it took: tokens, and money as far as prices are known.
-
-        Args:
-            by: Names of labels to split it by: `"client"`, `"model"`, `"run"`, `"program"`, `"predictor"`, `"example"`.
-            where: Labels that it must have.
-
-        Example:
-            >>> import otpy
-            >>> from otpy.testing import FakeProvider
-            >>> with FakeProvider('{"answer": "4"}') as fake:
-            ...     with otpy.start(lm="acme/fake", base_url=fake.url("openai_chat"), cache=False) as app:
-            ...         _ = otpy.Predict("question -> answer")(question="2 + 2?")
-            ...         for labels, sums in app.spent("client").items():
-            ...             print(labels.client, sums.requests, sums.answered, sums.output_tokens)
-            default 1 1 2
-        """
-        return self.run(self.aspent(*by, **where))
-
-    async def aspent(self, *by: str, **where: str) -> dict[Labels, Sums]:
-        """Return what was asked and what it took, in async code."""
-        return await self._call("ledger", GetSums(by, tuple(where.items())))  # type: ignore[no-any-return]
-
-    async def acaps(self) -> list[CapState]:
-        """Return how the caps stand: spent, set aside for requests in flight, refused."""
-        return await self._call("ledger", GetCaps())  # type: ignore[no-any-return]
-
-    def cache_stats(self) -> dict[str, Any]:
-        """Return the cache's counts and sizes."""
-        return self.run(self.acache_stats())
-
-    async def acache_stats(self) -> dict[str, Any]:
-        """Return the cache's counts and sizes, in async code."""
-        return await self._call("cache", CacheStats())  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         """Name it and say whether it runs."""

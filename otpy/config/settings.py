@@ -61,6 +61,7 @@ class Settings(Frozen):
         clients: Clients by name; programs ask `"default"` unless told otherwise.
         cache: Where answers are remembered.
         budget: Hard caps on everything that is asked.
+        history: How many requests and answers are kept to be looked at; 0 for none.
 
     Example:
         >>> from otpy.config import Settings
@@ -72,6 +73,7 @@ class Settings(Frozen):
     clients: dict[str, ClientSettings] = Field(default_factory=dict)
     cache: CacheSettings = CacheSettings()
     budget: BudgetSettings = BudgetSettings()
+    history: int = Field(default=1_000, ge=0)
 
     @classmethod
     def load(cls, file: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:

@@ -15,7 +15,10 @@
 | `otpy.client.request.start` / `.stop` / `.exception` | client, model, attempt; seconds, usage or error | a request |
 | `otpy.client.retry` | client, model, attempt, delay, error | a request will be tried again |
 | `otpy.client.cache` | client, hit | a request was looked up |
-| `otpy.breaker.change` | client, state | a circuit opened, half opened or closed |
+| `otpy.breaker.change` | client, model, state | a circuit opened, half opened or closed |
+| `otpy.budget.exceeded` | client, labels, error | a request was refused because a cap would have been passed |
+| `otpy.ledger.restart` / `.lost` | restarts; requests | the ledger is back; nobody said how these went |
+| `otpy.recording.damaged` | path, lines | lines of a recording could not be read |
 | `otpy.cache.degraded` | path, error | the disk cache went away; memory only from here |
 | `otpy.config.change` | fields | settings were replaced |
 | `otpy.evaluate.start` / `.stop` / `.row` | rows; score; index, outcome | an evaluation and each of its rows |

@@ -27,6 +27,7 @@ VIOLATIONS = {
     "pykka lives in actors": ("lm/planted.py", "import pykka"),
     "pybreaker lives in clients/breaker.py": ("lm/planted.py", "import pybreaker"),
     "limits lives in clients/limiter_storage.py": ("lm/planted.py", "import limits"),
+    "genai_prices lives in clients/prices.py": ("lm/planted.py", "import genai_prices"),
     "httpx and pyqwest live in clients/transport.py": ("programs/planted.py", "import pyqwest"),
     "structlog lives in telemetry": ("lm/planted.py", "import structlog"),
     "the command line's libraries live in cli, the progress bar's in evaluate/progress.py": (
