@@ -28,6 +28,7 @@ from otpy.clients.cache_store import CacheStore
 from otpy.clients.charging import Tariff
 from otpy.clients.history import Exchange, History
 from otpy.clients.ledger import Book, Ledger
+from otpy.clients.routed import Routers
 from otpy.clients.running import entered
 from otpy.clients.streaming import Sink
 from otpy.clients.tree import clients_tree
@@ -83,6 +84,7 @@ class Application(Looking):
         self._threads = Threads(WORKER_THREADS, f"{name}-program")
         self._entered: AbstractContextManager[None] | None = None
         self._history = History(settings.history)
+        self._routers = Routers()
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -257,19 +259,20 @@ class Application(Looking):
         began, start = dt.datetime.now(dt.UTC), time.perf_counter()
         response, problem = None, None
         try:
-            response = await asking.ask(self._names, self._box, client, request, sink)
+            response = await asking.ask(self._names, self._box, client, request, sink=sink, routers=self._routers)
         except Exception as error:
             problem = error
             raise
         else:
             return response
         finally:
-            settings = self._box.current.clients.get(client)
-            if settings is not None and (response is not None or problem is not None):
-                model = request.model or settings.model_name
-                money = None
-                if response is not None and not response.cached:
-                    money = Tariff(client, settings, self.book).price(response.usage, model, began)
+            if response is not None or problem is not None:
+                settings = self._box.current.clients.get(client)  # none: it is a route, and whoever answered is unknown
+                model, money = request.model or ("" if response is None else response.model), None
+                if settings is not None:
+                    model = request.model or settings.model_name
+                    if response is not None and not response.cached:
+                        money = Tariff(client, settings, self.book).price(response.usage, model, began)
                 self._history.add(
                     Exchange(
                         request,

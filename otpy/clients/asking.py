@@ -9,11 +9,13 @@ from otpy.actors.reasons import said
 from otpy.clients.budget import current_labels
 from otpy.clients.cache import CacheGet, CachePut
 from otpy.clients.client import Ask
+from otpy.clients.routed import ask_by
 from otpy.errors import ActorDown, ConfigError, NotRegistered
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     from otpy.actors import Names
+    from otpy.clients.routed import Routers
     from otpy.clients.streaming import Sink
     from otpy.config.manager import SettingsBox
     from otpy.config.settings import Settings
@@ -27,7 +29,15 @@ RESTART_SECONDS: Final = 60.0
 """How long to wait for a client that is being restarted; a local model's server loads its weights in that time."""
 
 
-async def ask(names: Names, box: SettingsBox, client: str, request: LMRequest, sink: Sink | None = None) -> LMResponse:
+async def ask(  # noqa: PLR0913 - what a request needs
+    names: Names,
+    box: SettingsBox,
+    client: str,
+    request: LMRequest,
+    *,
+    sink: Sink | None = None,
+    routers: Routers | None = None,
+) -> LMResponse:
     """Ask the client of this name and return the model's answer.
 
     Args:
@@ -36,16 +46,28 @@ async def ask(names: Names, box: SettingsBox, client: str, request: LMRequest, s
         client: The client's name in the settings.
         request: What to ask.
         sink: Where the pieces of the answer go, if they are wanted.
+        routers: For names that are routes.
 
     Raises:
         ConfigError: If no such client is configured.
         ClientError: If the request was refused, or the model failed in one of the ways of `LMError`.
         ActorDown: If the process that had the request died, repeatedly.
     """
+    router = None if routers is None else routers.get(box.current, client)
+    if router is not None:
+        return await ask_by(
+            router, request, lambda member: _ask(names, box, member, request, sink, hasty=True), hedging=sink is None
+        )
+    return await _ask(names, box, client, request, sink, hasty=False)
+
+
+async def _ask(  # noqa: PLR0913 - what a request needs
+    names: Names, box: SettingsBox, client: str, request: LMRequest, sink: Sink | None, *, hasty: bool
+) -> LMResponse:
     settings: Settings = box.current
     configured = settings.clients.get(client)
     if configured is None:
-        known = ", ".join(map(repr, settings.clients)) or "none"
+        known = ", ".join(map(repr, (*settings.clients, *settings.routes))) or "none"
         raise ConfigError(
             f"no client is called {client!r}; configured: {known}; name a model in otpy.start(lm=...) or otpy.toml"
         )
@@ -57,7 +79,7 @@ async def ask(names: Names, box: SettingsBox, client: str, request: LMRequest, s
             telemetry.emit("otpy.client.cache", client=client, hit=found is not None)
         if found is not None:
             return found
-    response = await _resend(names, client, Ask(request, key, sink, current_labels()))
+    response = await _resend(names, client, Ask(request, key, sink, current_labels(), hasty))
     if key is not None and not response.cached:
         cache = names.whereis("cache")
         if cache is not None:

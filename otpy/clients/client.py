@@ -48,12 +48,14 @@ class Ask(Call[LMResponse]):
         key: The request's content hash if its answer may be shared with identical requests, else `None`.
         sink: Where the pieces of the answer go while it is being written, if they are wanted.
         labels: Whose it is, for the ledger.
+        hasty: Whether somebody else can be asked if the circuit is open: then nobody waits for it to close.
     """
 
     request: LMRequest
     key: str | None = None
     sink: Sink | None = None
     labels: Labels = ANYBODY
+    hasty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ class Client(GenServer):
         flight, leads = self.flights.join(None if sink is not None else key, ask.request, caller, sink)
         caller.when_gone(lambda: self.ref.cast(_Gone(flight)))
         if leads:
-            flight.labels = ask.labels
+            flight.labels, flight.hasty = ask.labels, ask.hasty
             self.totals["requests"] += 1
             self.waiting.append(flight)
             self._pump()
@@ -183,7 +185,7 @@ class Client(GenServer):
             try:
                 admitted = self.policies.admit(flight.request)
             except CircuitOpen as error:
-                if self.policies.breaker(flight.request.model).state == "half_open":
+                if self.policies.breaker(flight.request.model).state == "half_open" and not flight.hasty:
                     parked.append(flight)  # a trial is under way; its end pumps again
                     if len(self.policies.breakers) == 1:
                         break  # nobody behind it asks another model
@@ -258,7 +260,7 @@ class Client(GenServer):
 
     def _failed(self, flight: Flight, error: ClientError) -> None:
         delay = None
-        if flight.wanted:
+        if flight.wanted and not (flight.hasty and isinstance(error, CircuitOpen)):
             streamed = flight.sink is not None and flight.sink.used
             told = None if flight.limits is None else flight.limits.should_retry
             delay = self.policies.delay(max(flight.attempt, 1), error, streamed=streamed, told=told)

@@ -29,6 +29,7 @@ class Flight:
         "attempt",
         "callers",
         "charge",
+        "hasty",
         "key",
         "labels",
         "limits",
@@ -49,6 +50,7 @@ class Flight:
         self.admission: Any = None
         self.charge: Any = None
         self.labels: Any = ANYBODY
+        self.hasty = False
         self.limits: Limits | None = None
         self.outcome: object = None
 

@@ -16,7 +16,7 @@ from otpy.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BreakerSettings", "BudgetSettings", "ClientSettings", "Frozen", "RetrySettings"]
+__all__ = ["BreakerSettings", "BudgetSettings", "ClientSettings", "Frozen", "RetrySettings", "RouteSettings"]
 
 
 class Frozen(BaseModel):
@@ -79,6 +79,35 @@ class BudgetSettings(Frozen):
         return {kind: limit for kind in ("money", "tokens", "requests") if (limit := getattr(self, kind)) is not None}
 
 
+class RouteSettings(Frozen):
+    """Several clients under one name; exactly one of the arguments says how they are asked.
+
+    Args:
+        chain: One after the other, until one answers.
+        split: By weight.
+        hedged: The first, and the second as well if the first takes unusually long; the first answer wins.
+        cheapest: The cheapest that can do what is needed, then the next cheapest.
+    """
+
+    chain: tuple[str, ...] | None = None
+    split: dict[str, float] | None = None
+    hedged: tuple[str, str] | None = None
+    cheapest: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if len(self.model_fields_set) != 1 or not self.members:
+            raise ValueError("give one of chain, split, hedged, cheapest, with the names of clients")
+        if len(set(self.members)) < len(self.members):
+            raise ValueError("no client may be named twice")
+        return self
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The clients, in the order given."""
+        return tuple(self.chain or self.split or self.hedged or self.cheapest or ())
+
+
 class ClientSettings(Frozen):
     """One client: a model, where it is, and how it may be asked.
 
@@ -108,6 +137,8 @@ class ClientSettings(Frozen):
         input_price: Dollars per million tokens read, where the published prices do not apply, as for a model of one's
             own.
         output_price: Dollars per million tokens written.
+        capabilities: What it can do, for `cheapest` routes: `"image"`, `"audio"`, `"file"`, `"tools"`, `"logprobs"`.
+        context: The most tokens that a request and its answer may have, for the same.
     """
 
     model: str
@@ -132,6 +163,8 @@ class ClientSettings(Frozen):
     budget: BudgetSettings = BudgetSettings()
     input_price: Decimal | None = Field(default=None, ge=0)
     output_price: Decimal | None = Field(default=None, ge=0)
+    capabilities: tuple[str, ...] = ()
+    context: int | None = Field(default=None, ge=1)
 
     @field_validator("model")
     @classmethod

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from otpy.config.client_settings import BreakerSettings, BudgetSettings, ClientSettings, Frozen, RetrySettings
+from otpy.config.client_settings import (
+    BreakerSettings,
+    BudgetSettings,
+    ClientSettings,
+    Frozen,
+    RetrySettings,
+    RouteSettings,
+)
 from otpy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +27,15 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["BreakerSettings", "BudgetSettings", "CacheSettings", "ClientSettings", "RetrySettings", "Settings"]
+__all__ = [
+    "BreakerSettings",
+    "BudgetSettings",
+    "CacheSettings",
+    "ClientSettings",
+    "RetrySettings",
+    "RouteSettings",
+    "Settings",
+]
 
 PREFIX: Final = "OTPY_"
 """Environment variables that are settings begin with this; `__` stands for the dot."""
@@ -59,6 +74,7 @@ class Settings(Frozen):
 
     Args:
         clients: Clients by name; programs ask `"default"` unless told otherwise.
+        routes: Several clients under one name.
         cache: Where answers are remembered.
         budget: Hard caps on everything that is asked.
         history: How many requests and answers are kept to be looked at; 0 for none.
@@ -71,9 +87,22 @@ class Settings(Frozen):
     """
 
     clients: dict[str, ClientSettings] = Field(default_factory=dict)
+    routes: dict[str, RouteSettings] = Field(default_factory=dict)
     cache: CacheSettings = CacheSettings()
     budget: BudgetSettings = BudgetSettings()
     history: int = Field(default=1_000, ge=0)
+
+    @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> Self:
+        for name, route in self.routes.items():
+            if name in self.clients:
+                raise ValueError(f"routes.{name}: there is a client of this name")
+            for member in route.members:
+                if member not in self.clients:
+                    raise ValueError(
+                        f"routes.{name}: no client is called {member!r}; there are {', '.join(self.clients)}"
+                    )
+        return self
 
     @classmethod
     def load(cls, file: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
@@ -183,7 +212,7 @@ def _line(item: ErrorDetails, tree: dict[str, Any], sources: Mapping[str, str]) 
     return f"{_shown(path, value)}{where}: {message[0].lower()}{message[1:]}"
 
 
-def _table(parts: list[str]) -> type[BaseModel]:
+def _table(parts: list[str]) -> type[BaseModel]:  # noqa: PLR0911 - a table of tables
     """Which settings are to be found at a path."""
     match parts:
         case ["clients", _, "retry", *_]:
@@ -194,6 +223,8 @@ def _table(parts: list[str]) -> type[BaseModel]:
             return BudgetSettings
         case ["clients", _, *_]:
             return ClientSettings
+        case ["routes", _, *_]:
+            return RouteSettings
         case ["cache", *_]:
             return CacheSettings
         case _:

@@ -141,7 +141,7 @@ class TestProblems:
             "there are max_attempts, base, cap, max_wait, share, floor"
         )
         assert problems({"cache": {"dir": "x"}})[0].startswith("cache.dir: no such setting; there are enabled, ")
-        assert problems({"logs": 1}) == ["logs: no such setting; there are clients, cache, budget, history"]
+        assert problems({"logs": 1}) == ["logs: no such setting; there are clients, routes, cache, budget, history"]
 
     def test_a_variable_that_names_no_setting_is_refused(self):
         (line,) = problems(environ={"OTPY_CLIENST__DEFAULT__MODEL": "openai/x"})
