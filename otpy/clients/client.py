@@ -194,7 +194,8 @@ class Client(GenServer):
                 continue
             if isinstance(admitted, Admission):
                 try:
-                    flight.charge = self.tariff.admit(self._filled(flight.request), flight.labels)
+                    flight.filled = self._filled(flight.request)
+                    flight.charge = self.tariff.admit(flight.filled, flight.labels)
                 except BudgetExceeded as error:
                     admitted.take_back()
                     self._refused(flight, error)
@@ -235,7 +236,7 @@ class Client(GenServer):
             self.policies.retries.request()
         flight.outcome = flight.limits = None
         flight.admission = admission
-        job = Job(self.ref, self.deployment, self.transport, flight, self._filled(flight.request))
+        job = Job(self.ref, self.deployment, self.transport, flight)
         flight.worker = cast("TaskSupervisorRef", workers).async_nolink(send, job).ref
         self.flying[monitor(flight.worker)] = flight
         for caller in flight.callers:

@@ -29,6 +29,7 @@ class Flight:
         "attempt",
         "callers",
         "charge",
+        "filled",
         "hasty",
         "key",
         "labels",
@@ -43,7 +44,7 @@ class Flight:
         """Start with nobody waiting and nothing tried."""
         self.sink = sink
         self.key = key
-        self.request = request
+        self.request = self.filled = request
         self.callers: list[Caller] = []
         self.attempt = 0
         self.worker: Ref[Any] | None = None

@@ -90,7 +90,7 @@ class Transport:
         with self._in_our_words(url, timeout):
             async with asyncio.timeout(timeout), self._answered(url, headers, body) as response:
                 answer = await self._read(response)
-        return response.status_code, response.headers, answer
+        return response.status_code, _plain(response), answer
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -116,7 +116,7 @@ class Transport:
         """
         with self._in_our_words(url, timeout):
             async with asyncio.timeout(timeout) as patience, self._answered(url, headers, body) as response:
-                yield response.status_code, response.headers, self._pieces(response, patience, timeout)
+                yield response.status_code, _plain(response), self._pieces(response, patience, timeout)
 
     async def _pieces(
         self,
@@ -218,6 +218,11 @@ def open_transport(base_url: str) -> Transport:
         proxy=nobody,
     )
     return Transport(AsyncPyqwestTransport(pool), pool)
+
+
+def _plain(response: httpx.Response) -> dict[str, str]:
+    """The headers as a dict; httpx's own takes a microsecond and more to look one up, and limits are in a dozen."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
 
 
 def _origin(url: str) -> str:

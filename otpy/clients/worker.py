@@ -109,7 +109,6 @@ class Job:
     deployment: Deployment
     transport: Transport
     flight: Flight
-    request: LMRequest
 
 
 async def send(job: Job) -> None:
@@ -145,7 +144,7 @@ async def send(job: Job) -> None:
 
 
 def _encoded(job: Job, *, stream: bool) -> tuple[str, tuple[tuple[str, str], ...], bytes, float]:
-    where, request = job.deployment, job.request
+    where, request = job.deployment, job.flight.filled
     asked = where.codec.encode(request, model=request.model or where.model, profile=where.profile, stream=stream)
     return where.base_url + asked.path, where.headers + asked.headers, asked.body, where.timeout
 
