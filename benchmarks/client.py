@@ -3,9 +3,9 @@
     python benchmarks/client.py --json
 
 A fake provider in a process of its own answers at once. What is measured is this process's CPU time, not the clock:
-for the bare transport (`Transport.post`), for `app.ask` (breaker, limiter, concurrency, budget, ledger, history, worker), and
-for `Predict.acall` (signature, adapter and parsing as well), with so many in flight, cache off. For scale: DSPy 3.4.1's
-own overhead with a dummy model is 307 us a call.
+for the bare transport (`Transport.post`), for `app.ask` (breaker, limiter, concurrency, budget, ledger, history,
+worker), and for `Predict.acall` (signature, adapter and parsing as well), with so many in flight, cache off. For scale:
+DSPy 3.4.1's own overhead with a dummy model is 307 us a call.
 """
 
 from __future__ import annotations
