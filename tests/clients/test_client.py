@@ -253,6 +253,9 @@ def test_a_shared_request_is_cancelled_only_when_nobody_waits_for_it(tmp_path):
             async with otpy.start(settings=settings(server, cache=cache)) as app:
                 first, second = [asyncio.ensure_future(app.ask("default", request())) for _ in range(2)]
                 await asyncio.to_thread(server.wait_for, 1)
+                flying = app.names.get(("client", "default")).process.actor.flying
+                while len(next(iter(flying.values())).callers) < 2:  # the second has looked into the cache, too
+                    await asyncio.sleep(0.001)
                 first.cancel()
                 await asyncio.sleep(0.02)
                 server.release()
