@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from otpy.config.settings import Settings
+    from otpy.config.settings import ClientSettings, Settings
     from otpy.lm import LMRequest, LMResponse, StreamEvent
     from otpy.supervisors import Branch
 
@@ -85,6 +85,7 @@ class Application(Looking):
         self._entered: AbstractContextManager[None] | None = None
         self._history = History(settings.history)
         self._routers = Routers()
+        self._tariffs: dict[str, tuple[ClientSettings, Tariff]] = {}
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -272,7 +273,7 @@ class Application(Looking):
                 if settings is not None:
                     model = request.model or settings.model_name
                     if response is not None and not response.cached:
-                        money = Tariff(client, settings, self.book).price(response.usage, model, began)
+                        money = self._tariff(client, settings).price(response.usage, model, began)
                 self._history.add(
                     Exchange(
                         request,
@@ -287,6 +288,12 @@ class Application(Looking):
                         labels=current_labels(),
                     )
                 )
+
+    def _tariff(self, client: str, settings: ClientSettings) -> Tariff:
+        known = self._tariffs.get(client)
+        if known is None or known[0] is not settings:  # they are replaced, never changed
+            known = self._tariffs[client] = settings, Tariff(client, settings, self.book)
+        return known[1]
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the application's loop and wait for it, from another thread.

@@ -205,6 +205,15 @@ class ClientSettings(Frozen):
         return None if api_key is None else _sendable(api_key.get_secret_value())
 
     @model_validator(mode="after")
+    def _pairs_fit(self) -> Self:
+        if (self.input_price is None) != (self.output_price is None):
+            missing = "input_price" if self.input_price is None else "output_price"
+            raise _wrong(missing, "is missing; one price without the other says nothing of what a request costs")
+        if self.max_concurrency is not None and self.min_concurrency > self.max_concurrency:
+            raise _wrong("min_concurrency", f"at most max_concurrency={self.max_concurrency}")
+        return self
+
+    @model_validator(mode="after")
     def _known_provider(self) -> Self:
         if self.provider not in PROVIDERS and self.base_url is None:
             raise _wrong(

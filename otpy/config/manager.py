@@ -82,13 +82,20 @@ def check_change(before: Settings, after: Settings) -> None:
         after: Those it is to run with.
 
     Raises:
-        ConfigError: If clients come or go, one moves between this machine and a provider, or a key is missing; each of
-            them needs another tree: start a new application.
+        ConfigError: If clients come or go, one moves between this machine and a provider, or a key is missing, or a cap
+            or the length of the history changes; each of them needs another tree: start a new application.
     """
+    for setting in ("budget", "history"):
+        if getattr(after, setting) != getattr(before, setting):
+            raise ConfigError(f"{setting} cannot change while the application runs; start a new application")
     if before.clients.keys() != after.clients.keys():
         changed = ", ".join(map(repr, sorted(before.clients.keys() ^ after.clients.keys())))
         raise ConfigError(f"clients cannot come or go while the application runs: {changed}; start a new application")
     for name, client in after.clients.items():
+        if client.budget != before.clients[name].budget:
+            raise ConfigError(
+                f"clients.{name}.budget cannot change while the application runs; start a new application"
+            )
         if client.is_local != before.clients[name].is_local or (
             client.is_local and client.model != before.clients[name].model
         ):

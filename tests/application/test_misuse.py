@@ -149,6 +149,9 @@ def test_a_failed_start_can_be_mended_and_entered_again(server, monkeypatch):
         ({"clients__default__model": "local/smollm2-135m"}, "own server"),
         ({"clients__default__model": "local/smollm2-135m", "clients__default__base_url": None}, "new application"),
         ({"clients__other__model": "openai/y"}, "cannot come or go"),
+        ({"budget__tokens": 1000}, "budget cannot change"),
+        ({"clients__default__budget__money": 1}, "clients.default.budget cannot change"),
+        ({"history": 5}, "history cannot change"),
     ],
 )
 def test_a_change_that_the_running_tree_could_not_take_over_is_refused(server, change, words):

@@ -105,6 +105,7 @@ class TestProblems:
             ("timeout", float("inf")),
             ("parallel", 0),
             ("profile", "antropic"),
+            ("min_concurrency", 0),
         ],
     )
     def test_values_that_cannot_work_are_refused(self, setting, value):
@@ -197,6 +198,15 @@ class TestChanges:
     def test_a_setting_can_be_taken_back(self):
         before = load({"clients": {"default": {"model": "openai/gpt-x", "max_tokens": 5}}})
         assert before.changed(**{"clients.default.max_tokens": None}).clients["default"].max_tokens is None
+
+    def test_one_price_without_the_other_is_refused(self):
+        assert problem(input_price=1).startswith("clients.default.output_price: is missing; one price without")
+        assert problem(output_price=1).startswith("clients.default.input_price: is missing; one price without")
+
+    def test_bounds_that_contradict_each_other_are_refused(self):
+        assert problem(min_concurrency=5, max_concurrency=2) == (
+            "clients.default.min_concurrency=5: at most max_concurrency=2"
+        )
 
     def test_settings_are_frozen(self):
         with pytest.raises(ValidationError):
