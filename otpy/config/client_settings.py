@@ -16,7 +16,7 @@ from otpy.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BreakerSettings", "BudgetSettings", "ClientSettings", "Frozen", "RetrySettings", "RouteSettings"]
+__all__ = ["BreakerSettings", "BudgetSettings", "ClientSettings", "Frozen", "RetrySettings", "RouteSettings", "wrong"]
 
 
 class Frozen(BaseModel):
@@ -208,15 +208,15 @@ class ClientSettings(Frozen):
     def _pairs_fit(self) -> Self:
         if (self.input_price is None) != (self.output_price is None):
             missing = "input_price" if self.input_price is None else "output_price"
-            raise _wrong(missing, "is missing; one price without the other says nothing of what a request costs")
+            raise wrong(missing, "is missing; one price without the other says nothing of what a request costs")
         if self.max_concurrency is not None and self.min_concurrency > self.max_concurrency:
-            raise _wrong("min_concurrency", f"at most max_concurrency={self.max_concurrency}")
+            raise wrong("min_concurrency", f"at most max_concurrency={self.max_concurrency}")
         return self
 
     @model_validator(mode="after")
     def _known_provider(self) -> Self:
         if self.provider not in PROVIDERS and self.base_url is None:
-            raise _wrong(
+            raise wrong(
                 "model",
                 f"unknown provider {self.provider!r}; known: {', '.join(PROVIDERS)};"
                 f" any other OpenAI-compatible server needs base_url",
@@ -225,9 +225,9 @@ class ClientSettings(Frozen):
             from otpy.config.local_models import LOCAL_MODELS  # noqa: PLC0415 - a table
 
             if self.model_name not in LOCAL_MODELS:
-                raise _wrong("model", f"unknown local model; known: {', '.join(LOCAL_MODELS)}")
+                raise wrong("model", f"unknown local model; known: {', '.join(LOCAL_MODELS)}")
             if self.base_url is not None:
-                raise _wrong("base_url", "a local model has its own server; leave it out")
+                raise wrong("base_url", "a local model has its own server; leave it out")
         return self
 
     @property
@@ -328,6 +328,6 @@ def _sendable(key: str) -> SecretStr:
     return SecretStr(key)
 
 
-def _wrong(setting: str, why: str) -> PydanticCustomError:
+def wrong(setting: str, why: str) -> PydanticCustomError:
     """Blame one setting for what shows only beside the others."""
     return PydanticCustomError("setting", "{why}", {"setting": setting, "why": why})

@@ -19,6 +19,7 @@ from otpy.config.client_settings import (
     Frozen,
     RetrySettings,
     RouteSettings,
+    wrong,
 )
 from otpy.errors import ConfigError
 
@@ -96,12 +97,11 @@ class Settings(Frozen):
     def _routes_lead_somewhere(self) -> Self:
         for name, route in self.routes.items():
             if name in self.clients:
-                raise ValueError(f"routes.{name}: there is a client of this name")
+                raise wrong(f"routes.{name}", "there is a client of this name")
             for member in route.members:
                 if member not in self.clients:
-                    raise ValueError(
-                        f"routes.{name}: no client is called {member!r}; there are {', '.join(self.clients)}"
-                    )
+                    known = ", ".join(self.clients)
+                    raise wrong(f"routes.{name}", f"no client is called {member!r}; there are {known}")
         return self
 
     @classmethod

@@ -114,7 +114,7 @@ def test_a_stream_goes_by_a_route_too():
 @pytest.mark.parametrize(
     ("routes", "said"),
     [
-        ({"default": {"chain": ["a", "nobody"]}}, "no client is called 'nobody'"),
+        ({"default": {"chain": ["a", "nobody"]}}, r"^routes\.default: no client is called 'nobody'"),
         ({"a": {"chain": ["a"]}}, "there is a client of this name"),
         ({"default": {}}, "give one of chain, split, hedged, cheapest"),
         ({"default": {"chain": ["a"], "split": {"a": 1}}}, "give one of"),
