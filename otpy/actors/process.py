@@ -278,7 +278,8 @@ class Process:
 
     def _fail_callers(self, owed: dict[Caller, None], reason: Reason) -> None:
         for caller in owed:
-            caller.down(reason, taken_up=True)
+            if caller.waiting:  # nearly all have their answer
+                caller.down(reason, taken_up=True)
         self.owed = None
 
     def _leave_names(self, names: list[tuple[Names, object]]) -> None:

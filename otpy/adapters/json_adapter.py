@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["JSONAdapter"]
 
 _TRIES: Final = 100  # opening braces at which an object is looked for: an answer of thousands of them is noise
+_DECODER: Final = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +98,12 @@ def _system(signature: SignatureMeta) -> str:
 
 def _objects(text: str) -> Iterator[tuple[str, set[str]]]:
     """Every JSON object in a text that stands in no other, with its keys."""
-    decoder = json.JSONDecoder()
     at = text.find("{")
     for _ in range(_TRIES):
         if at < 0:
             return
         try:
-            value, end = decoder.raw_decode(text, at)
+            value, end = _DECODER.raw_decode(text, at)
         except (json.JSONDecodeError, RecursionError):
             end = at + 1
         else:

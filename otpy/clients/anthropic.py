@@ -94,7 +94,7 @@ class AnthropicMessages:
             body["thinking"] = {"type": "adaptive"}
             output["effort"] = request.reasoning
         if request.schema is not None:
-            output["format"] = {"type": "json_schema", "schema": request.schema.schema.value}
+            output["format"] = {"type": "json_schema", "schema": request.schema.schema.shared}
         if stream:
             body["stream"] = True
         for more in (dict(profile.extra), request.extra.value):
@@ -180,7 +180,7 @@ def _tools(request: LMRequest, profile: Profile) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if request.tools:
         said["tools"] = [
-            {"name": tool.name, "description": tool.description, "input_schema": tool.parameters.value}
+            {"name": tool.name, "description": tool.description, "input_schema": tool.parameters.shared}
             | ({"strict": True} if tool.strict and profile.schema else {})
             for tool in request.tools
         ]
@@ -222,7 +222,7 @@ def _block(role: Role, part: Part) -> dict[str, Any] | None:
             failed = {"is_error": True} if part.is_error else {}
             return {"type": "tool_result", "tool_use_id": part.id, "content": part.content} | failed
         case "assistant", ToolUse():
-            return {"type": "tool_use", "id": part.id, "name": part.name, "input": part.input.value}
+            return {"type": "tool_use", "id": part.id, "name": part.name, "input": part.input.shared}
         case "assistant", Reasoning():
             return _thought(part)
         case _:

@@ -179,16 +179,18 @@ class Breaker:
         Raises:
             CircuitOpen: If it is open, or a trial is under way; `until` says how long to wait.
         """
-        if self.state == "open":
+        state = self.state
+        if state == "closed":
+            return Permit(self, self._generation)
+        if state == "open":
             left = self._opened_at + self.reset_timeout - self._clock()
             if left > 0:
                 raise CircuitOpen(self._label, left)
             self._inner.half_open()
             self._changed()
-        if self.state == "half_open":
-            if self._trial_out:
-                raise CircuitOpen(self._label, min(1.0, self.reset_timeout))
-            self._trial_out = True
+        if self._trial_out:
+            raise CircuitOpen(self._label, min(1.0, self.reset_timeout))
+        self._trial_out = True
         return Permit(self, self._generation)
 
     def reset(self) -> None:
@@ -202,6 +204,8 @@ class Breaker:
 
     def _succeeded(self) -> None:
         before = self.state
+        if before == "closed" and not self._inner.fail_counter:
+            return  # nothing would change, and it is so nearly always
         self._inner.call(lambda: None)
         if self.state != before:
             self._changed()

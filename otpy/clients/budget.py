@@ -361,6 +361,7 @@ max_tokens
         self.forgotten: deque[tuple[Labels, tuple[tuple[_Meter, Any], ...]]] = deque()
         self._meters: dict[Labels, list[_Meter]] = {}
         self._shapes: tuple[tuple[int, ...], ...] = ()
+        self.kinds: frozenset[Kind] = frozenset()
         for cap in caps:
             self.add(cap)
 
@@ -387,7 +388,8 @@ max_tokens
             self._reshape()
 
     def _reshape(self) -> None:
-        """Note which labels caps ask for, so that a request looks up its caps instead of comparing all."""
+        """Note which labels caps ask for, so that a request looks up its caps instead of comparing all; and kinds."""
+        self.kinds = frozenset(meter.cap.kind for meters in self._meters.values() for meter in meters)
         self._shapes = tuple(
             {tuple(place for place, value in enumerate(where) if value is not None): None for where in self._meters}
         )

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from otpy.clients import prices
-from otpy.clients.budget import Estimate, input_ceiling
+from otpy.clients.budget import Estimate, Labels, input_ceiling
 from otpy.lm import Usage
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from otpy.clients.budget import Labels, Reservation
+    from otpy.clients.budget import Reservation
     from otpy.clients.ledger import Book
     from otpy.config.settings import ClientSettings
     from otpy.lm import LMRequest
@@ -56,10 +56,21 @@ class Tariff:
             BudgetExceeded: If a cap would be passed.
         """
         model, at = request.model or self.model, dt.datetime.now(dt.UTC)
+        where = Labels(self.client, model, *labels[2:])
+        return Charge(self, self.book.admit(self._most(request, model, at), where), model, at)
+
+    def _most(self, request: LMRequest, model: str, at: dt.datetime) -> Estimate:
+        """What it can take, as far as there is a cap that asks."""
+        kinds = self.book.budget.kinds
+        if not kinds - {"requests"}:
+            return Estimate()
         read, written = input_ceiling(request), (request.max_tokens or LONGEST_ANSWER) * request.n
-        most = prices.ceiling(read, written, provider=self.provider, model=model, at=at, url=self.url, rates=self.rates)
-        where = labels._replace(client=self.client, model=model)
-        return Charge(self, self.book.admit(Estimate(read + written, most), where), model, at)
+        most = None
+        if "money" in kinds:
+            most = prices.ceiling(
+                read, written, provider=self.provider, model=model, at=at, url=self.url, rates=self.rates
+            )
+        return Estimate(read + written, most)
 
 
 @dataclass(slots=True)

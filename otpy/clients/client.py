@@ -209,8 +209,7 @@ class Client(GenServer):
 
     def _filled(self, request: LMRequest) -> LMRequest:
         """Add what the client adds; under a cap also a bound on the answer, without which none could be kept."""
-        capped = self.box.current.budget.caps or self.settings.budget.caps
-        return self.deployment.filled(request, LONGEST_ANSWER if capped else None)
+        return self.deployment.filled(request, LONGEST_ANSWER if self.book.budget.kinds else None)
 
     def _refused(self, flight: Flight, error: BudgetExceeded) -> None:
         self.totals["failed"] += 1

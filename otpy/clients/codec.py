@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
 if TYPE_CHECKING:
     from otpy.errors import LMError
     from otpy.lm import LMRequest, LMResponse, StreamEvent
 
-__all__ = ["Asked", "Codec", "Headers", "Limits", "Profile", "StreamDecoder", "Window", "as_body"]
+__all__ = ["Asked", "Codec", "Headers", "Limits", "Profile", "StreamDecoder", "Window", "as_body", "as_tree"]
 
 Headers = Mapping[str, str]
 """HTTP headers, with lower-case names."""
@@ -168,4 +170,20 @@ class Codec(Protocol):
 
 def as_body(tree: dict[str, Any]) -> bytes:
     """Return a tree as the JSON body of a request; what no UTF-8 can hold is sent as `?`."""
-    return json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    try:
+        return to_json(tree, inf_nan_mode="constants")
+    except PydanticSerializationError:  # half a surrogate pair, which only the standard library writes
+        return json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def as_tree(body: bytes | str) -> Any:
+    """Return the value that a JSON text says.
+
+    Raises:
+        ValueError: If it is no JSON.
+        RecursionError: If it is nested too deeply.
+    """
+    try:
+        return from_json(body)
+    except ValueError:  # half a surrogate pair, and whatever else only the standard library reads; its words are better
+        return json.loads(body)

@@ -33,9 +33,26 @@ def letters_in(request: LMRequest) -> int:
     Args:
         request: What is asked.
     """
-    count = sum(len(text_of(message.content)) + MESSAGE_LETTERS for message in request.messages)
-    count += sum(len(tool.description) + len(tool.parameters) for tool in request.tools)
-    return count + (0 if request.schema is None else len(request.schema.schema))
+    count = 0 if request.schema is None else len(request.schema.schema)
+    for message in request.messages:
+        content = message.content
+        count += len(content if isinstance(content, str) else text_of(content)) + MESSAGE_LETTERS
+    for tool in request.tools:
+        count += len(tool.description) + len(tool.parameters)
+    return count
+
+
+def media_in(request: LMRequest) -> int:
+    """Count the images, sounds and files that a model will read.
+
+    Args:
+        request: What is asked.
+    """
+    count = 0
+    for message in request.messages:
+        if isinstance(message.content, tuple):
+            count += sum(isinstance(part, Media) for part in message.content)
+    return count
 
 
 class Estimator:
@@ -64,8 +81,7 @@ class Estimator:
         Args:
             request: What is asked.
         """
-        media = sum(isinstance(part, Media) for message in request.messages for part in _parts(message.content))
-        read = round(letters_in(request) / self._letters_per_token) + media * MEDIA_TOKENS
+        read = round(letters_in(request) / self._letters_per_token) + media_in(request) * MEDIA_TOKENS
         written = self._output if request.max_tokens is None else min(self._output, request.max_tokens)
         return read, round(written) * request.n
 
@@ -76,14 +92,8 @@ class Estimator:
             request: What was asked.
             usage: What the provider counted; a provider that does not count teaches nothing.
         """
-        if usage.input_tokens > 0 and not any(
-            isinstance(part, Media) for message in request.messages for part in _parts(message.content)
-        ):
+        if usage.input_tokens > 0 and not media_in(request):
             seen = letters_in(request) / usage.input_tokens
             self._letters_per_token += WEIGHT * (min(max(seen, 0.5), 16.0) - self._letters_per_token)
         if usage.output_tokens > 0:
             self._output += WEIGHT * (usage.output_tokens / request.n - self._output)
-
-
-def _parts(content: object) -> tuple[object, ...]:
-    return content if isinstance(content, tuple) else ()  # pyright: ignore[reportUnknownVariableType] - of parts

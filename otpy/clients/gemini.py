@@ -134,7 +134,7 @@ def _part(part: Part) -> dict[str, Any]:
         case Media():
             return {"inlineData": {"mimeType": part.media_type, "data": part.base64}}
         case ToolUse():
-            call = {"name": part.name, "args": part.input.value}
+            call = {"name": part.name, "args": part.input.shared}
             return {"functionCall": _named(call, part.id)} | _signed(part.signature)
         case ToolResult():
             # The two keys that Gemini knows of a response's; any other would be taken for the result itself.
@@ -157,7 +157,7 @@ def _tools(request: LMRequest) -> dict[str, Any]:
     if not request.tools:
         return {}
     functions = [
-        {"name": tool.name, "description": tool.description, "parametersJsonSchema": tool.parameters.value}
+        {"name": tool.name, "description": tool.description, "parametersJsonSchema": tool.parameters.shared}
         for tool in request.tools
     ]
     said: dict[str, Any] = {"tools": [{"functionDeclarations": functions}]}
@@ -182,7 +182,7 @@ def _generation(request: LMRequest) -> dict[str, Any]:
     if request.stop:
         config["stopSequences"] = list(request.stop)
     if request.schema is not None:
-        config |= {"responseMimeType": "application/json", "responseJsonSchema": request.schema.schema.value}
+        config |= {"responseMimeType": "application/json", "responseJsonSchema": request.schema.schema.shared}
     if request.reasoning is not None:
         config["thinkingConfig"] = _thinking(request.reasoning)
     if request.logprobs is not None:

@@ -78,7 +78,7 @@ class OpenAIChat:
         if request.schema is not None:
             body["response_format"] = {
                 "type": "json_schema",
-                "json_schema": {"name": request.schema.name, "schema": request.schema.schema.value, "strict": True},
+                "json_schema": {"name": request.schema.name, "schema": request.schema.schema.shared, "strict": True},
             }
         if request.tools:
             body |= _tools(request)
@@ -123,7 +123,7 @@ def _tools(request: LMRequest) -> dict[str, Any]:
     tools = [
         {
             "type": "function",
-            "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters.value}
+            "function": {"name": tool.name, "description": tool.description, "parameters": tool.parameters.shared}
             | ({"strict": True} if tool.strict else {}),
         }
         for tool in request.tools

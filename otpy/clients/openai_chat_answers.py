@@ -61,7 +61,7 @@ def _place(choice: dict[str, Any]) -> int:
 
 
 def _choice(said: dict[str, Any]) -> Choice:
-    message = said["message"]
+    message, logprobs = said["message"], said.get("logprobs")
     thought, text, refusal = _thought(message), message.get("content"), message.get("refusal") or ""
     parts: list[Part | tuple[str, str, Any]] = [Reasoning(whole(thought))] if thought else []
     if text is not None:
@@ -73,12 +73,16 @@ def _choice(said: dict[str, Any]) -> Choice:
     finish = text_in(said.get("finish_reason") or "stop")
     if not parts and not refusal and finish not in {"length", "content_filter"}:
         raise ValueError("the answer has no text")
-    logprobs = logprobs_of(object_in(said.get("logprobs")).get("content"))
-    return choice_of(parts, _FINISH.get(finish, finish), refusal=text_in(refusal), logprobs=logprobs)
+    likely = () if logprobs is None else logprobs_of(object_in(logprobs).get("content"))
+    return choice_of(parts, _FINISH.get(finish, finish), refusal=text_in(refusal), logprobs=likely)
 
 
 def _thought(message: dict[str, Any]) -> str:
-    return next((said for key in _THOUGHTS if isinstance(said := message.get(key), str) and said), "")
+    for key in _THOUGHTS:
+        said = message.get(key)
+        if said and isinstance(said, str):
+            return said
+    return ""
 
 
 def _usage(counts: Any) -> Usage:

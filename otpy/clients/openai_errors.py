@@ -15,7 +15,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from otpy.clients.codec import Limits, Window
+from otpy.clients.codec import Limits, Window, as_tree
 from otpy.errors import (
     LMAuthError,
     LMContextWindowExceeded,
@@ -103,7 +103,7 @@ def read_answer(body: bytes, wanted: str, what: str) -> dict[str, Any]:
         LMError: If it is an error instead, which some gateways send with status 200.
     """
     try:
-        answer = object_in(json.loads(body))
+        answer = object_in(as_tree(body))
     except (ValueError, RecursionError) as error:
         raise invalid(f"the answer is not {what}", body) from error
     if answer.get(wanted) is None:
@@ -126,6 +126,8 @@ def read_limits(headers: Headers, now: float) -> Limits:
         >>> read_limits({"x-ratelimit-limit-requests": "60", "x-ratelimit-reset-requests": "1m0s"}, 0.0).requests
         Window(limit=60, remaining=None, reset=60.0)
     """
+    if _SAYING.isdisjoint(headers):
+        return _NOTHING_SAID
     return Limits(
         requests=_window(headers, "requests", now),
         tokens=_window(headers, "tokens", now),
@@ -164,6 +166,14 @@ def retry_after(headers: Headers, now: float | None = None) -> float | None:
 
 
 _UNKNOWN: Final = Window()
+_NOTHING_SAID: Final = Limits()
+_WINDOWS: Final = {
+    what: tuple(f"x-ratelimit-{name}-{what}" for name in ("limit", "remaining", "reset"))
+    for what in ("requests", "tokens")
+}
+_SAYING: Final = frozenset(
+    {"retry-after", "retry-after-ms", "x-should-retry", *_WINDOWS["requests"], *_WINDOWS["tokens"]}
+)
 _UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _STEP: Final = re.compile(r"(\d{1,15}(?:\.\d{0,15})?)(ms|us|µs|ns|d|h|m|s)", re.ASCII)
 
@@ -257,10 +267,10 @@ def _error(status: int, error: dict[str, Any], wait: float | None, body: bytes) 
 
 
 def _window(headers: Headers, what: str, now: float) -> Window:
-    said = [headers.get(f"x-ratelimit-{name}-{what}") for name in ("limit", "remaining", "reset")]
-    if said == [None, None, None]:
+    limit_said, remaining_said, reset_said = map(headers.get, _WINDOWS[what])
+    if limit_said is None and remaining_said is None and reset_said is None:
         return _UNKNOWN
-    limit, remaining, reset = _count(said[0]), _count(said[1]), duration(said[2] or "", now)
+    limit, remaining, reset = _count(limit_said), _count(remaining_said), duration(reset_said or "", now)
     if limit is not None and limit <= 0:  # Azure, for what it does not limit or does not know
         return _UNKNOWN
     if remaining is not None and (remaining < 0 or (remaining == 0 and limit is None and not reset)):

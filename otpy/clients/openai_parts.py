@@ -103,21 +103,23 @@ def usage_of(counts: Any, read: str, written: str) -> Usage:
         read: What the dialect calls tokens read.
         written: What it calls tokens written.
     """
-
-    def number(*path: str) -> int:
-        value = counts
-        for name in path:
-            value = object_in(value).get(name)
-        return value if type(value) is int and value >= 0 else 0
-
-    return Usage(
-        input_tokens=number(f"{read}_tokens"),
-        output_tokens=number(f"{written}_tokens"),
-        cached_tokens=number(f"{read}_tokens_details", "cached_tokens"),
-        reasoning_tokens=number(f"{written}_tokens_details", "reasoning_tokens"),
-        requests=1,
-        cache_write_tokens=number(f"{read}_tokens_details", "cache_write_tokens"),
+    counts = object_in(counts)
+    reading, writing = (
+        object_in(counts.get(f"{read}_tokens_details")),
+        object_in(counts.get(f"{written}_tokens_details")),
     )
+    return Usage(
+        _number(counts.get(f"{read}_tokens")),
+        _number(counts.get(f"{written}_tokens")),
+        _number(reading.get("cached_tokens")) if reading else 0,
+        _number(writing.get("reasoning_tokens")) if writing else 0,
+        1,
+        _number(reading.get("cache_write_tokens")) if reading else 0,
+    )
+
+
+def _number(value: Any) -> int:
+    return value if type(value) is int and value >= 0 else 0
 
 
 def logprobs_of(tokens: Iterable[Any] | None) -> tuple[TokenLogprob, ...]:
@@ -177,6 +179,8 @@ def choice_of(
         finish = "refusal"
     elif finish == "stop" and any(isinstance(part, ToolUse) for part in came):
         finish = "tool_use"
+    if len(came) == 1 and type(came[0]) is Text and not refusal:  # nearly always
+        return Choice(came[0].text, finish, (), logprobs)
     text = "".join(part.text for part in came if isinstance(part, Text))
     if refusal and not text:
         text = refusal

@@ -97,7 +97,7 @@ class OpenAIResponses:
         }
         body = {name: value for name, value in said.items() if value is not None}
         if request.schema is not None:
-            schema = {"name": request.schema.name, "schema": request.schema.schema.value, "strict": True}
+            schema = {"name": request.schema.name, "schema": request.schema.schema.shared, "strict": True}
             body["text"] = {"format": {"type": "json_schema", **schema}}
         if request.tools:
             body |= _tools(request)
@@ -145,7 +145,7 @@ def _tools(request: LMRequest) -> dict[str, Any]:
             "type": "function",
             "name": tool.name,
             "description": tool.description,
-            "parameters": tool.parameters.value,
+            "parameters": tool.parameters.shared,
             "strict": tool.strict,
         }
         for tool in request.tools

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 if TYPE_CHECKING:
@@ -258,10 +258,15 @@ def rates_of(provider: str, model: str, at: datetime, *, url: str | None = None,
     return _rates(found.model.get_prices(at, {"service_tier": tier})) if there else None
 
 
-def _snapshot() -> Any:
+@cache
+def _source() -> Any:
     from genai_prices import data_snapshot  # noqa: PLC0415 - late, see the module
 
-    return data_snapshot.get_snapshot()
+    return data_snapshot
+
+
+def _snapshot() -> Any:
+    return _source().get_snapshot()
 
 
 @dataclass(slots=True)

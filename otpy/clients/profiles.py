@@ -5,6 +5,7 @@ A name of a model says nothing about any of this, so none is ever looked at.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.clients.codec import Profile
@@ -86,18 +87,14 @@ def check(request: LMRequest, profile: Profile, *lacks: str) -> None:
             ...
         otpy.errors.LMRequestInvalid: n=2: the profile 'ollama' has no way to say this; leave it out, or choose a ...
     """
-    missing = {*lacks, *profile.lacks}
-    if not profile.sampling:
-        missing.update(_SAMPLING)
-    if not profile.schema:
-        missing.add("schema")
+    missing = _missing(lacks, profile.lacks, profile.sampling, profile.schema)
     for name in missing & _PLAIN.keys():
         value = getattr(request, name)
         if value != _PLAIN[name]:
             raise unsayable(f"{name}={value!r}", profile)
     names = [tool.name for tool in request.tools]
     choice = request.tool_choice
-    if choice not in {"auto", "none", *names, *(("any",) if names else ())}:
+    if choice != "auto" and choice not in {"none", *names, *(("any",) if names else ())}:
         allowed = ", ".join(map(repr, ("auto", "any", "none", *names)))
         raise LMRequestInvalid(f"tool_choice={choice!r}: allowed with {len(names)} tools are {allowed}")
     if choice not in {"auto", "none"} and "tool_choice" in missing:
@@ -106,6 +103,11 @@ def check(request: LMRequest, profile: Profile, *lacks: str) -> None:
         for part in () if isinstance(message.content, str) else message.content:
             if isinstance(part, Media) and {part.kind, f"{part.kind}_url" if part.url else part.kind} & missing:
                 raise unsayable(repr(part), profile)
+
+
+@cache
+def _missing(dialect: tuple[str, ...], lacks: tuple[str, ...], sampling: bool, schema: bool) -> frozenset[str]:  # noqa: FBT001 - the profile's
+    return frozenset((*dialect, *lacks, *(() if sampling else _SAMPLING), *(() if schema else ("schema",))))
 
 
 def unsayable(what: str, profile: Profile) -> LMRequestInvalid:

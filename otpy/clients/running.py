@@ -75,10 +75,12 @@ def running() -> Running:
     Raises:
         NoApplication: If none is running, or several are and the context does not say which.
     """
-    there = list({id(application): application for application in _all}.values())
     found = _current.get()
-    if found is not None and any(found is application for application in there):
-        return found
+    if found is not None:
+        for application in _all:
+            if application is found:
+                return found
+    there = list({id(application): application for application in _all}.values())
     if len(there) == 1:
         return there[0]
     if not there:

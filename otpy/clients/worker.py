@@ -94,11 +94,11 @@ class Deployment:
             request: What is asked.
             longest: Tokens an answer may have if neither the request nor the settings bound it.
         """
-        return replace(
-            request,
-            temperature=self.temperature if request.temperature is None else request.temperature,
-            max_tokens=(self.max_tokens or longest) if request.max_tokens is None else request.max_tokens,
-        )
+        temperature = self.temperature if request.temperature is None else request.temperature
+        max_tokens = (self.max_tokens or longest) if request.max_tokens is None else request.max_tokens
+        if temperature == request.temperature and max_tokens == request.max_tokens:
+            return request
+        return replace(request, temperature=temperature, max_tokens=max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,34 +113,42 @@ class Job:
 
 async def send(job: Job) -> None:
     """Send a request once; answer its callers, or leave the error to the client."""
-    where, flight = job.deployment, job.flight
+    where = job.deployment
+    if not telemetry.listening:
+        await _attempt(job)
+        return
     with telemetry.span(
-        "otpy.client.request", client=where.client, model=where.model, attempt=flight.attempt
+        "otpy.client.request", client=where.client, model=where.model, attempt=job.flight.attempt
     ) as measured:
-        try:
-            response = await (_ask(job) if flight.sink is None else _stream(job, flight.sink))
-        except LMError as error:
-            _scrub(error, where.key)
-            if isinstance(error, LMAuthError):
-                error.args = (f"{error}; check {where.key_source}",)
-            error.client, error.model = where.client, where.model
-            measured["error"] = error
-            flight.outcome = error
-            if error.status is None or error.status == 200:  # it may have been answered, and the answer lost
-                flight.charge.lost()
-            else:
-                flight.charge.refused()
-            for caller in flight.callers:
-                if error.retryable or job.client.is_alive():
-                    caller.delegate(job.client)  # it decides; if it has died, the caller asks the one that follows it
-                else:
-                    caller.fail(error)
-            return
-        measured["usage"] = response.usage
-        flight.outcome = response
-        flight.charge.answered(response.usage)
+        outcome = await _attempt(job)
+        measured |= {"error": outcome} if isinstance(outcome, LMError) else {"usage": outcome.usage}
+
+
+async def _attempt(job: Job) -> LMResponse | LMError:
+    where, flight = job.deployment, job.flight
+    try:
+        response = await (_ask(job) if flight.sink is None else _stream(job, flight.sink))
+    except LMError as error:
+        _scrub(error, where.key)
+        if isinstance(error, LMAuthError):
+            error.args = (f"{error}; check {where.key_source}",)
+        error.client, error.model = where.client, where.model
+        flight.outcome = error
+        if error.status is None or error.status == 200:  # it may have been answered, and the answer lost
+            flight.charge.lost()
+        else:
+            flight.charge.refused()
         for caller in flight.callers:
-            caller.reply(response)
+            if error.retryable or job.client.is_alive():
+                caller.delegate(job.client)  # it decides; if it has died, the caller asks the one that follows it
+            else:
+                caller.fail(error)
+        return error
+    flight.outcome = response
+    flight.charge.answered(response.usage)
+    for caller in flight.callers:
+        caller.reply(response)
+    return response
 
 
 def _encoded(job: Job, *, stream: bool) -> tuple[str, tuple[tuple[str, str], ...], bytes, float]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 __all__ = ["FrozenJSON"]
+
+KEPT: Final = 256
+"""Values that are kept thawed: a program's schemas and tools are the same in every request."""
 
 
 class FrozenJSON(str):
@@ -38,3 +42,13 @@ class FrozenJSON(str):
     def value(self) -> Any:
         """The value, thawed: a fresh copy at each call."""
         return json.loads(self)
+
+    @property
+    def shared(self) -> Any:
+        """The value, thawed once for all who ask: to be read, never changed."""
+        return _thawed(self)
+
+
+@lru_cache(maxsize=KEPT)
+def _thawed(text: str) -> Any:
+    return json.loads(text)

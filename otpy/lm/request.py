@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
 
 from otpy.lm.frozen import FrozenJSON
 from otpy.lm.parts import Content, Part, Text, thawed
@@ -67,6 +67,10 @@ ToolChoice: TypeAlias = str
 """`"auto"`, `"any"` (some tool must be used), `"none"`, or the name of the tool that must be used."""
 
 
+NOTHING: Final = FrozenJSON("{}")
+"""No further parameters."""
+
+
 @dataclass(frozen=True, slots=True)
 class LMRequest:
     """What is asked of a language model, before any provider's dialect.
@@ -96,7 +100,7 @@ class LMRequest:
     stop: tuple[str, ...] = ()
     model: str | None = None
     rollout: int = 0
-    extra: FrozenJSON = field(default_factory=lambda: FrozenJSON("{}"))
+    extra: FrozenJSON = NOTHING
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = "auto"
     n: int = 1

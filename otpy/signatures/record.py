@@ -64,6 +64,7 @@ class Record:
                     raise SignatureError(f"{owner}.{field.name}: the type {field.type} {_refused(why)}") from None
             raise SignatureError(f"{owner}: {_refused(error)}") from error
         self._type: Any = self._adapter._type  # noqa: SLF001 - the dataclass given to it
+        self._texts = all(field.annotation is str for field in self.fields.values())
 
     def validated(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values converted to their types.
@@ -104,6 +105,10 @@ class Record:
         missing = [name for name in self.fields if name not in values]
         if missing:
             raise Unfit(tuple(missing), "; ".join(f"{name!r} is missing" for name in missing))
+        if self._texts:
+            texts: dict[str, Any] = {name: values[name] for name in self.fields}
+            if all(type(text) is str for text in texts.values()):
+                return texts
         record = self._type(*(values[name] for name in self.fields))
         try:
             dumped: dict[str, Any] = self._adapter.dump_python(record, mode="json", warnings="error")
