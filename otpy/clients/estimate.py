@@ -75,25 +75,28 @@ class Estimator:
         self._letters_per_token = LETTERS_PER_TOKEN
         self._output = float(FIRST_OUTPUT)
 
-    def __call__(self, request: LMRequest) -> tuple[int, int]:
+    def __call__(self, request: LMRequest, letters: int | None = None) -> tuple[int, int]:
         """Return how many tokens a request will read and write.
 
         Args:
             request: What is asked.
+            letters: What `letters_in` says of it, if that is known.
         """
-        read = round(letters_in(request) / self._letters_per_token) + media_in(request) * MEDIA_TOKENS
+        count = letters_in(request) if letters is None else letters
+        read = round(count / self._letters_per_token) + media_in(request) * MEDIA_TOKENS
         written = self._output if request.max_tokens is None else min(self._output, request.max_tokens)
         return read, round(written) * request.n
 
-    def learn(self, request: LMRequest, usage: Usage) -> None:
+    def learn(self, request: LMRequest, usage: Usage, letters: int | None = None) -> None:
         """Take in what a request really took.
 
         Args:
             request: What was asked.
             usage: What the provider counted; a provider that does not count teaches nothing.
+            letters: As above.
         """
         if usage.input_tokens > 0 and not media_in(request):
-            seen = letters_in(request) / usage.input_tokens
+            seen = (letters_in(request) if letters is None else letters) / usage.input_tokens
             self._letters_per_token += WEIGHT * (min(max(seen, 0.5), 16.0) - self._letters_per_token)
         if usage.output_tokens > 0:
             self._output += WEIGHT * (usage.output_tokens / request.n - self._output)

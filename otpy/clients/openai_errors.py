@@ -132,7 +132,7 @@ def read_limits(headers: Headers, now: float) -> Limits:
         requests=_window(headers, "requests", now),
         tokens=_window(headers, "tokens", now),
         retry_after=retry_after(headers, now),
-        should_retry={"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower()),
+        should_retry=None if (told := headers.get("x-should-retry")) is None else _BOOL.get(told.strip().lower()),
     )
 
 
@@ -165,8 +165,11 @@ def retry_after(headers: Headers, now: float | None = None) -> float | None:
     return None
 
 
+_BOOL: Final = {"true": True, "false": False}
 _UNKNOWN: Final = Window()
 _NOTHING_SAID: Final = Limits()
+_DIGITS: Final = 15
+"""More of them count nothing that is real."""
 _WINDOWS: Final = {
     what: tuple(f"x-ratelimit-{name}-{what}" for name in ("limit", "remaining", "reset"))
     for what in ("requests", "tokens")
@@ -270,7 +273,11 @@ def _window(headers: Headers, what: str, now: float) -> Window:
     limit_said, remaining_said, reset_said = map(headers.get, _WINDOWS[what])
     if limit_said is None and remaining_said is None and reset_said is None:
         return _UNKNOWN
-    limit, remaining, reset = _count(limit_said), _count(remaining_said), duration(reset_said or "", now)
+    limit, remaining, reset = (
+        _count(limit_said),
+        _count(remaining_said),
+        duration(reset_said, now) if reset_said else None,
+    )
     if limit is not None and limit <= 0:  # Azure, for what it does not limit or does not know
         return _UNKNOWN
     if remaining is not None and (remaining < 0 or (remaining == 0 and limit is None and not reset)):
@@ -279,4 +286,8 @@ def _window(headers: Headers, what: str, now: float) -> Window:
 
 
 def _count(text: str | None) -> int | None:
-    return int(text) if text is not None and re.fullmatch(r"\s*-?\d{1,15}\s*", text, re.ASCII) else None
+    if text is None:
+        return None
+    digits = text.strip()
+    number = digits.removeprefix("-")
+    return int(digits) if number.isascii() and number.isdecimal() and len(number) <= _DIGITS else None

@@ -104,17 +104,17 @@ def usage_of(counts: Any, read: str, written: str) -> Usage:
         written: What it calls tokens written.
     """
     counts = object_in(counts)
-    reading, writing = (
-        object_in(counts.get(f"{read}_tokens_details")),
-        object_in(counts.get(f"{written}_tokens_details")),
-    )
+    reading, writing = counts.get(f"{read}_tokens_details"), counts.get(f"{written}_tokens_details")
+    if reading is None and writing is None:
+        return Usage(_number(counts.get(f"{read}_tokens")), _number(counts.get(f"{written}_tokens")), 0, 0, 1)
+    reading, writing = object_in(reading), object_in(writing)
     return Usage(
         _number(counts.get(f"{read}_tokens")),
         _number(counts.get(f"{written}_tokens")),
-        _number(reading.get("cached_tokens")) if reading else 0,
-        _number(writing.get("reasoning_tokens")) if writing else 0,
+        _number(reading.get("cached_tokens")),
+        _number(writing.get("reasoning_tokens")),
         1,
-        _number(reading.get("cache_write_tokens")) if reading else 0,
+        _number(reading.get("cache_write_tokens")),
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otpy.clients.breaker import Breaker, Permit, counts_as_failure
 from otpy.clients.concurrency import Concurrency
-from otpy.clients.estimate import Estimator
+from otpy.clients.estimate import Estimator, letters_in
 from otpy.clients.limiter import Limiter, Reservation
 from otpy.clients.retry import RetryBudget, RetryPolicy
 from otpy.errors import CircuitOpen, ClientError, LMError
@@ -45,11 +45,13 @@ class Admission:
         permit: The breaker's.
         reservation: The limiter's.
         sent: When, in seconds of the client's clock.
+        letters: How many letters it has.
     """
 
     permit: Permit
     reservation: Reservation
     sent: float
+    letters: int
 
     def take_back(self) -> None:
         """It was not sent after all."""
@@ -115,9 +117,10 @@ class Policies:
             permit = breaker.admit()
         except CircuitOpen as error:
             raise CircuitOpen(error.client, error.until, self.last_failure) from None
-        reserved = self.limiter.reserve(*self.estimator(request))
+        letters = letters_in(request)
+        reserved = self.limiter.reserve(*self.estimator(request, letters))
         if isinstance(reserved, Reservation):
-            return Admission(permit, reserved, self._clock())
+            return Admission(permit, reserved, self._clock(), letters)
         permit.neutral()
         return reserved
 
@@ -142,7 +145,7 @@ class Policies:
         if isinstance(outcome, LMResponse):
             admission.reservation.settle(outcome.usage)
             admission.permit.success()
-            self.estimator.learn(request, outcome.usage)
+            self.estimator.learn(request, outcome.usage, admission.letters)
             self.concurrency.succeeded(seconds / max(outcome.usage.output_tokens, 1), in_flight=in_flight)
         elif isinstance(outcome, LMError):
             if outcome.status == TOO_MANY and outcome.retryable:

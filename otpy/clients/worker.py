@@ -121,7 +121,7 @@ async def send(job: Job) -> None:
         "otpy.client.request", client=where.client, model=where.model, attempt=job.flight.attempt
     ) as measured:
         outcome = await _attempt(job)
-        measured |= {"error": outcome} if isinstance(outcome, LMError) else {"usage": outcome.usage}
+        measured.update({"error": outcome} if isinstance(outcome, LMError) else {"usage": outcome.usage})
 
 
 async def _attempt(job: Job) -> LMResponse | LMError:
