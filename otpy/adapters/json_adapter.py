@@ -6,7 +6,7 @@ The default. A small model that cannot follow a format in prose answers in the r
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.adapters.wording import described, input_text, output_shapes
@@ -56,8 +56,8 @@ class JSONAdapter:
         return Message("user", input_text(signature, inputs))
 
     def schema(self, signature: SignatureMeta) -> OutputSchema | None:
-        """Return the schema of the outputs."""
-        return signature.output_schema()
+        """Return the schema of the outputs, which the instructions say in words too."""
+        return replace(signature.output_schema(), optional=True)
 
     def render(self, signature: SignatureMeta, outputs: Mapping[str, Any]) -> str:
         """Return the outputs as one JSON object."""

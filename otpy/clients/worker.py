@@ -96,9 +96,12 @@ class Deployment:
         """
         temperature = self.temperature if request.temperature is None else request.temperature
         max_tokens = (self.max_tokens or longest) if request.max_tokens is None else request.max_tokens
-        if temperature == request.temperature and max_tokens == request.max_tokens:
+        schema = request.schema
+        if schema is not None and schema.optional and not self.profile.schema:
+            schema = None
+        if (temperature, max_tokens, schema) == (request.temperature, request.max_tokens, request.schema):
             return request
-        return replace(request, temperature=temperature, max_tokens=max_tokens)
+        return replace(request, temperature=temperature, max_tokens=max_tokens, schema=schema)
 
 
 @dataclass(frozen=True, slots=True)

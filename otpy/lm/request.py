@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 from otpy.lm.frozen import FrozenJSON
@@ -40,10 +40,13 @@ class OutputSchema:
     Args:
         name: A short name (letters, digits, `_`), which some providers demand.
         schema: The JSON schema of an object, keys in the order in which the fields are to be written.
+        optional: Whether the messages say it in words as well: then a deployment that knows no schemas is asked without,
+            which it otherwise refuses.
     """
 
     name: str
     schema: FrozenJSON
+    optional: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import otpy
 from otpy.clients.dialects import DIALECTS, codec
 from otpy.clients.profiles import PROFILES
 from otpy.config import providers
-from otpy.errors import LMAuthError, LMStatusError
+from otpy.errors import LMAuthError, LMRequestInvalid, LMStatusError
 from otpy.lm import LMRequest, Message
 from otpy.testing import FakeProvider, Fault
 
@@ -62,3 +62,14 @@ def test_what_a_client_adds_is_left_out_where_it_would_be_refused():
         body = fake.requests[-1].body
         assert "temperature" not in body
         assert body["max_tokens"] == PROFILES["anthropic"].most_tokens
+
+
+@pytest.mark.parametrize("profile", [name for name, profile in PROFILES.items() if not profile.schema])
+def test_a_program_is_answered_where_no_schema_can_be_sent_and_a_schema_asked_for_alone_is_refused(profile):
+    dialect = PROFILES[profile].dialect
+    with FakeProvider('{"answer": "4"}') as fake, application(fake, dialect, profile=profile) as app:
+        assert otpy.Predict("question -> answer")(question="2 + 2?").answer == "4"
+        assert "schema" not in str(fake.requests[-1].body)
+        bare = LMRequest((Message("user", "hi"),), otpy.Signature("question -> answer").output_schema())
+        with pytest.raises(LMRequestInvalid, match="schema="):
+            app.run(app.ask("default", bare))
