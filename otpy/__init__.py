@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     )
     from otpy.adapters import ChatAdapter, JSONAdapter
     from otpy.application import Application, start
+    from otpy.application.looking import inspect
+    from otpy.clients.labels import labels
     from otpy.clients.running import running
     from otpy.config import Settings
     from otpy.evaluate import (
@@ -91,6 +93,8 @@ _ROOMS = {
     ),
     "otpy.adapters": "ChatAdapter JSONAdapter",
     "otpy.application": "Application start",
+    "otpy.application.looking": "inspect",
+    "otpy.clients.labels": "labels",
     "otpy.clients.running": "running",
     "otpy.config": "Settings",
     "otpy.evaluate": "Evaluate EvaluationResult Failed Scored exact_match f1 load_dataset",
@@ -172,6 +176,8 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "demonitor",
     "exact_match",
     "f1",
+    "inspect",
+    "labels",
     "link",
     "load",
     "load_dataset",

@@ -6,7 +6,8 @@ Application        rest_for_one: children in order of need
 ├─ cache           memory and SQLite
 ├─ clients         one subtree a client
 ├─ tasks           one temporary task per example
-└─ teleprompters   one process per optimization
+├─ teleprompters   one process per optimization
+└─ recorder        what is recorded and replayed, if anything is; last, since its crash is nobody else's
 ```
 """
 
@@ -14,23 +15,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
-import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.actors import SHUTDOWN, Names, Node, names_context
+from otpy.application.embedding import Embedding
+from otpy.application.keeping import Keeping
 from otpy.application.looking import Looking
 from otpy.application.threads import Threads
 from otpy.clients import asking
-from otpy.clients.budget import Cap, Labels, current_labels
+from otpy.clients.book import Book
+from otpy.clients.budget import Cap
 from otpy.clients.cache import Cache
 from otpy.clients.cache_store import CacheStore
-from otpy.clients.charging import Tariff
-from otpy.clients.history import Exchange, History
-from otpy.clients.ledger import Book, Ledger
+from otpy.clients.embeddings import told
+from otpy.clients.history import History
+from otpy.clients.labels import Labels
+from otpy.clients.ledger import Ledger
+from otpy.clients.recorder import Recorder
 from otpy.clients.routed import Routers
 from otpy.clients.running import entered
 from otpy.clients.streaming import Sink
+from otpy.clients.tape import Recording
 from otpy.clients.tree import clients_tree
 from otpy.config.manager import Change, ConfigManager, SettingsBox
 from otpy.errors import ActorDown, NoApplication, ProgramError, StartFailed
@@ -50,7 +55,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from otpy.config.settings import ClientSettings, Settings
+    from otpy.config.settings import Settings
     from otpy.lm import LMRequest, LMResponse, StreamEvent
     from otpy.supervisors import Branch
 
@@ -62,7 +67,7 @@ WORKER_THREADS: Final = 256
 """Threads for programs whose `forward` is synchronous; each waits for a model most of its time."""
 
 
-class Application(Looking):
+class Application(Looking, Embedding):
     """A running supervision tree: made by `otpy.start`, entered by `with` or `async with`.
 
     Under `with`, the tree runs on an event loop in a thread of its own, so that programs can be called from synchronous
@@ -85,7 +90,6 @@ class Application(Looking):
         self._entered: AbstractContextManager[None] | None = None
         self._history = History(settings.history)
         self._routers = Routers()
-        self._tariffs: dict[str, tuple[ClientSettings, Tariff]] = {}
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -156,17 +160,22 @@ class Application(Looking):
         self._loop = asyncio.get_running_loop()
         settings = self._box.current
         self.book = Book(_caps(settings))
+        self._keeping = Keeping(self._history, self._box, self.book)
         children = [ConfigManager.child_spec(self._box, id="config", name="config")]
         store = None
         if settings.cache.enabled:
             store = CacheStore(settings.cache.resolved_path(), max_memory_entries=settings.cache.max_memory_entries)
             children.append(Cache.child_spec(store, id="cache", name="cache"))
+        children.append(Ledger.child_spec(self.book, id="ledger", name="ledger"))
+        if settings.recording.path is None or settings.recording.mode != "replay":  # else nobody is ever asked
+            children.append(clients_tree(self._box, store, self.book))
         children += [
-            Ledger.child_spec(self.book, id="ledger", name="ledger"),
-            clients_tree(self._box, store, self.book),
             TaskSupervisor.child_spec(id="tasks", name="tasks"),
             DynamicSupervisor.child_spec(id="teleprompters", name="teleprompters"),
         ]
+        if settings.recording.path is not None:
+            recording = await asyncio.to_thread(Recording, settings.recording.path, settings.recording.mode)
+            children.append(Recorder.child_spec(recording, id="recorder", name="recorder"))
         token = names_context.set(self._names)
         try:
             with entered(self):
@@ -257,7 +266,7 @@ class Application(Looking):
 
     async def _asked(self, client: str, request: LMRequest, sink: Sink | None) -> LMResponse:
         """Ask, and keep what was said."""
-        began, start = dt.datetime.now(dt.UTC), time.perf_counter()
+        began = self._keeping.begin()
         response, problem = None, None
         try:
             response = await asking.ask(self._names, self._box, client, request, sink=sink, routers=self._routers)
@@ -268,32 +277,7 @@ class Application(Looking):
             return response
         finally:
             if response is not None or problem is not None:
-                settings = self._box.current.clients.get(client)  # none: it is a route, and whoever answered is unknown
-                model, money = request.model or ("" if response is None else response.model), None
-                if settings is not None:
-                    model = request.model or settings.model_name
-                    if response is not None and not response.cached:
-                        money = self._tariff(client, settings).price(response.usage, model, began)
-                self._history.add(
-                    Exchange(
-                        request,
-                        response,
-                        problem,
-                        client=client,
-                        model=model,
-                        began=began,
-                        seconds=time.perf_counter() - start,
-                        money=money,
-                        cached=response is not None and response.cached,
-                        labels=current_labels(),
-                    )
-                )
-
-    def _tariff(self, client: str, settings: ClientSettings) -> Tariff:
-        known = self._tariffs.get(client)
-        if known is None or known[0] is not settings:  # they are replaced, never changed
-            known = self._tariffs[client] = settings, Tariff(client, settings, self.book)
-        return known[1]
+                self._keeping.end(client, request, told(request, response), problem, began)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the application's loop and wait for it, from another thread.
@@ -344,6 +328,18 @@ class Application(Looking):
             return await self._names.get(name).call(request, None)
 
         return ask()
+
+    async def _here(self, function: Callable[[], T]) -> T:
+        """Call a function on the application's loop, where its state is safe to read."""
+        if self.on_loop():
+            return function()
+        if self._loop is None or self._root is None or not self._root.is_alive():
+            raise NoApplication(f"application {self.name!r} is not running")
+
+        async def there() -> T:
+            return function()
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there(), self._loop))
 
     async def achange(self, **changes: Any) -> Settings:
         """Change settings while running, as `change` does, in async code."""

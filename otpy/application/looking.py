@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from otpy.clients.cache import CacheStats
+from otpy.clients.book import Sums
+from otpy.clients.cache import CacheStats, ClearCache
 from otpy.clients.client import ClientStatus, ResetBreaker
+from otpy.clients.history import found
 from otpy.clients.history_view import HistoryView
-from otpy.clients.ledger import GetCaps, GetSums, Sums
+from otpy.clients.labels import Labels
+from otpy.clients.ledger import GetCaps, GetSums
+from otpy.clients.running import running
+from otpy.errors import AdapterParseError, ConfigError, ProgramError
+from otpy.evaluate.result import Failed, Scored
+from otpy.programs.trace import KEPT
+from otpy.signatures import Prediction
+from otpy.signatures.example import exchanges_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
-    from otpy.clients.budget import CapState, Labels
+    from otpy.clients.book import Book
+    from otpy.clients.budget import CapState
     from otpy.clients.history import History
+    from otpy.config.settings import Settings
 
-__all__ = ["Looking"]
+__all__ = ["Looking", "inspect"]
 
 T = TypeVar("T")
 
@@ -24,12 +35,21 @@ class Looking:
     """The half of an application that only looks."""
 
     _history: History
+    book: Book
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now."""
+        raise NotImplementedError
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the application's loop and wait for it."""
         raise NotImplementedError
 
     async def _call(self, name: object, request: Any) -> Any:
+        raise NotImplementedError
+
+    async def _here(self, function: Callable[[], T]) -> T:
         raise NotImplementedError
 
     def history(self, n: int | None = None) -> HistoryView:
@@ -76,7 +96,11 @@ class Looking:
 
         Args:
             by: Names of labels to split it by: `"client"`, `"model"`, `"run"`, `"program"`, `"predictor"`, `"example"`.
+                Examples are kept by run alone, and only those of the latest runs: `app.spent("example", run="…")`.
             where: Labels that it must have.
+
+        Raises:
+            ConfigError: If there is no such label, or these examples are not kept.
 
         Example:
             >>> import otpy
@@ -92,7 +116,30 @@ class Looking:
 
     async def aspent(self, *by: str, **where: str) -> dict[Labels, Sums]:
         """Return what was asked and what it took, in async code."""
-        return await self._call("ledger", GetSums(by, tuple(where.items())))  # type: ignore[no-any-return]
+        names = {*by, *where}
+        if wrong := sorted(names - set(Labels._fields)):
+            raise ConfigError(f"no label {', '.join(map(repr, wrong))}; there are {', '.join(Labels._fields)}")
+        if "example" not in names:
+            return await self._call("ledger", GetSums(by, tuple(where.items())))  # type: ignore[no-any-return]
+        run = where.get("run")
+        if run is None or names - {"run", "example"}:
+            raise ConfigError('examples are kept by run alone: ask app.spent("example", run="…")')
+        return await self._here(lambda: self._examples(by, run, where.get("example")))
+
+    def _examples(self, by: tuple[str, ...], run: str, only: str | None) -> dict[Labels, Sums]:
+        kept = self.book.examples(run)
+        if not kept and self.book.total(run=run).requests:
+            raise ConfigError(
+                f"no examples of the run {run!r} are kept: those of evaluations and optimizations are, until later ones"
+                " need the room; its sums stay"
+            )
+        grouped: dict[Labels, Sums] = {}
+        for example, sums in kept.items():
+            if only in {None, example}:
+                whole = Labels(run=run, example=example)
+                group = Labels(**{name: getattr(whole, name) for name in by})
+                grouped.setdefault(group, Sums()).add(sums)
+        return grouped
 
     async def acaps(self) -> list[CapState]:
         """Return how the caps stand: spent, set aside for requests in flight, refused."""
@@ -104,4 +151,94 @@ class Looking:
 
     async def acache_stats(self) -> dict[str, Any]:
         """Return the cache's counts and sizes, in async code."""
-        return await self._call("cache", CacheStats())  # type: ignore[no-any-return]
+        return await self._cache(CacheStats())  # type: ignore[no-any-return]
+
+    def clear_cache(self, namespace: str | None = None) -> int:
+        """Forget remembered answers, in memory and on disk; returns how many there were.
+
+        Args:
+            namespace: Only those of this one; `None` for all that are in the file.
+
+        Example:
+            >>> import otpy
+            >>> from otpy.testing import FakeProvider
+            >>> with FakeProvider('{"answer": "4"}') as fake:
+            ...     settings = {"cache": {"disk": False}}
+            ...     with otpy.start(lm="acme/m", base_url=fake.url("openai_chat"), settings=settings) as app:
+            ...         _ = otpy.Predict("question -> answer")(question="2 + 2?")
+            ...         print(app.clear_cache("another"), app.clear_cache(), app.cache_stats()["in_memory"])
+            0 1 0
+        """
+        return self.run(self.aclear_cache(namespace))
+
+    async def aclear_cache(self, namespace: str | None = None) -> int:
+        """Forget remembered answers, as `clear_cache` does, in async code."""
+        return await self._cache(ClearCache(namespace))  # type: ignore[no-any-return]
+
+    async def _cache(self, request: Any) -> Any:
+        if not self.settings.cache.enabled:
+            raise ConfigError("the cache is off (cache.enabled=False), so there is nothing to count or clear")
+        return await self._call("cache", request)
+
+
+def inspect(what: Prediction | Scored | Failed | AdapterParseError | None = None, /) -> HistoryView:
+    """Return the exact messages that led to a prediction: printed as text, shown as a page in a notebook.
+
+    All of them: of every predictor that was called, and of every time it asked again. They are those that the
+    application's history still has; if some are forgotten, it says so. Keys are never shown.
+
+    Args:
+        what: A prediction; a row of an evaluation, failed or not; or the error of an answer that did not fulfil its
+            signature. Without it, the last exchange of the running application.
+
+    Raises:
+        ProgramError: If it is something else.
+        NoApplication: If nothing is given and no application is running.
+
+    Example:
+        >>> import otpy
+        >>> from otpy.testing import FakeProvider
+        >>> with FakeProvider('{"answer": "Paris"}') as fake:
+        ...     with otpy.start(lm="acme/m", base_url=fake.url("openai_chat"), cache=False):
+        ...         prediction = otpy.Predict("question -> answer")(question="The capital of France?")
+        ...         print(otpy.inspect(prediction)[0].response.text)
+        {"answer": "Paris"}
+    """
+    if what is None:
+        application: Any = running()
+        return application.history(1)  # type: ignore[no-any-return]
+    numbers = _numbers(what)
+    there = found(numbers)
+    return HistoryView(there, note=_missing(len(numbers), len(there)))
+
+
+def _numbers(what: object) -> tuple[int, ...]:
+    match what:
+        case Prediction():
+            return exchanges_of(what)
+        case Scored():
+            return exchanges_of(what.prediction)
+        case Failed():
+            return what.exchanges
+        case AdapterParseError():
+            return getattr(what, "exchanges", ())
+        case _:
+            raise ProgramError(
+                f"inspect({type(what).__name__}): give a prediction, a row of an evaluation, or an AdapterParseError"
+            )
+
+
+def _missing(wanted: int, there: int) -> str:
+    """Say what cannot be shown, and why."""
+    if not wanted:
+        return "(no exchange is known to have led to this: nothing was asked, or it was copied or loaded)"
+    notes: list[str] = []
+    if there < wanted:
+        what = "the exchange" if wanted == 1 else f"{wanted - there:,} of the {wanted:,} exchanges"
+        notes.append(
+            f"{what} that led to this can no longer be shown: a history is bounded, and goes with its application;"
+            " settings={'history': 100_000} keeps more"
+        )
+    if wanted >= KEPT:
+        notes.append(f"of a call only the last {KEPT:,} exchanges are remembered")
+    return f"({'; '.join(notes)})" if notes else ""

@@ -13,6 +13,8 @@ from otpy.errors import ConfigError
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from otpy.clients.recording import Mode
+
 __all__ = ["start"]
 
 
@@ -28,6 +30,8 @@ def start(  # noqa: PLR0913 - the shorthand for everything one client needs
     cache: bool | None = None,
     max_concurrency: int | None = None,
     requests_per_minute: int | None = None,
+    recording: str | Path | None = None,
+    recording_mode: Mode | None = None,
     settings: Settings | dict[str, Any] | str | Path | None = None,
     name: str = "otpy",
 ) -> Application:
@@ -48,6 +52,9 @@ def start(  # noqa: PLR0913 - the shorthand for everything one client needs
         cache: Whether answers are remembered, in memory and on disk.
         max_concurrency: Requests in flight at the same time, at least 1.
         requests_per_minute: The provider's limit.
+        recording: The file in which what is asked and answered is recorded, and from which it is replayed.
+        recording_mode: `"record"`, `"replay"` (nothing is ever sent), or `"until_divergence"`, the default: what has
+            not changed is replayed, and the rest is asked and recorded.
         settings: A `Settings`, a dictionary of the same shape, or the path of a TOML file.
         name: The application's name.
 
@@ -76,6 +83,9 @@ def start(  # noqa: PLR0913 - the shorthand for everything one client needs
         overrides["clients"] = {"default": given}
     if cache is not None:
         overrides["cache"] = {"enabled": cache}
+    tape = {"path": recording, "mode": recording_mode}
+    if recorded := {key: value for key, value in tape.items() if value is not None}:
+        overrides["recording"] = recorded
     if isinstance(settings, Settings):
         base = settings
         if overrides:

@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(models_app, name="models")
+cache_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(cache_app, name="cache")
 
 
 def examples(*commands: str) -> str:
@@ -103,6 +105,12 @@ def otpy(
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context) -> None:
     """Models that run on this machine."""
+    _help(context)
+
+
+@cache_app.callback(invoke_without_command=True)
+def cache(context: typer.Context) -> None:
+    """Answers that are remembered on disk."""
     _help(context)
 
 
@@ -283,3 +291,46 @@ def models_remove(name: NameArgument) -> None:
     from otpy.cli.screen import Screen
 
     remove(Screen(), name)
+
+
+@cache_app.command(
+    "stats",
+    epilog=examples(
+        "otpy cache stats",
+        "otpy cache stats --json",
+    ),
+)
+def cache_stats(*, as_json: JSONOption = False) -> None:
+    """Count the answers in each namespace, and say how big the file is.
+
+    Which file that is, otpy.toml and OTPY_CACHE__PATH say, as for a program that runs here.
+    """
+    from otpy.cli.cache import show_stats
+    from otpy.cli.screen import Screen
+
+    show_stats(Screen(as_json=as_json))
+
+
+@cache_app.command(
+    "clear",
+    epilog=examples(
+        "otpy cache clear --namespace paper",
+        "otpy cache clear --yes",
+    ),
+)
+def cache_clear(
+    *,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", metavar="NS", help="Only this one's; default: all answers in the file.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask whether that is meant.")] = False,
+    as_json: JSONOption = False,
+) -> None:
+    """Forget answers.
+
+    What was asked is asked again then, and paid for again. Nothing but the cache's own file is touched.
+    """
+    from otpy.cli.cache import clear
+    from otpy.cli.screen import Screen
+
+    clear(Screen(as_json=as_json), namespace, yes=yes)

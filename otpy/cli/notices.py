@@ -17,7 +17,7 @@ __all__ = ["noticed"]
 NOTICES: Final = {
     "otpy.supervisor.restart": "{child!r} was restarted (it ended with: {reason})",
     "otpy.supervisor.gave_up": "{child!r} kept failing and was given up (it ended with: {reason})",
-    "otpy.cache.degraded": "the cache {path} can't be used, answers are remembered in memory only ({error})",
+    "otpy.cache.degraded": "the cache: {error}",
 }
 
 

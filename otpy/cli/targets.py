@@ -144,8 +144,10 @@ def checked(application: Application) -> Application:
         raise ConfigError(
             "no model: give --lm provider/model, such as --lm local/smollm2-135m, or name one in otpy.toml"
         )
-    for client in clients.values():
-        client.resolved_api_key()
+    recording = application.settings.recording
+    if recording.path is None or recording.mode != "replay":  # else nobody is asked
+        for client in clients.values():
+            client.resolved_api_key()
     return application
 
 

@@ -374,7 +374,7 @@ def _failure(answer: dict[str, Any], status: int, wait: float | None, start: str
         return LMQuotaExceeded(f"the account's credit or limit is used up: {named}; waiting does not help", **common)
     if kind in {"authentication_error", "permission_error"}:
         return LMAuthError(f"the provider refuses the API key ({status}): {named}", **common)
-    refused = kind == "invalid_request_error" and 400 <= status < 500 and status not in {408, 409, 429}
+    refused = kind == "invalid_request_error" and 400 <= status < 500 and status not in {404, 405, 408, 409, 429}
     if (
         kind == "request_too_large"
         or own == "exceed_context_size_error"  # llama.cpp's server has a type for it
@@ -383,6 +383,6 @@ def _failure(answer: dict[str, Any], status: int, wait: float | None, start: str
         return LMContextWindowExceeded(f"the prompt is too long for the model: {named}; use fewer demos", **common)
     if refused:
         return LMRequestInvalid(f"the provider refuses the request ({status}): {named}", **common)
-    if kind == "not_found_error":
-        return LMStatusError(f"not found (404): {named}; check the model's name and base_url", **common)
+    if kind == "not_found_error" or status in {404, 405}:
+        return LMStatusError(f"not found ({status}): {named}; check the model's name and base_url", **common)
     return LMStatusError(f"the provider answered {status}: {named}", **common)

@@ -1,24 +1,28 @@
-"""How code outside the tree asks a client: by name, through the cache, and again if a process died on the way."""
+"""How code outside the tree asks a client: by name, from the recording or the cache, and again if a process died."""
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.actors import NORMAL
 from otpy.actors.reasons import said
-from otpy.clients.budget import current_labels
 from otpy.clients.cache import CacheGet, CachePut
+from otpy.clients.cache_store import namespaced
 from otpy.clients.client import Ask
+from otpy.clients.embeddings import EmbedRequest
+from otpy.clients.labels import current_labels
+from otpy.clients.recorder import HeldBack, Record, Replay
 from otpy.clients.routed import ask_by
 from otpy.errors import ActorDown, ConfigError, NotRegistered
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from otpy.actors import Names
+    from otpy.actors import Names, Ref
     from otpy.clients.routed import Routers
     from otpy.clients.streaming import Sink
     from otpy.config.manager import SettingsBox
-    from otpy.config.settings import Settings
+    from otpy.config.settings import ClientSettings, Settings
     from otpy.lm import LMRequest, LMResponse
 
 __all__ = ["ask"]
@@ -52,7 +56,58 @@ async def ask(  # noqa: PLR0913 - what a request needs
         ConfigError: If no such client is configured.
         ClientError: If the request was refused, or the model failed in one of the ways of `LMError`.
         ActorDown: If the process that had the request died, repeatedly.
+        RecordingError: If there is a recording, and this cannot be replayed from it (`RecordingDrift`) or recorded.
     """
+    if box.current.recording.path is not None:
+        return await _ask_recorded(names, box, client, request, sink, routers)
+    return await _ask_by(names, box, client, request, sink, routers)
+
+
+async def _ask_recorded(  # noqa: PLR0913, PLR0917 - what a request needs
+    names: Names, box: SettingsBox, name: str, request: LMRequest, sink: Sink | None, routers: Routers | None
+) -> LMResponse:
+    """Answer from the recording, or ask and record: what was asked of a name, whoever behind it answered."""
+    settings = box.current
+    context, lane = _context(settings, name), current_labels().example or ""
+    if settings.recording.mode != "record":
+        found: LMResponse | None = await _call_recorder(names, Replay(request, context, lane))
+        if telemetry.listening:
+            telemetry.emit("otpy.client.recording", client=name, hit=found is not None)
+        if found is not None:
+            return found
+    held = None if sink is None else HeldBack(sink)
+    response = await _ask_by(names, box, name, request, held, routers)
+    await _call_recorder(names, Record(request, response, context, lane, secrets.token_hex(8)))
+    if held is not None:
+        held.release()
+    return response
+
+
+def _context(settings: Settings, name: str) -> tuple[str, ...]:
+    """Return what, besides a request, decides its answer; not where the server is: it may have moved."""
+    route = settings.routes.get(name)
+    context = [name]
+    for member in (name,) if route is None else route.members:
+        client = _configured(settings, member)
+        context += client.model, repr(client.effective_temperature), repr(client.max_tokens)
+    return tuple(context)
+
+
+async def _call_recorder(names: Names, message: Replay | Record) -> Any:
+    """Ask the recorder, and the one that follows it if it dies: nothing may go past it."""
+    for attempt in range(RESENDS + 1):
+        process = await _there(names, "recorder", "the recorder")
+        try:
+            return await process.call(message, None)
+        except ActorDown as down:
+            if attempt == RESENDS or said(down.reason, NORMAL):
+                raise
+    raise AssertionError("unreachable")
+
+
+async def _ask_by(  # noqa: PLR0913, PLR0917 - what a request needs
+    names: Names, box: SettingsBox, client: str, request: LMRequest, sink: Sink | None, routers: Routers | None
+) -> LMResponse:
     router = None if routers is None else routers.get(box.current, client)
     if router is not None:
         return await ask_by(
@@ -61,19 +116,24 @@ async def ask(  # noqa: PLR0913 - what a request needs
     return await _ask(names, box, client, request, sink, hasty=False)
 
 
-async def _ask(  # noqa: PLR0913 - what a request needs
-    names: Names, box: SettingsBox, client: str, request: LMRequest, sink: Sink | None, *, hasty: bool
-) -> LMResponse:
-    settings: Settings = box.current
+def _configured(settings: Settings, client: str) -> ClientSettings:
     configured = settings.clients.get(client)
     if configured is None:
         known = ", ".join(map(repr, (*settings.clients, *settings.routes))) or "none"
         raise ConfigError(
             f"no client is called {client!r}; configured: {known}; name a model in otpy.start(lm=...) or otpy.toml"
         )
+    return configured
+
+
+async def _ask(  # noqa: PLR0913 - what a request needs
+    names: Names, box: SettingsBox, client: str, request: LMRequest, sink: Sink | None, *, hasty: bool
+) -> LMResponse:
+    settings: Settings = box.current
+    configured = _configured(settings, client)
     key = None
-    if settings.cache.enabled and configured.cache:
-        key = request.key(*configured.cache_context)
+    if settings.cache.enabled and configured.cache and not isinstance(request, EmbedRequest):  # see `embedder`
+        key = namespaced(request.key(*configured.cache_context), settings.cache.namespace)
         found = await _cached(names, key)
         if telemetry.listening:
             telemetry.emit("otpy.client.cache", client=client, hit=found is not None)
@@ -99,11 +159,7 @@ async def _cached(names: Names, key: str) -> LMResponse | None:
 
 async def _resend(names: Names, client: str, message: Ask) -> LMResponse:
     for attempt in range(RESENDS + 1):
-        try:
-            process = await names.wait_for(("client", client), RESTART_SECONDS)
-        except NotRegistered as error:
-            why = "the application has stopped" if names.closed else "it was not restarted in time"
-            raise ActorDown(f"client {client!r}", why) from error
+        process = await _there(names, ("client", client), f"client {client!r}")
         try:
             response: Any = await process.call(message, None)
         except ActorDown as down:
@@ -114,3 +170,12 @@ async def _resend(names: Names, client: str, message: Ask) -> LMResponse:
         else:
             return response  # type: ignore[no-any-return]
     raise AssertionError("unreachable")
+
+
+async def _there(names: Names, name: object, called: str) -> Ref[Any]:
+    """Return a process of the tree, waiting while it is being restarted."""
+    try:
+        return await names.wait_for(name, RESTART_SECONDS)
+    except NotRegistered as error:
+        why = "the application has stopped" if names.closed else "it was not restarted in time"
+        raise ActorDown(called, why) from error

@@ -7,19 +7,18 @@ for them; where that is the most they can take, by nothing. Single-threaded, but
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
-from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
+from otpy.clients.labels import ANYBODY, Labels
 from otpy.errors import BudgetExceeded, ConfigError
 from otpy.lm import Media, Text, Usage
 from otpy.lm.parts import Reasoning, ToolResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Iterable
 
     from otpy.lm import LMRequest
 
@@ -30,11 +29,8 @@ __all__ = [
     "Cap",
     "CapState",
     "Estimate",
-    "Labels",
     "Reservation",
-    "current_labels",
     "input_ceiling",
-    "labels",
 ]
 
 Kind: TypeAlias = Literal["money", "tokens", "requests"]
@@ -43,72 +39,6 @@ _PER_MESSAGE: Final = 32
 """Tokens that a template may put around a message, a tool or the whole of it."""
 _PER_MEDIUM: Final = 20_000
 """Tokens that an image may take however few bytes it has; an estimate, no bound."""
-
-
-# -- whose request it is ----------------------------------------------------------------------------------------------
-
-
-class Labels(NamedTuple):
-    """Whose request it is; what is `None` is not said.
-
-    Args:
-        client: The client it goes through.
-        model: The model that is asked.
-        run: The evaluation, the optimization, or whatever was called a run.
-        program: The program that was called.
-        predictor: The predictor that asks, by its path in the program.
-        example: The example it is about.
-    """
-
-    client: str | None = None
-    model: str | None = None
-    run: str | None = None
-    program: str | None = None
-    predictor: str | None = None
-    example: str | None = None
-
-    def __str__(self) -> str:
-        """Print those that are said."""
-        said = (f"{name} {value!r}" for name, value in zip(self._fields, self, strict=True) if value is not None)
-        return ", ".join(said) or "the whole application"
-
-
-ANYBODY: Final = Labels()
-"""No label is said: of a request, that nobody said whose it is; of a cap, that it is for all."""
-_labels: ContextVar[Labels] = ContextVar("otpy_labels", default=ANYBODY)
-
-
-def current_labels() -> Labels:
-    """Return the labels of the calling code."""
-    return _labels.get()
-
-
-@contextlib.contextmanager
-def labels(**said: str | int | None) -> Generator[Labels]:
-    """Label every request made inside the block, by the tasks, threads and processes it starts too.
-
-    Args:
-        said: As in `Labels`; the others stay as they are outside of the block.
-
-    Raises:
-        TypeError: If there is no such label.
-
-    Example:
-        >>> from otpy.clients.budget import current_labels, labels
-        >>> with labels(run="first"), labels(example=3):
-        ...     print(current_labels())
-        run 'first', example '3'
-    """
-    unknown = said.keys() - set(Labels._fields)
-    if unknown:
-        raise TypeError(f"no label {', '.join(sorted(unknown))}; there are {', '.join(Labels._fields)}")
-    new = _labels.get()._replace(**{name: None if value is None else str(value) for name, value in said.items()})
-    token = _labels.set(new)
-    try:
-        yield new
-    finally:
-        with contextlib.suppress(ValueError):  # left in another context than it was entered in, as fixtures do
-            _labels.reset(token)
 
 
 # -- caps -------------------------------------------------------------------------------------------------------------
@@ -128,7 +58,8 @@ class Cap:
         ConfigError: If the kind is unknown or the limit is no number from 0.
 
     Example:
-        >>> from otpy.clients.budget import Cap, Labels
+        >>> from otpy.clients.budget import Cap
+        >>> from otpy.clients.labels import Labels
         >>> print(Cap("tokens", 200_000, Labels(run="nightly")))
         the cap of 200,000 tokens on run 'nightly'
     """
@@ -339,7 +270,8 @@ class Budget:
         record: Called with the labels, the usage, the money and whether it failed, of every request that is over.
 
     Example:
-        >>> from otpy.clients.budget import Budget, Cap, Estimate, Labels
+        >>> from otpy.clients.budget import Budget, Cap, Estimate
+        >>> from otpy.clients.labels import Labels
         >>> from otpy.lm import Usage
         >>> budget = Budget([Cap("tokens", 1_000)])
         >>> reservation = budget.admit(Estimate(700), Labels(client="default"))

@@ -10,12 +10,15 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from otpy.actors import Call, Caller, Cast, GenServer, NoReply
+from otpy.actors import Call, Caller, Cast, GenServer, NoReply, whereis
+from otpy.clients.cache_store import namespace_of
+from otpy.config.manager import SettingsChanged, Subscribe
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     from otpy.actors import Reason
     from otpy.clients.cache_store import CacheStore
+    from otpy.config.settings import Settings
     from otpy.lm import LMResponse
 
 __all__ = ["Cache", "CacheGet", "CachePut", "CacheStats", "ClearCache"]
@@ -43,7 +46,13 @@ class CacheStats(Call[dict[str, Any]]):
 
 @dataclass(frozen=True, slots=True)
 class ClearCache(Call[int]):
-    """Forget everything; the answer is how many answers were forgotten."""
+    """Forget answers; the answer is how many were forgotten.
+
+    Args:
+        namespace: Only those of this one; `None` for all.
+    """
+
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +69,25 @@ class Cache(GenServer):
 
     trap_exit = True
 
-    def init(self, store: CacheStore) -> None:
+    async def init(self, store: CacheStore) -> None:
         """Take over the store."""
         self.store = store
         self.wanted: dict[str, list[Caller]] = {}
         self.unwritten: dict[str, LMResponse] = {}
         self.flushing = False
+        self.reported: str | None = None
+        manager = whereis("config")
+        if manager is not None:
+            self._tune(await manager.call(Subscribe(self.ref)))
+
+    def _tune(self, settings: Settings) -> None:
+        cache = settings.cache
+        self.store.retune(
+            max_memory_entries=cache.max_memory_entries,
+            max_bytes=cache.max_bytes,
+            ttl=cache.ttl,
+            namespace=cache.namespace,
+        )
 
     def handle_call(self, request: Any, caller: Caller) -> Any:
         """Answer `CacheGet`, `CacheStats` and `ClearCache`."""
@@ -79,18 +101,28 @@ class Cache(GenServer):
                 return NoReply()
             case CacheStats():
                 return self._in_thread(self.store.stats)
-            case ClearCache():
-                self.unwritten.clear()
-                return self._in_thread(self.store.clear)
+            case ClearCache(namespace):
+                for key in [key for key in self.unwritten if namespace is None or namespace_of(key) == namespace]:
+                    del self.unwritten[key]
+                return self._in_thread(lambda: self.store.clear(namespace))
             case _:
                 return super().handle_call(request, caller)
 
     async def _in_thread(self, function: Any) -> Any:
         await self._flush()
-        return await asyncio.to_thread(function)
+        result = await asyncio.to_thread(function)
+        self._report()
+        return result
+
+    def _report(self) -> None:
+        """Say what is wrong with the file, once."""
+        warning = self.store.warning
+        if warning is not None and warning != self.reported:
+            telemetry.emit("otpy.cache.degraded", path=str(self.store.place), error=warning)
+        self.reported = warning
 
     def handle_cast(self, message: Any) -> Any:
-        """Remember answers, and do what has gathered."""
+        """Remember answers, do what has gathered, and follow changed settings."""
         match message:
             case CachePut(key, response):
                 self.store.memory_put(key, response)
@@ -100,6 +132,9 @@ class Cache(GenServer):
                 return None
             case _Flush():
                 return self._flush()
+            case SettingsChanged(settings):
+                self._tune(settings)
+                return None
             case _:
                 return super().handle_cast(message)
 
@@ -115,7 +150,6 @@ class Cache(GenServer):
         unwritten, self.unwritten = self.unwritten, {}
         if not wanted and not unwritten:
             return
-        warned = self.store.warning
         try:
             found = await asyncio.to_thread(self._on_disk, list(wanted), unwritten)
         except BaseException:
@@ -126,8 +160,7 @@ class Cache(GenServer):
         for key, callers in wanted.items():
             for caller in callers:
                 caller.reply(found.get(key))
-        if self.store.warning is not None and self.store.warning != warned:
-            telemetry.emit("otpy.cache.degraded", path=str(self.store.path), error=self.store.warning)
+        self._report()
 
     def _on_disk(self, keys: list[str], answers: dict[str, LMResponse]) -> dict[str, LMResponse]:
         if answers:

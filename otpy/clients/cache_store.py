@@ -11,22 +11,44 @@ import json
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from otpy.clients.cache_file import CacheFile, make_room
 from otpy.lm import LMResponse, answer_of, stored
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["CacheStore"]
+__all__ = ["DEFAULT_NAMESPACE", "CacheStore", "namespace_of", "namespaced"]
 
-SCHEMA: Final = 1
-"""The version of the file's shape, kept in `PRAGMA user_version`."""
-BUSY_SECONDS: Final = 10.0
-"""How long other processes may hold the file before it is given up."""
+DEFAULT_NAMESPACE: Final = "default"
 _CHUNK: Final = 500
+_SWEEP_SECONDS: Final = 60.0
+
+
+def namespaced(key: str, namespace: str) -> str:
+    """Return the key under which an answer is kept in a namespace.
+
+    Args:
+        key: The request's content hash.
+        namespace: The namespace's name, without a colon.
+
+    Example:
+        >>> from otpy.clients.cache_store import namespace_of, namespaced
+        >>> namespaced("ab12", "default"), namespaced("ab12", "paper")
+        ('ab12', 'paper:ab12')
+        >>> namespace_of("paper:ab12")
+        'paper'
+    """
+    return key if namespace == DEFAULT_NAMESPACE else f"{namespace}:{key}"
+
+
+def namespace_of(key: str) -> str:
+    """Return the namespace that a key made by `namespaced` is in."""
+    return key.rpartition(":")[0] or DEFAULT_NAMESPACE
 
 
 class CacheStore:
@@ -35,6 +57,10 @@ class CacheStore:
     Args:
         path: The file; `None` for memory only.
         max_memory_entries: Answers kept in memory; the least recently used one goes first.
+        max_bytes: How big the file may get; the least recently used answers go first.
+        ttl: Seconds after which an answer is asked for anew; `None` for never.
+        namespace: The one whose expired answers are swept from the file.
+        clock: The wall clock, in seconds.
 
     Example:
         >>> from otpy.clients.cache_store import CacheStore
@@ -45,17 +71,31 @@ class CacheStore:
         ('hello', True)
     """
 
-    def __init__(self, path: Path | None, *, max_memory_entries: int = 100_000) -> None:
+    def __init__(  # noqa: PLR0913 - what the settings say
+        self,
+        path: Path | None,
+        *,
+        max_memory_entries: int = 100_000,
+        max_bytes: int | None = None,
+        ttl: float | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Start empty; the file is opened at its first use."""
-        self.path = path
-        self.warning: str | None = None
-        self._max = max_memory_entries
-        self._memory: OrderedDict[str, LMResponse] = OrderedDict()
+        self._clock = clock
+        self._file = None if path is None else CacheFile(path, clock)
+        self._memory: OrderedDict[str, tuple[LMResponse, float]] = OrderedDict()
         self._memory_lock = threading.Lock()  # the loop reads, the thread that was at the disk writes
         self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
-        self.hits = self.misses = 0
+        self._touched: set[str] = set()
+        self._swept = clock()
+        self.hits = self.misses = self.evicted = 0
+        self.retune(max_memory_entries=max_memory_entries, max_bytes=max_bytes, ttl=ttl, namespace=namespace)
+
+    def retune(self, *, max_memory_entries: int, max_bytes: int | None, ttl: float | None, namespace: str) -> None:
+        """Change the bounds; arguments as for the class. They hold from the next look-up or write on."""
+        self.max_memory_entries, self.max_bytes = max_memory_entries, max_bytes
+        self.ttl, self.namespace = ttl, namespace
 
     def __len__(self) -> int:
         """Count the answers in memory."""
@@ -69,186 +109,168 @@ class CacheStore:
             found = self._memory.get(key)
             if found is None:
                 return None
+            if self._expired(found[1]):
+                del self._memory[key]
+                return None
             self._memory.move_to_end(key)
             self.hits += 1
-            return found
+            if self.max_bytes is not None:
+                self._touched.add(key)
+            return found[0]
 
-    def memory_put(self, key: str, response: LMResponse) -> None:
-        """Keep an answer in memory."""
+    def memory_put(self, key: str, response: LMResponse, written: float | None = None) -> None:
+        """Keep an answer in memory.
+
+        Args:
+            key: As `namespaced` makes it.
+            response: The answer.
+            written: When it was given, by the wall clock; `None` for now.
+        """
         if not response.cached:
-            response = LMResponse(response.text, response.model, response.finish_reason, response.usage, cached=True)
+            response = replace(response, cached=True)
         with self._memory_lock:
-            self._memory[key] = response
+            self._memory[key] = response, self._clock() if written is None else written
             self._memory.move_to_end(key)
-            if len(self._memory) > self._max:
+            while len(self._memory) > self.max_memory_entries:
                 self._memory.popitem(last=False)
+
+    def _expired(self, written: float) -> bool:
+        return self.ttl is not None and self._clock() - written >= self.ttl
 
     # -- disk ------------------------------------------------------------------------------------------------------
 
     @property
+    def path(self) -> Path | None:
+        """The file; `None` if there is none, or it has been given up."""
+        return None if self._file is None or self._file.given_up else self._file.path
+
+    @property
+    def place(self) -> Path | None:
+        """The file, even if it has been given up."""
+        return None if self._file is None else self._file.path
+
+    @property
     def has_disk(self) -> bool:
         """Whether there is a file to look in."""
-        return self.path is not None
+        return self._file is not None and not self._file.given_up
+
+    @property
+    def warning(self) -> str | None:
+        """What went wrong with the file, if anything did."""
+        return None if self._file is None else self._file.warning
 
     def disk_get_many(self, keys: Iterable[str]) -> dict[str, LMResponse]:
         """Return the answers that are on disk, and keep them in memory."""
         wanted = list(keys)
-        found: dict[str, LMResponse] = {}
+        found: dict[str, tuple[LMResponse, float]] = {}
         with self._lock:
             for start in range(0, len(wanted), _CHUNK):
                 part = wanted[start : start + _CHUNK]
                 marks = ",".join("?" * len(part))
-                rows = self._do(f"SELECT key, answer FROM answers WHERE key IN ({marks})", part)  # noqa: S608 - marks only
-                for key, text in rows:
-                    with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
-                        found[key.decode()] = answer_of(json.loads(text.decode()), cached=True)
-        for key, response in found.items():
-            self.memory_put(key, response)
+                sql = f"SELECT key, answer, written FROM answers WHERE key IN ({marks})"  # noqa: S608 - marks only
+                for key, text, written in [] if self._file is None else self._file.read(sql, part):
+                    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                        if not self._expired(written):
+                            found[key.decode()] = answer_of(json.loads(text.decode()), cached=True), written
+        for key, (response, written) in found.items():
+            self.memory_put(key, response, written)
         with self._memory_lock:
             self.hits += len(found)
             self.misses += len(wanted) - len(found)
-        return found
+            if self.max_bytes is not None:
+                self._touched.update(found)
+        return {key: response for key, (response, _) in found.items()}
 
     def disk_put_many(self, answers: Mapping[str, LMResponse]) -> None:
-        """Write answers to disk, in one transaction."""
-        rows = [(key, json.dumps(stored(response))) for key, response in answers.items()]
+        """Write answers to disk, in one transaction; what has expired or is too much leaves in the same one."""
+        now, limit = self._clock(), self.max_bytes
+        rows = [(key, namespace_of(key), now, json.dumps(stored(response))) for key, response in answers.items()]
+        if limit is not None:
+            rows = [row for row in rows if len(row[3]) <= limit // 2]  # it would push out all others
         with self._lock:
-            self._do("INSERT OR REPLACE INTO answers (key, answer) VALUES (?, ?)", rows, many=True)
+            if self._file is None:
+                return
+            touched, ttl = self._taken_touched(), self.ttl
+            sweeps = ttl is not None and not 0 <= now - self._swept < min(ttl, _SWEEP_SECONDS)
 
-    def clear(self) -> int:
-        """Forget everything, in memory and on disk; returns how many answers there were."""
-        with self._lock:
-            rows = self._do("SELECT count(*) FROM answers", ()) if self.has_disk else []
-            if self.has_disk:
-                self._do("DELETE FROM answers", ())
+            def put(connection: sqlite3.Connection) -> int:
+                if ttl is not None and sweeps:
+                    connection.execute(
+                        "DELETE FROM answers WHERE namespace = ? AND written <= ?", (self.namespace, now - ttl)
+                    )
+                connection.executemany(
+                    "INSERT INTO answers (key, namespace, written, answer) VALUES (?, ?, ?, ?)"
+                    " ON CONFLICT (key) DO UPDATE SET written = excluded.written, answer = excluded.answer",
+                    rows,
+                )
+                _touch(connection, (*touched, *(row[0] for row in rows)), now)
+                return 0 if limit is None else make_room(connection, limit)
+
+            self.evicted += self._file.write(put) or 0
+            if sweeps:
+                self._swept = now
+
+    def _taken_touched(self) -> set[str]:
         with self._memory_lock:
-            count = int(rows[0][0]) if rows else len(self._memory)
-            self._memory.clear()
-        return count
+            touched, self._touched = self._touched, set()
+        return touched
+
+    def clear(self, namespace: str | None = None) -> int:
+        """Forget answers, in memory and on disk; returns how many there were.
+
+        Args:
+            namespace: Only those of this one; `None` for all.
+        """
+        removed = None
+        with self._lock:
+            if self._file is not None:
+                where, values = ("", ()) if namespace is None else (" WHERE namespace = ?", (namespace,))
+                removed = self._file.write(
+                    lambda connection: connection.execute(f"DELETE FROM answers{where}", values).rowcount  # noqa: S608
+                )
+                self._file.shrink()
+        with self._memory_lock:
+            gone = [key for key in self._memory if namespace is None or namespace_of(key) == namespace]
+            for key in gone:
+                del self._memory[key]
+        return len(gone) if removed is None else removed
 
     def stats(self) -> dict[str, Any]:
         """Return counts and sizes."""
-        on_disk: int | None = None
+        on_disk: dict[str, int] | None = None
         size: int | None = None
-        if self.has_disk and self.path is not None:
-            file = self.path
+        if self._file is not None:
             with self._lock:
-                rows = self._do("SELECT count(*) FROM answers", ())
-            on_disk = int(rows[0][0]) if rows else None
-            with contextlib.suppress(OSError):
-                size = file.stat().st_size
+                rows = self._file.read("SELECT namespace, count(*) FROM answers GROUP BY namespace ORDER BY namespace")
+                if not self._file.given_up:
+                    on_disk, size = {name.decode(): count for name, count in rows}, self._file.size()
         return {
             "path": None if self.path is None else str(self.path),
             "in_memory": len(self._memory),
-            "on_disk": on_disk,
+            "on_disk": None if on_disk is None else sum(on_disk.values()),
+            "namespaces": on_disk,
             "bytes": size,
+            "max_bytes": self.max_bytes,
+            "ttl": self.ttl,
             "hits": self.hits,
             "misses": self.misses,
+            "evicted": self.evicted,
             "warning": self.warning,
         }
 
     def close(self) -> None:
-        """Close the file; it is opened again when it is used again."""
+        """Note what was used, and close the file; it is opened again when it is used again."""
         with self._lock:
-            self._disconnect()
-
-    def _do(self, sql: str, values: Any, *, many: bool = False) -> list[Any]:
-        """Run one statement; whatever goes wrong with the file, the caller gets nothing instead of an error.
-
-        A damaged file is opened once more before it is set aside: another process may have done so already, and then
-        the name stands for a new file.
-        """
-        import sqlite3  # noqa: PLC0415 - only where there is a disk
-
-        damage = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-        busy = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-        seen_damaged = 0
-        deadline = time.monotonic() + BUSY_SECONDS
-        while self.path is not None:
-            try:
-                connection = self._open()
-                with connection:
-                    cursor = connection.executemany(sql, values) if many else connection.execute(sql, values)
-                    return cursor.fetchall()
-            except sqlite3.DatabaseError as error:
-                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-                if code in busy and time.monotonic() < deadline:
-                    time.sleep(0.01)  # SQLite's own patience does not cover the change to WAL by several at once
-                    continue
-                seen_damaged += code in damage
-                if code in damage and (seen_damaged == 1 or (seen_damaged == 2 and self._set_aside(error))):
-                    self._disconnect()
-                    continue
-                self._give_up(error)
-            except OSError as error:
-                self._give_up(error)
-        return []
-
-    def _open(self) -> sqlite3.Connection:
-        import sqlite3  # noqa: PLC0415 - see _do
-
-        assert self.path is not None
-        if self._connection is not None and self._identity != _identity(self.path):
-            self._disconnect()  # another process has set the file aside, and the name stands for a new one
-        if self._connection is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False)
-            try:
-                connection.text_factory = bytes  # a damaged row is one answer less, not the end of the file
-                connection.execute("PRAGMA synchronous=NORMAL")
-                if _version(connection) != SCHEMA:  # only then: reading needs no lock that another process may hold
-                    connection.execute("PRAGMA journal_mode=WAL")
-                    connection.execute(
-                        "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
-                    )
-                    connection.execute(f"PRAGMA user_version={SCHEMA}")
-                    connection.commit()
-            except BaseException:
-                connection.close()
-                raise
-            self._connection, self._identity = connection, _identity(self.path)
-        return self._connection
-
-    def _set_aside(self, error: Exception) -> bool:
-        """Rename a damaged file, so that a fresh one can take its place."""
-        assert self.path is not None
-        self._disconnect()
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.corrupt-{number}")).exists():
-            number += 1
-        try:
-            for suffix in ("-wal", "-shm"):  # first: they must not meet the new file
-                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-            self.path.rename(aside)
-        except OSError:
-            return False
-        self.warning = f"{self.path} was damaged ({error}); it is kept as {aside.name}, and a new one is used"
-        return True
-
-    def _give_up(self, error: Exception) -> None:
-        """Go on in memory alone."""
-        self.warning = f"{self.path} cannot be used ({error}); answers are remembered in memory only"
-        self.path = None
-        self._disconnect()
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(Exception):  # it is given up
-                connection.close()
+            if self._file is not None:
+                touched, now = self._taken_touched(), self._clock()
+                if touched:
+                    self._file.write(lambda connection: _touch(connection, touched, now))
+                self._file.close()
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    """Return a file's shape, 0 for a new one; refuse what is neither, and leave it: it may be another otpy's."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version not in {0, SCHEMA}:
-        raise OSError(f"it has schema version {version}, this otpy reads and writes {SCHEMA}")
-    return int(version)
+def _touch(connection: sqlite3.Connection, keys: Iterable[str], now: float) -> None:
+    connection.executemany(
+        "INSERT INTO uses (id, used) SELECT id, ? FROM answers WHERE key = ?"
+        " ON CONFLICT (id) DO UPDATE SET used = excluded.used",
+        [(now, key) for key in keys],
+    )

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from otpy.clients import prices
-from otpy.clients.budget import Estimate, Labels, input_ceiling
+from otpy.clients.budget import Estimate, input_ceiling
+from otpy.clients.labels import Labels
 from otpy.lm import Usage
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from otpy.clients.book import Book
     from otpy.clients.budget import Reservation
-    from otpy.clients.ledger import Book
     from otpy.config.settings import ClientSettings
     from otpy.lm import LMRequest
 
@@ -43,7 +44,13 @@ class Tariff:
 
     def price(self, usage: Usage, model: str, at: dt.datetime) -> Decimal | None:
         """Return what a request cost, in dollars; `None` if that is not known."""
-        return prices.price(usage, provider=self.provider, model=model, at=at, url=self.url, rates=self.rates)
+        provider, name = self._sold_as(model)
+        return prices.price(usage, provider=provider, model=name, at=at, url=self.url, rates=self.rates)
+
+    def _sold_as(self, model: str) -> tuple[str, str]:
+        """Return provider and model as price lists have them; litellm is asked for both in one."""
+        provider, _, name = model.partition("/") if self.provider == "litellm" else (self.provider, "", model)
+        return provider, name
 
     def admit(self, request: LMRequest, labels: Labels) -> Charge:
         """Set aside the most that a request can take.
@@ -64,12 +71,12 @@ class Tariff:
         kinds = self.book.budget.kinds
         if not kinds - {"requests"}:
             return Estimate()
-        read, written = input_ceiling(request), (request.max_tokens or LONGEST_ANSWER) * request.n
+        longest = LONGEST_ANSWER if request.max_tokens is None else request.max_tokens
+        read, written = input_ceiling(request), longest * request.n
         most = None
         if "money" in kinds:
-            most = prices.ceiling(
-                read, written, provider=self.provider, model=model, at=at, url=self.url, rates=self.rates
-            )
+            provider, name = self._sold_as(model)
+            most = prices.ceiling(read, written, provider=provider, model=name, at=at, url=self.url, rates=self.rates)
         return Estimate(read + written, most)
 
 

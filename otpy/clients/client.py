@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from otpy.actors import Call, Caller, Cast, Down, FirstLine, GenServer, NoReply, monitor, whereis
 from otpy.clients import prices
-from otpy.clients.budget import ANYBODY, Labels
+from otpy.clients.book import Book
 from otpy.clients.charging import LONGEST_ANSWER, Tariff
 from otpy.clients.flights import Flight, Flights
-from otpy.clients.ledger import Book
+from otpy.clients.labels import ANYBODY, Labels
+from otpy.clients.litellm_engine import open_for
 from otpy.clients.policies import Admission, Policies
-from otpy.clients.transport import open_transport
+from otpy.clients.shared_limits import Granted, Take
 from otpy.clients.worker import Deployment, Job, send
 from otpy.config.manager import SettingsBox, SettingsChanged, Subscribe
 from otpy.errors import BudgetExceeded, CircuitOpen, ClientError, ConfigError, LMError
@@ -114,6 +115,7 @@ class Client(GenServer):
         self.waiting: deque[Flight] = deque()
         self.flying: dict[MonitorRef, Flight] = {}
         self.totals = {"requests": 0, "answered": 0, "failed": 0, "retries": 0}
+        self.left = 0  # of those in `waiting` that have given up, about
         self.pump_at: float | None = None
         self.retired: list[Transport] = []
         await self._connect()
@@ -135,7 +137,7 @@ class Client(GenServer):
             base_url = json.loads(await server.call(FirstLine()))["url"]
         assert base_url is not None, "settings without an address are refused when they are made"
         self.deployment = Deployment.of(self.client, settings, base_url)
-        self.transport = open_transport(base_url)
+        self.transport = await open_for(settings.provider, base_url)
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -152,7 +154,7 @@ class Client(GenServer):
                 return {
                     **self.totals,
                     "in_flight": len(self.flying),
-                    "waiting": len(self.waiting),
+                    "waiting": sum(flight.wanted for flight in self.waiting),
                     **self.policies.status(),
                 }
             case _:
@@ -206,6 +208,9 @@ class Client(GenServer):
             self._pump_in(admitted)
             break
         self.waiting.extendleft(reversed(parked))
+        limiter = self.policies.limiter
+        if limiter.shared and (fetching := whereis(("limits", self.client))) and (wanted := limiter.wanted()):
+            fetching.cast(Take(wanted))
 
     def _filled(self, request: LMRequest) -> LMRequest:
         """Add what the client adds; under a cap also a bound on the answer, without which none could be kept."""
@@ -220,7 +225,7 @@ class Client(GenServer):
 
     def _pump_in(self, seconds: float) -> None:
         now = self.process.loop.time()
-        if self.pump_at is None or self.pump_at <= now:
+        if self.pump_at is None or not now < self.pump_at <= now + seconds:
             self.pump_at = now + seconds
             self.process.loop.call_later(seconds, self.ref.cast, _Pump())
 
@@ -231,8 +236,6 @@ class Client(GenServer):
             flight.charge.take_back()
             return
         flight.attempt += 1
-        if flight.attempt == 1:
-            self.policies.retries.request()
         flight.outcome = flight.limits = None
         flight.admission = admission
         job = Job(self.ref, self.deployment, self.transport, flight)
@@ -241,6 +244,13 @@ class Client(GenServer):
         for caller in flight.callers:
             caller.delegate(flight.worker)
 
+    def _left(self) -> None:
+        """Somebody who waited has given up: they are cleared away when they are half of the queue."""
+        self.left += 1
+        if 2 * self.left > len(self.waiting):
+            self.left = 0
+            self.waiting = deque(flight for flight in self.waiting if flight.wanted)
+
     # -- outcomes --------------------------------------------------------------------------------------------------
 
     def handle_info(self, message: Any) -> None:
@@ -248,6 +258,8 @@ class Client(GenServer):
         if not isinstance(message, Down) or (flight := self.flying.pop(message.monitor, None)) is None:
             return
         flight.worker, outcome = None, flight.outcome
+        if flight.attempt == 1:
+            self.policies.retries.request()  # now, and not when it was sent: answers may take longer than it looks back
         self.policies.ended(flight.admission, flight.request, outcome, flight.limits, len(self.flying) + 1)
         if outcome is None:
             flight.charge.lost()
@@ -271,7 +283,7 @@ class Client(GenServer):
             for caller in self.flights.land(flight):
                 caller.fail(error)
             return
-        self.totals["retries"] += 1
+        self.totals["retries"] += not isinstance(error, CircuitOpen)  # that is a wait, nothing was sent
         if telemetry.listening:
             telemetry.emit(
                 "otpy.client.retry",
@@ -292,11 +304,16 @@ class Client(GenServer):
             case _Again(flight):
                 self.waiting.append(flight)
                 self._pump()
+            case Granted():
+                self.policies.granted(message)
+                self._pump()
             case _Gone(flight):
                 if not flight.wanted:
                     self.flights.land(flight)
                     if flight.worker is not None:
                         flight.worker.exit("kill")
+                    else:
+                        self._left()
             case SettingsChanged(settings):
                 return self._changed(settings.clients.get(self.client))
             case _:
@@ -330,4 +347,5 @@ class Client(GenServer):
             for model, breaker in self.policies.breakers.items()
             if breaker.state != "closed"
         )
-        return f"{len(self.flying)} in flight, {len(self.waiting)} waiting{circuits}"
+        waiting = sum(flight.wanted for flight in self.waiting)
+        return f"{len(self.flying)} in flight, {waiting} waiting{circuits}"

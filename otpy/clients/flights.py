@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from otpy.clients.budget import ANYBODY
+from otpy.clients.labels import ANYBODY
 
 if TYPE_CHECKING:
     from otpy.actors import Caller, Ref

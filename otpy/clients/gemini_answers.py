@@ -197,7 +197,7 @@ class GeminiStream:
         if not self._begun and not b"data:".startswith(begin) and begin[:1] != b":":
             raise invalid("the answer is not a stream of events", self._start)
         if not self._answer.finished:
-            raise LMConnectionError("the stream ended before a finishReason: it was cut", status=200)
+            raise LMConnectionError("the stream ended before a finishReason: it was cut; ask again", status=200)
         yield StreamEnd(self._answer.response())
 
 

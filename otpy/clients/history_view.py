@@ -37,6 +37,7 @@ class HistoryView(Sequence["Exchange"]):
 
     Args:
         exchanges: The exchanges, oldest first.
+        note: What is to be said below them, as that some are missing; a part of the view doesn't have it.
 
     Example:
         >>> from otpy.clients.history import Exchange
@@ -50,9 +51,9 @@ class HistoryView(Sequence["Exchange"]):
         4
     """
 
-    def __init__(self, exchanges: Iterable[Exchange]) -> None:
+    def __init__(self, exchanges: Iterable[Exchange], *, note: str = "") -> None:
         """Hold them."""
-        self._exchanges = tuple(exchanges)
+        self._exchanges, self.note = tuple(exchanges), note
 
     @overload
     def __getitem__(self, index: int) -> Exchange: ...
@@ -70,10 +71,14 @@ class HistoryView(Sequence["Exchange"]):
 
     def __repr__(self) -> str:
         """Show them as text."""
-        return as_text(self._exchanges)
+        if not self.note:
+            return as_text(self._exchanges)
+        return "\n".join([*([as_text(self._exchanges)] if self._exchanges else []), self.note])
 
     def _repr_html_(self) -> str:
-        return as_html(self._exchanges)
+        if not self.note:
+            return as_html(self._exchanges)
+        return (as_html(self._exchanges) if self._exchanges else "") + _div("head", self.note)
 
 
 # -- what is shown, in either form ----------------------------------------------------------------------------------
@@ -81,7 +86,8 @@ class HistoryView(Sequence["Exchange"]):
 
 def _head(exchange: Exchange) -> str:
     """Say in one line who was asked, when, and what it took."""
-    facts = [" ".join(filter(None, (exchange.client, exchange.model)))]
+    whom = f"{exchange.route} → {exchange.client}" if exchange.route else exchange.client
+    facts = [" ".join(filter(None, (whom, exchange.model)))]
     if exchange.began is not None:
         facts.append(exchange.began.isoformat(sep=" ", timespec="seconds"))
     if exchange.cached:

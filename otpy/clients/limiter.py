@@ -11,31 +11,23 @@ headers say goes before what is learned, and nothing goes above what is configur
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from otpy.clients.limiter_storage import MINUTE, SlidingCount, Steady
+from otpy.clients.limiter_storage import MINUTE, RESOURCES, Resource, Steady
+from otpy.clients.meter import Meter
 from otpy.clock import Clock, monotonic
 from otpy.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from otpy.clients.codec import Limits, Window
+    from otpy.clients.codec import Limits
     from otpy.lm import Usage
 
 __all__ = ["Limiter", "Reservation", "Resource"]
 
-Resource: TypeAlias = Literal["requests", "input_tokens", "output_tokens", "tokens"]
-
 _Amounts: TypeAlias = tuple[int, int, int, int]
 
-RESOURCES: Final[tuple[Resource, ...]] = ("requests", "input_tokens", "output_tokens", "tokens")
-BURST: Final = 0.1
-"""The share of a minute that may go at once."""
-BURST_REQUESTS: Final = 10
-"""So many requests may go at once in any case: whoever has few of them wants an answer, not an even pace."""
-DECREASE: Final = 0.94
-"""What a learned bound is cut to, of what had been let through when the provider refused."""
 INCREASE: Final = 0.01 / MINUTE
 """How fast a learned bound grows after a refusal, while somebody waits for it: its share a second."""
 QUICKENS: Final = 40.0
@@ -44,6 +36,10 @@ FASTEST: Final = 0.05
 """What that speed never exceeds."""
 FIRST_GUESS: Final = 10 * QUICKENS
 """What is learned in the first minute may be far too low: it grows as if it had stood so many seconds."""
+SLICE: Final = 0.1
+"""Seconds that a slice of a shared bound lasts, if all of it is spent here; twice as long as it takes to get one."""
+LONGEST_SLICE: Final = 2.0
+"""Seconds it lasts at most, however slow the server is."""
 
 
 class Reservation:
@@ -52,7 +48,7 @@ class Reservation:
     __slots__ = ("_amounts", "_born", "_limiter", "_meters", "_slots")
 
     def __init__(
-        self, limiter: Limiter, born: float, amounts: _Amounts, meters: tuple[_Meter, ...], slots: list[int]
+        self, limiter: Limiter, born: float, amounts: _Amounts, meters: tuple[Meter, ...], slots: list[int]
     ) -> None:
         """Remember what was counted, and where."""
         self._limiter: Limiter | None = limiter
@@ -98,7 +94,7 @@ class Limiter:
         output_tokens_per_minute: Tokens written, at least 1.
         tokens_per_minute: Tokens read and written, at least 1.
         cached_counts: Whether tokens that the provider had cached count as read.
-        shared: Whether the bounds are shared with other machines; then see `wanted`.
+        shared: Whether the configured bounds are shared with other machines; then see `wanted`.
         max_pause: The longest that one answer's `Retry-After` holds everything back, in seconds.
         clock: Seconds; it may be set back.
 
@@ -133,11 +129,13 @@ class Limiter:
         """Start with an empty minute."""
         self.cached_counts, self.shared, self.max_pause = cached_counts, shared, max_pause
         self._now = Steady(clock)
-        self._paused_until = self._cut_at = self._ask_again = self._clean_since = self._grown_at = -math.inf
+        self._paused_until = self._cut_at = self._clean_since = self._grown_at = -math.inf
+        self._asked_at, self._slice = -math.inf, SLICE
         self._learning = self._waited = False
         self._started = math.inf  # when the first request was let through
-        self._meters = tuple(_Meter(resource, shared=shared) for resource in RESOURCES)
-        self._active: tuple[_Meter, ...] = ()
+        self._meters = tuple(Meter(index, resource, shared=shared) for index, resource in enumerate(RESOURCES))
+        self._active: tuple[Meter, ...] = ()
+        self._shared: tuple[Meter, ...] = ()
         self.retune(
             requests_per_minute,
             input_tokens_per_minute=input_tokens_per_minute,
@@ -165,6 +163,7 @@ class Limiter:
         for meter, bound in zip(self._meters, bounds, strict=True):
             meter.configured = bound
             meter.rebound()
+        self._shared = tuple(meter for meter in self._meters if self.shared and meter.configured is not None)
         self._activate()
 
     def reserve(self, input_tokens: int = 0, output_tokens: int = 0) -> Reservation | float:
@@ -187,6 +186,9 @@ class Limiter:
             if meter.bound is not None:
                 wait = max(wait, meter.wait(now, amounts[meter.index]))
         self._waited = wait > 0
+        if wait <= 0:
+            for meter in self._shared:
+                wait = max(wait, meter.wait_for_credit(now, amounts[meter.index]))
         if wait > 0:
             return wait
         self._started = min(self._started, now)
@@ -213,31 +215,47 @@ class Limiter:
     def status(self) -> dict[Resource, tuple[float | None, float]]:
         """Return, for each resource, the bound that is in force and how much of it the last minute has taken."""
         now = self._now()
-        return {meter.resource: (meter.bound, meter.count.total(now) + meter.foreign(now)) for meter in self._meters}
+        return {meter.resource: (meter.bound, meter.used(now)) for meter in self._meters}
+
+    def report(self) -> dict[Resource, dict[str, Any]]:
+        """Return, for each resource with a bound, how it stands, as plain data (see `Meter.report`)."""
+        now = self._now()
+        return {meter.resource: meter.report(now) for meter in self._meters if meter.bound is not None}
+
+    @property
+    def paused(self) -> float:
+        """Seconds for which the provider has asked us to send nothing."""
+        return max(self._paused_until - self._now(), 0.0)
 
     # -- shared with other machines ----------------------------------------------------------------------------------
 
-    def wanted(self) -> Mapping[Resource, tuple[int, int]]:
-        """Return the slices of shared bounds that are needed to go on, for `SharedMinute.take`; empty if none is.
+    def wanted(self) -> dict[Resource, tuple[int, int]]:
+        """Return the slices of shared bounds to ask for now, for `SharedMinute.take`; empty if none is needed.
 
-        Until they are `granted`, `reserve` lets nothing through that would need them.
+        Until they are `granted`, `reserve` lets nothing through that would need them, and nothing more is wanted.
         """
-        if self._now() < self._ask_again:
-            return {}
-        return {meter.resource: slice_ for meter in self._meters if (slice_ := meter.wanted()) is not None}
+        now = self._now()
+        slices: dict[Resource, tuple[int, int]] = {}
+        for meter in self._shared:
+            if (slice_ := meter.wanted(now, self._slice)) is not None:
+                slices[meter.resource] = slice_
+        if slices:
+            self._asked_at = now
+        return slices
 
-    def granted(self, taken: Mapping[Resource, int], wait: float = 0.0) -> None:
+    def granted(self, taken: Mapping[Resource, int], waits: Mapping[Resource, float]) -> None:
         """Spend these slices from now on.
 
         Args:
             taken: How much, by resource.
-            wait: Seconds before it makes sense to ask for more.
+            waits: Seconds before it makes sense to ask for more, of what there was too little of.
         """
         now = self._now()
-        self._ask_again = now + wait
-        for meter in self._meters:
-            if meter.resource in taken:
-                meter.granted(taken[meter.resource])
+        if taken or waits:
+            self._slice = min(max(SLICE, 2 * (now - self._asked_at)), LONGEST_SLICE)
+        for meter in self._shared:
+            if meter.credit is not None and (meter.resource in taken or meter.resource in waits):
+                meter.credit.grant(now, taken.get(meter.resource, 0), waits.get(meter.resource, 0.0))
 
     def _activate(self) -> None:
         """Count what has a bound, and what one can be learned of without being told: requests, and tokens in all."""
@@ -270,131 +288,3 @@ class Limiter:
         speed = min(INCREASE * 2.0 ** min((now - self._clean_since) / QUICKENS, 16.0), FASTEST)
         for meter in self._active:
             meter.grow(1.0 + speed * passed)
-
-
-class _Meter:
-    """One resource: its bound, what the last minute took of it, and the pace."""
-
-    def __init__(self, resource: Resource, *, shared: bool) -> None:
-        self.resource: Resource = resource
-        self.index = RESOURCES.index(resource)
-        self.bound: float | None = None  # the one in force
-        self.count = SlidingCount()
-        self.configured: int | None = None
-        self.told: int | None = None
-        self.learned: float | None = None
-        self._level: float | None = None  # of the token bucket; `None` is full
-        self._at = -math.inf
-        self._foreign, self._foreign_at, self._foreign_until = 0.0, 0.0, -math.inf
-        self._lease: float | None = 0.0 if shared else None
-        self._need = 0.0  # what of the shared bound is missing for the head of the queue
-
-    def rebound(self) -> None:
-        """Put the lowest of what is configured, told and learned in force."""
-        known = [bound for bound in (self.configured, self.told, self.learned) if bound is not None]
-        self.bound = min(known) if known else None
-
-    def foreign(self, now: float) -> float:
-        """What others have taken: it goes evenly, until the provider says that all is whole again."""
-        if now >= self._foreign_until:
-            return 0.0
-        return self._foreign * (self._foreign_until - now) / (self._foreign_until - self._foreign_at)
-
-    def _advance(self, now: float, bound: float) -> None:
-        """Let time pass: the bucket fills."""
-        passed, self._at = min(now - self._at, MINUTE), now
-        if self._level is not None:
-            self._level += passed * bound / MINUTE
-            if self._level >= self._capacity(bound):
-                self._level = None
-
-    def wait(self, now: float, amount: int) -> float:
-        """Return the seconds until this much may be taken."""
-        self._need = 0.0
-        bound = self.bound
-        if bound is None or amount <= 0:
-            return 0.0
-        if now > self._at:
-            self._advance(now, bound)
-        wait = self._wait_for_room(now, bound - min(amount, bound))
-        capacity = self._capacity(bound)
-        if self._level is not None:
-            wait = max(wait, (min(amount, capacity) - self._level) * MINUTE / bound)
-        if wait <= 0 and self._lease is not None and self._lease < min(amount, bound):
-            self._need = min(amount, bound) - self._lease
-            return 0.05  # seconds: what a server nearby takes to answer
-        return 0.0 if wait <= 0 else wait + 1e-6  # rounding must not make it too short
-
-    def take(self, now: float, amount: int) -> int:
-        """Count it, and return where."""
-        bound = self.bound
-        if bound is not None:
-            self._level = (self._capacity(bound) if self._level is None else self._level) - amount
-            if self._lease is not None:
-                self._lease -= amount
-        return self.count.add(now, amount)
-
-    def correct(self, slot: int, by: int) -> None:
-        """Count more, or less, of what was taken."""
-        self.count.change(slot, by)
-        bound = self.bound
-        if bound is not None and (self._level is not None or by > 0):
-            self._level = (self._capacity(bound) if self._level is None else self._level) - by
-        if self._lease is not None and bound is not None:
-            self._lease -= by
-
-    def heard(self, now: float, window: Window) -> None:
-        """Take over what the headers say; zero and less is no limit, some servers send it for want of one."""
-        limit = window.limit
-        if limit is None or limit <= 0:
-            return
-        if limit != self.told:
-            self.told, self.learned = limit, None  # what was learned is known better now
-            self.rebound()
-        if window.remaining is None or window.remaining < 0:
-            return
-        self._foreign = max(0.0, limit - window.remaining - self.count.total(now))
-        self._foreign_at = now
-        self._foreign_until = now + (MINUTE if window.reset is None else max(window.reset, 0.0))
-
-    def refused(self, now: float, amount: int, *, again: bool) -> None:
-        """Learn that what has been let through is below the limit, and with this amount it would be above."""
-        used = self.count.total(now) + amount / 2
-        known = used if self.learned is None else min(self.learned, used)
-        self.learned = max(known if again else known * DECREASE, 1.0)
-        self.rebound()
-
-    def grow(self, factor: float) -> None:
-        """Try more than was let through so far."""
-        if self.learned is not None:
-            self.learned *= factor
-            self.rebound()
-
-    def wanted(self) -> tuple[int, int] | None:
-        bound = self.bound
-        if bound is None or self._need <= 0:
-            return None
-        return math.ceil(max(self._need, bound / MINUTE)), max(math.floor(bound), 1)
-
-    def granted(self, amount: int) -> None:
-        if self._lease is not None:
-            self._lease += amount
-
-    def _capacity(self, bound: float) -> float:
-        return max(bound * BURST, min(bound, BURST_REQUESTS) if self.resource == "requests" else 1.0)
-
-    def _wait_for_room(self, now: float, room: float) -> float:
-        """Seconds until the last minute, others' share included, holds no more than `room`."""
-        if self.count.total(now) + self.foreign(now) <= room:
-            return 0.0
-        steps = self.count.steps(now)
-        for index, (moment, total) in enumerate(steps):
-            if total > room:
-                continue
-            reached = moment
-            if self.foreign(moment) > room - total:
-                share = (room - total) / self._foreign
-                reached = self._foreign_until - share * (self._foreign_until - self._foreign_at)
-            if index + 1 == len(steps) or reached < steps[index + 1][0]:
-                return reached - now
-        raise AssertionError("an empty minute has room")

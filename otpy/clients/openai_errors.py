@@ -221,7 +221,8 @@ def invalid(why: str, body: bytes) -> LMResponseInvalid:
     start = start_of(body)
     if _is_page(body):
         why = f"{why} but a web page: check base_url, and what stands between here and there"
-    return LMResponseInvalid(f"{why}; it begins with {start!r}", status=200, body=start)
+    said = f"{why}; it begins with {start!r}; if it stays so, check base_url and the client's profile"
+    return LMResponseInvalid(said, status=200, body=start)
 
 
 def start_of(body: bytes) -> str:
@@ -262,8 +263,8 @@ def _error(status: int, error: dict[str, Any], wait: float | None, body: bytes) 
         kind, text = LMContextWindowExceeded, f"the prompt is too long for the model: {said}; use fewer demos"
     elif status == 402 or codes & _QUOTA_CODES:
         kind, text = LMQuotaExceeded, f"the account's quota is used up ({status}): {said}; waiting does not help"
-    elif status == 404:
-        text = f"not found (404): {said}; check the model's name and base_url"
+    elif status in {404, 405}:
+        text = f"not found ({status}): {said}; check the model's name and base_url"
     elif status in {400, 422}:
         kind, text = LMRequestInvalid, f"the provider refuses the request ({status}): {said}"
     return kind(text, status=status, retry_after=wait, body=start_of(body))

@@ -18,7 +18,10 @@ from otpy.errors import CircuitOpen, ClientError, LMError
 from otpy.lm import LMResponse, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from otpy.clients.codec import Limits
+    from otpy.clients.shared_limits import Granted
     from otpy.clock import Clock
     from otpy.config.settings import ClientSettings
     from otpy.lm import LMRequest
@@ -71,7 +74,8 @@ class Policies:
     def __init__(self, client: str, settings: ClientSettings, clock: Clock) -> None:
         """Start with everything closed, empty and unknown."""
         self.client, self._clock = client, clock
-        self.limiter = Limiter(clock=clock)
+        self.limiter = Limiter(shared=settings.limits_storage is not None, clock=clock)
+        self.shared: Mapping[str, Any] | None = None  # of the limits, if they are shared
         self.retries = RetryBudget(clock=clock)
         self.estimator = Estimator()
         self.breakers: dict[str, Breaker] = {}
@@ -146,7 +150,8 @@ class Policies:
             admission.reservation.settle(outcome.usage)
             admission.permit.success()
             self.estimator.learn(request, outcome.usage, admission.letters)
-            self.concurrency.succeeded(seconds / max(outcome.usage.output_tokens, 1), in_flight=in_flight)
+            tokens = outcome.usage.output_tokens or outcome.usage.input_tokens  # of embeddings nothing is written
+            self.concurrency.succeeded(seconds / max(tokens, 1), in_flight=in_flight)
         elif isinstance(outcome, LMError):
             if outcome.status == TOO_MANY and outcome.retryable:
                 self._refused(admission.reservation, limits)
@@ -178,6 +183,11 @@ class Policies:
             limits = replace(limits, retry_after=None)
         self.limiter.heard(limits)
 
+    def granted(self, granted: Granted) -> None:
+        """Hear what there is of a budget that several machines share."""
+        self.shared = granted.shared
+        self.limiter.granted(granted.taken, granted.waits)
+
     def delay(self, attempt: int, error: ClientError, *, streamed: bool, told: bool | None) -> float | None:
         """Return the seconds until the next attempt, or `None` for none.
 
@@ -200,5 +210,7 @@ class Policies:
             "breaker": self.breaker(None).state,
             "breakers": {model: breaker.state for model, breaker in self.breakers.items()},
             "concurrency": self.concurrency.limit,
-            "limits": {name: bound for name, (bound, _) in self.limiter.status().items() if bound is not None},
+            "limits": self.limiter.report(),
+            "paused": self.limiter.paused,
+            "shared": None if self.shared is None else dict(self.shared),
         }

@@ -48,14 +48,20 @@ PROFILES: Final[Mapping[str, Profile]] = {
         Profile("ollama", lacks=("n", "tool_choice", "image_url", "audio", "file"), reasoning="reasoning"),
         # Sampling parameters are refused since version 2026-10-21, and a bound is demanded. Source:
         # platform.claude.com/docs/en/api/versioning; the smallest of the models that are left can write 4,096 tokens.
-        Profile("anthropic", "anthropic", sampling=False, version="2026-10-21", most_tokens=8192),
-        Profile("anthropic_2023", "anthropic", version="2023-06-01", most_tokens=4096),
+        Profile("anthropic", "anthropic", sampling=False, version="2026-10-21", most_tokens=8192,
+                lacks=("embeddings",)),
+        Profile("anthropic_2023", "anthropic", version="2023-06-01", most_tokens=4096, lacks=("embeddings",)),
         # Measured with xllamacpp 2026.10: sampling parameters are taken in any version; `output_config.format`,
         # `tool_choice` and documents are ignored.
         Profile("llama_cpp_messages", "anthropic", schema=False, version="2026-10-21", most_tokens=4096,
                 lacks=("tool_choice", "file")),
-        # Source: ai.google.dev/api/generate-content.
-        Profile("gemini", "gemini", max_tokens="maxOutputTokens"),
+        # The server of a model that makes vectors: a conversation fails there. Measured with xllamacpp 2026.10.
+        Profile("llama_cpp_embedder", lacks=("messages",)),
+        # Any provider that the `litellm` package speaks; it refuses what the provider has no way to say.
+        Profile("litellm"),
+        # Source: ai.google.dev/api/generate-content. Embeddings are at its OpenAI-compatible address,
+        # `…/v1beta/openai`, for a client with that `base_url` and the profile "generic".
+        Profile("gemini", "gemini", max_tokens="maxOutputTokens", lacks=("embeddings",)),
     )
 }  # fmt: skip
 """By name."""
@@ -88,6 +94,8 @@ def check(request: LMRequest, profile: Profile, *lacks: str) -> None:
         otpy.errors.LMRequestInvalid: n=2: the profile 'ollama' has no way to say this; leave it out, or choose a ...
     """
     missing = _missing(lacks, profile.lacks, profile.sampling, profile.schema)
+    if "messages" in missing:
+        raise unsayable("a conversation", profile)
     for name in missing & _PLAIN.keys():
         value = getattr(request, name)
         if value != _PLAIN[name]:

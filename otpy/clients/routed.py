@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
 from otpy.clients.estimate import LETTERS_PER_TOKEN, letters_in
 from otpy.clients.routes import Chain, Cheapest, Hedged, Needs, Offer, Split
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from otpy.config.settings import RouteSettings, Settings
     from otpy.lm import LMRequest, LMResponse
 
-__all__ = ["Routers", "ask_by", "needs_of"]
+__all__ = ["Routers", "ask_by", "last_asked", "needs_of"]
+
+last_asked: Final[ContextVar[str | None]] = ContextVar("otpy_last_asked", default=None)
+"""The client whose answer, or error, the last `ask_by` of this task returned or raised; `None` if nobody was asked."""
 
 
 class Routers:
@@ -89,7 +93,7 @@ def needs_of(request: LMRequest) -> Needs:
 async def ask_by(  # noqa: C901 - the course of one request
     router: Router, request: LMRequest, ask: Callable[[str], Awaitable[LMResponse]], *, hedging: bool = True
 ) -> LMResponse:
-    """Ask the clients of a route until one answers.
+    """Ask the clients of a route until one answers; `last_asked` then says which one it was.
 
     Args:
         router: The route's.
@@ -100,6 +104,7 @@ async def ask_by(  # noqa: C901 - the course of one request
     Raises:
         Exception: The last error, if nobody answers.
     """
+    last_asked.set(None)
     plan = router.plan(needs_of(request))
     flying: dict[asyncio.Future[LMResponse], tuple[str, float]] = {}
 
@@ -119,6 +124,7 @@ async def ask_by(  # noqa: C901 - the course of one request
                 continue
             for task in done:
                 client, began = flying.pop(task)
+                last_asked.set(client)
                 error: Any = task.exception()
                 if error is None:
                     plan.observe(time.monotonic() - began, client)

@@ -110,7 +110,8 @@ class SSE:
         if self._size + self._waiting > self._longest:
             start = b"".join((*self._data, *self._rest))[:200].decode("utf-8", "replace")
             raise LMResponseInvalid(
-                f"an event of the stream has more than {self._longest} bytes; it begins with {start!r}",
+                f"an event of the stream has more than {self._longest} bytes, as no model's has: is base_url right?"
+                f" It begins with {start!r}",
                 status=200,
                 body=start,
             )

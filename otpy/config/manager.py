@@ -82,12 +82,22 @@ def check_change(before: Settings, after: Settings) -> None:
         after: Those it is to run with.
 
     Raises:
-        ConfigError: If clients come or go, one moves between this machine and a provider, or a key is missing, or a cap
-            or the length of the history changes; each of them needs another tree: start a new application.
+        ConfigError: If clients come or go, one moves between this machine and a provider, or a key is missing, or a
+            cap, the length of the history, a recording or the cache's file changes; each needs another tree: start a
+            new application.
     """
-    for setting in ("budget", "history"):
-        if getattr(after, setting) != getattr(before, setting):
+    kept: dict[str, tuple[object, object]] = {
+        "budget": (after.budget, before.budget),
+        "history": (after.history, before.history),
+        "recording": (after.recording, before.recording),
+        "cache.path": (after.cache.path, before.cache.path),
+        "cache.disk": (after.cache.disk, before.cache.disk),
+    }
+    for setting, (new, old) in kept.items():
+        if new != old:
             raise ConfigError(f"{setting} cannot change while the application runs; start a new application")
+    if after.cache.enabled and not before.cache.enabled:
+        raise ConfigError("cache.enabled cannot be turned on while the application runs; start a new application")
     if before.clients.keys() != after.clients.keys():
         changed = ", ".join(map(repr, sorted(before.clients.keys() ^ after.clients.keys())))
         raise ConfigError(f"clients cannot come or go while the application runs: {changed}; start a new application")
@@ -102,6 +112,10 @@ def check_change(before: Settings, after: Settings) -> None:
             raise ConfigError(
                 f"client {name!r} cannot change from {before.clients[name].model!r} to {client.model!r} while the"
                 " application runs: a local model's server is part of the tree; start a new application"
+            )
+        if client.limits_storage != before.clients[name].limits_storage:
+            raise ConfigError(
+                f"clients.{name}.limits_storage cannot change while the application runs; start a new application"
             )
         if (client.model, client.url) != (before.clients[name].model, before.clients[name].url):
             client.resolved_api_key()

@@ -18,11 +18,13 @@ PROFILES: Final = (
     "llama_cpp",
     "llama_cpp_responses",
     "llama_cpp_messages",
+    "llama_cpp_embedder",
     "vllm",
     "ollama",
     "anthropic",
     "anthropic_2023",
     "gemini",
+    "litellm",
 )
 """The habits of servers that a client may be told of; `otpy/clients/profiles.py` says what each means."""
 
@@ -39,5 +41,6 @@ PROVIDERS: Final[Mapping[str, tuple[str | None, str | None, str]]] = {
     "vllm": ("http://127.0.0.1:8000/v1", None, "vllm"),
     "llama_cpp": ("http://127.0.0.1:8080/v1", None, "llama_cpp"),
     "local": (None, None, "llama_cpp"),
+    "litellm": ("litellm:", None, "litellm"),
 }
 """What is known of a provider: where it is, which variable holds its key, how its server wants to be asked."""

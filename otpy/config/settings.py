@@ -6,11 +6,12 @@ the setting, the value, its source and what is allowed; secrets appear nowhere.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from otpy.config.client_settings import (
     BreakerSettings,
@@ -33,6 +34,7 @@ __all__ = [
     "BudgetSettings",
     "CacheSettings",
     "ClientSettings",
+    "RecordingSettings",
     "RetrySettings",
     "RouteSettings",
     "Settings",
@@ -52,12 +54,27 @@ class CacheSettings(Frozen):
         disk: Whether on disk as well as in memory.
         path: The SQLite file; by default `answers.sqlite` in the cache directory.
         max_memory_entries: Answers kept in memory, at least 1.
+        max_bytes: How big the file may get, at least 1,000,000; the answers used least recently go first. `None` for
+            any size.
+        ttl: Seconds after which an answer is asked for anew; `None` for never.
+        namespace: Keeps the answers of a project or an experiment apart from others in the same file: neither finds
+            the other's, and they are cleared and counted apart. Letters, digits, `_`, `-` and `.`, up to 64.
     """
 
     enabled: bool = True
     disk: bool = True
     path: Path | None = None
     max_memory_entries: int = Field(default=100_000, ge=1)
+    max_bytes: int | None = Field(default=1_073_741_824, ge=1_000_000)
+    ttl: float | None = Field(default=None, gt=0)
+    namespace: str = "default"
+
+    @field_validator("namespace")
+    @classmethod
+    def _a_plain_name(cls, namespace: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", namespace):
+            raise ValueError("allowed: 1 to 64 letters, digits, '_', '-' and '.'")
+        return namespace
 
     def resolved_path(self) -> Path | None:
         """Return the file, or `None` for memory only."""
@@ -70,6 +87,26 @@ class CacheSettings(Frozen):
         return cache_dir() / "answers.sqlite"
 
 
+class RecordingSettings(Frozen):
+    """Where what is asked and answered is recorded, and replayed from.
+
+    Args:
+        path: The file, one JSON object a line; `None` for no recording.
+        mode: `"record"` asks always, and adds to the file; `"replay"` never asks, and what is not in the file is an
+            error that shows the difference; `"until_divergence"` answers from the file up to the first request that is
+            not there, and from then on asks, and records that anew.
+    """
+
+    path: Path | None = None
+    mode: Literal["record", "replay", "until_divergence"] = "until_divergence"
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if self.path is None and "mode" in self.model_fields_set:
+            raise wrong("path", "is missing; name the file of the recording, or leave mode out")
+        return self
+
+
 class Settings(Frozen):
     """Everything that can be set.
 
@@ -79,6 +116,7 @@ class Settings(Frozen):
         cache: Where answers are remembered.
         budget: Hard caps on everything that is asked.
         history: How many requests and answers are kept to be looked at; 0 for none.
+        recording: Where what is asked and answered is recorded, and replayed from.
 
     Example:
         >>> from otpy.config import Settings
@@ -92,6 +130,7 @@ class Settings(Frozen):
     cache: CacheSettings = CacheSettings()
     budget: BudgetSettings = BudgetSettings()
     history: int = Field(default=1_000, ge=0)
+    recording: RecordingSettings = RecordingSettings()
 
     @model_validator(mode="after")
     def _routes_lead_somewhere(self) -> Self:
@@ -227,6 +266,8 @@ def _table(parts: list[str]) -> type[BaseModel]:  # noqa: PLR0911 - a table of t
             return RouteSettings
         case ["cache", *_]:
             return CacheSettings
+        case ["recording", *_]:
+            return RecordingSettings
         case _:
             return Settings
 

@@ -1,6 +1,9 @@
 """`Evaluate`: a program on every row of a devset, each row in a task of its own.
 
 A row that raises, hangs past its deadline or is killed costs that row and nothing else, and keeps its reason.
+
+In the ledger an evaluation is a run and a row an example. Inside of another run, as that of an optimization or your own
+`otpy.labels(run="…")`, it is a part of that.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from otpy.evaluate.metrics import Metric, check_metric, metric_name
 from otpy.evaluate.progress import Progress
 from otpy.evaluate.result import EvaluationResult, Failed, Row, Scored
 from otpy.evaluate.rows import fates, prepared
+from otpy.evaluate.runs import named, opened
 from otpy.signatures import Example
 from otpy.telemetry import bus as telemetry
 
@@ -121,11 +125,11 @@ class Evaluate:
             NoApplication: If no application is running.
         """
         rows: list[Row] = []
-        began = time.perf_counter()
+        run, began = named("Evaluate"), time.perf_counter()
         try:
-            return running().run(self._collected(program, rows, began))
+            return running().run(self._collected(program, rows, run, began))
         except KeyboardInterrupt as interrupt:
-            raise self._aborted("interrupted", rows, began) from interrupt
+            raise self._aborted("interrupted", rows, run, began) from interrupt
 
     async def acall(self, program: Program) -> EvaluationResult:
         """Evaluate a program, in asynchronous code; cancelling it stops the rows under way.
@@ -140,15 +144,15 @@ class Evaluate:
             EvaluationError: If the rows do not have the program's inputs, or the application has another event loop.
             NoApplication: If no application is running.
         """
-        return await self._collected(program, [], time.perf_counter())
+        return await self._collected(program, [], named("Evaluate"), time.perf_counter())
 
-    async def _collected(self, program: Program, rows: list[Row], began: float) -> EvaluationResult:
-        async with aclosing(self.stream(program)) as stream:
+    async def _collected(self, program: Program, rows: list[Row], run: str, began: float) -> EvaluationResult:
+        async with aclosing(self._stream(program, run)) as stream:
             async for row in stream:
                 rows.append(row)  # noqa: PERF401 - the caller keeps the list when this is cancelled
-        return self._result(rows, began)
+        return self._result(rows, run, began)
 
-    async def stream(self, program: Program) -> AsyncGenerator[Row, None]:
+    def stream(self, program: Program) -> AsyncGenerator[Row, None]:
         """Evaluate a program and yield every row's fate as soon as it is known, in asynchronous code.
 
         Leaving the loop early stops the rows under way when the generator is closed: `contextlib.aclosing` does so at
@@ -162,6 +166,9 @@ class Evaluate:
             EvaluationError: If the rows do not have the program's inputs, or the application has another event loop.
             NoApplication: If no application is running.
         """
+        return self._stream(program, named("Evaluate"))
+
+    async def _stream(self, program: Program, run: str) -> AsyncGenerator[Row, None]:
         if not running().on_loop():
             raise EvaluationError(
                 "the application runs on another event loop: here, `await asyncio.to_thread(evaluate, program)`,"
@@ -172,12 +179,14 @@ class Evaluate:
         rows: list[Row] = []
         most = math.inf if self.max_failures is None else self.max_failures
         with (
-            telemetry.span("otpy.evaluate", rows=len(devset), metric=metric_name(self.metric)) as found,
+            telemetry.span("otpy.evaluate", rows=len(devset), metric=metric_name(self.metric), run=run) as found,
             Progress(len(devset), "evaluating", shown=self.display_progress) as progress,
         ):
-            stream = fates(devset, program, self.metric, max_concurrency=self.max_concurrency, timeout=self.timeout)
+            stream = fates(
+                devset, program, self.metric, run=run, max_concurrency=self.max_concurrency, timeout=self.timeout
+            )
             try:
-                async with aclosing(stream) as finished:
+                async with opened(run, len(devset)), aclosing(stream) as finished:
                     async for row in finished:
                         rows.append(row)
                         if isinstance(row, Scored):
@@ -192,22 +201,23 @@ class Evaluate:
                                 f"{progress.failed} rows failed, more than max_failures={most}; the last:"
                                 f" row {row.index}, {row.explanation}",
                                 rows,
+                                run,
                                 began,
                             )
             except (NoApplication, NotRegistered) as error:
                 if isinstance(error, NoApplication) and not rows:
                     raise
-                raise self._aborted("the application has stopped", rows, began) from error
-            found.update(score=self._result(rows, began).score, failed=progress.failed)
+                raise self._aborted("the application has stopped", rows, run, began) from error
+            found.update(score=self._result(rows, run, began).score, failed=progress.failed)
 
-    def _aborted(self, why: str, rows: Sequence[Row], began: float) -> EvaluationAborted:
-        result = self._result(rows, began)
+    def _aborted(self, why: str, rows: Sequence[Row], run: str, began: float) -> EvaluationAborted:
+        result = self._result(rows, run, began)
         return EvaluationAborted(f"{why}: {result}", result)
 
-    def _result(self, rows: Sequence[Row], began: float) -> EvaluationResult:
+    def _result(self, rows: Sequence[Row], run: str, began: float) -> EvaluationResult:
         ordered = tuple(sorted(rows, key=lambda row: row.index))
         seconds = time.perf_counter() - began
-        return EvaluationResult(ordered, seconds, self.failure_score, metric_name(self.metric), len(self.devset))
+        return EvaluationResult(ordered, seconds, self.failure_score, metric_name(self.metric), len(self.devset), run)
 
 
 def _example(number: int, row: object) -> Example:

@@ -53,6 +53,7 @@ class Failed:
         where: `"program"` or `"metric"`, whichever failed; `"task"` if the row's task was ended from outside.
         seconds: How long it took.
         usage: What it has cost all the same.
+        exchanges: What was said, for `otpy.inspect`: the numbers of the exchanges in the application's history.
     """
 
     index: int
@@ -61,6 +62,7 @@ class Failed:
     where: Literal["program", "metric", "task"]
     seconds: float
     usage: Usage = _NOTHING
+    exchanges: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def explanation(self) -> str:
@@ -83,6 +85,7 @@ class EvaluationResult:
         failure_score: What a failed row counts for in `score`.
         metric: The metric's name.
         total: Rows there were to evaluate; more than `rows` if it was stopped early.
+        run: What the ledger calls it: `app.spent("example", run=result.run)` is what each row took.
     """
 
     rows: tuple[Row, ...]
@@ -90,6 +93,7 @@ class EvaluationResult:
     failure_score: float = 0.0
     metric: str = "metric"
     total: int = field(default=-1)
+    run: str = ""
 
     @cached_property
     def scored(self) -> tuple[Scored, ...]:

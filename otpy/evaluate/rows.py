@@ -10,6 +10,7 @@ from otpy.clients.running import running
 from otpy.errors import EvaluationError, SupervisionError
 from otpy.evaluate.metrics import Metric, measure
 from otpy.evaluate.result import Failed, Row, Scored
+from otpy.evaluate.runs import unsaid
 from otpy.lm import Usage
 from otpy.programs.trace import Call, calling
 from otpy.supervisors import Ok, TaskSupervisorRef
@@ -36,11 +37,12 @@ async def supervisor_of_tasks() -> TaskSupervisorRef:
     return cast("TaskSupervisorRef", await running().names.wait_for("tasks", RESTART_SECONDS))
 
 
-async def fates(
+async def fates(  # noqa: PLR0913 - keyword-only facts
     devset: Sequence[Example],
     program: Program,
     metric: Metric,
     *,
+    run: str,
     max_concurrency: int,
     timeout: float | None,  # noqa: ASYNC109 - a deadline per row
 ) -> AsyncGenerator[Row, None]:
@@ -53,6 +55,7 @@ async def fates(
         devset: The rows, with their inputs marked.
         program: The program.
         metric: Measures its predictions.
+        run: What the ledger calls it; a row is an example there, by its position.
         max_concurrency: Rows at the same time.
         timeout: Seconds a row may take, or `None`.
 
@@ -63,10 +66,14 @@ async def fates(
 
     def failed(index: int, reason: Any, where: Literal["program", "metric", "task"]) -> Failed:
         began, call = under_way.pop(index, (time.perf_counter(), None))  # None: killed before its first step
-        usage = Usage() if call is None else call.usage
-        return Failed(index, devset[index], reason, where, time.perf_counter() - began, usage)
+        usage, said = (Usage(), ()) if call is None else (call.usage, tuple(call.exchanges))
+        return Failed(index, devset[index], reason, where, time.perf_counter() - began, usage, said)
 
     async def evaluate_row(index: int) -> Row:
+        with unsaid(run=run, example=index):
+            return await evaluated(index)
+
+    async def evaluated(index: int) -> Row:
         example = devset[index]
         with calling(program) as call:  # counts what it costs, also if it fails
             under_way[index] = (time.perf_counter(), call)

@@ -40,8 +40,8 @@ class OutputSchema:
     Args:
         name: A short name (letters, digits, `_`), which some providers demand.
         schema: The JSON schema of an object, keys in the order in which the fields are to be written.
-        optional: Whether the messages say it in words as well: then a deployment that knows no schemas is asked without,
-            which it otherwise refuses.
+        optional: Whether the messages say it in words as well: then a deployment that knows no schemas is asked
+            without, which it otherwise refuses.
     """
 
     name: str

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from otpy.adapters import ADAPTERS, Adapter, JSONAdapter, repair
+from otpy.clients.history import over
 from otpy.clients.running import running
 from otpy.errors import AdapterParseError, ProgramError, SignatureError
 from otpy.lm import LMRequest, Usage
 from otpy.programs.program import Program
-from otpy.programs.trace import record, spent
+from otpy.programs.trace import asking, record, relabelled, signed, spent
 from otpy.signatures import Example, Prediction, Signature, SignatureMeta
+from otpy.signatures.example import came_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -98,25 +100,36 @@ class Predict(Program):
         prefix, schema = self._prepared()
         messages = (*prefix, self.adapter.question(self.signature, values))
         application = running()
+        said = signed(self)
         attempts: list[str] = []
+        numbers: list[int] = []
         usage = Usage()
-        while True:
-            request = LMRequest(messages, schema, self.temperature, self.max_tokens, rollout=self.rollout)
-            response = await application.ask(self.client, request)
-            attempts.append(response.text)
-            usage = usage + response.usage if len(attempts) > 1 else response.usage
-            spent(response.usage)
-            try:
-                outputs = self.adapter.parse(self.signature, response.text)
-            except AdapterParseError as found:
-                error = _explained(found, response, attempts, usage)
-                if len(attempts) > self.max_reasks:
-                    raise error from None
-                messages = (*messages, *repair(response.text, error))
-                continue
-            prediction = Prediction(outputs, usage=usage, attempts=tuple(attempts))
-            record(self, values, prediction)
-            return prediction
+        try:
+            while True:
+                request = LMRequest(messages, schema, self.temperature, self.max_tokens, rollout=self.rollout)
+                numbers.append(asking(request))
+                try:
+                    response = await application.ask(self.client, request)
+                finally:
+                    over(request)
+                attempts.append(response.text)
+                usage = usage + response.usage if len(attempts) > 1 else response.usage
+                spent(response.usage)
+                try:
+                    outputs = self.adapter.parse(self.signature, response.text)
+                except AdapterParseError as found:
+                    error = _explained(found, response, attempts, usage)
+                    if len(attempts) > self.max_reasks:
+                        vars(error)["exchanges"] = tuple(numbers)
+                        raise error from None
+                    messages = (*messages, *repair(response.text, error))
+                    continue
+                prediction = came_of(Prediction(outputs, usage=usage, attempts=tuple(attempts)), tuple(numbers))
+                record(self, values, prediction)
+                return prediction
+        finally:
+            if said is not None:
+                relabelled(said)
 
     def _prepared(self) -> tuple[tuple[Message, ...], OutputSchema | None]:
         """The part of the question that is the same for all inputs, made once."""

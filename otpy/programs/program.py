@@ -19,6 +19,7 @@ from otpy.programs.trace import Call, calling
 from otpy.programs.worker import in_worker
 from otpy.signatures import Prediction
 from otpy.signatures.annotations import annotations_of
+from otpy.signatures.example import came_of, exchanges_of
 
 if TYPE_CHECKING:
     import os
@@ -145,10 +146,10 @@ class Program(metaclass=ProgramMeta):
 
     def _finished(self, result: Any, call: Call) -> Prediction:
         if isinstance(result, Prediction):
-            usage = call.usage
-            if result.usage == usage:
+            usage, exchanges = call.usage, tuple(call.exchanges)
+            if result.usage == usage and exchanges_of(result) == exchanges:
                 return result
-            return Prediction(result, usage=usage, attempts=result.attempts)
+            return came_of(Prediction(result, usage=usage, attempts=result.attempts), exchanges)
         if inspect.iscoroutine(result):
             result.close()
             raise ProgramError(

@@ -2,25 +2,46 @@
 
 All of it follows the context (`contextvars`), so it reaches the tasks and worker threads that a call starts, and calls
 that run at the same time never mix.
+
+Whose request it is, for the ledger, is said by those who know: the program that is called first says `program`, every
+predictor `predictor`. What is said already stays, so the outermost counts, and above all what you say yourself.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from otpy.clients.history import expected
+from otpy.clients.labels import Labels, current_labels, relabel
 from otpy.lm import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
+    from otpy.lm import LMRequest
     from otpy.programs.predict import Predict
     from otpy.programs.program import Program
     from otpy.signatures import Prediction
 
-__all__ = ["Call", "Trace", "TraceEntry", "calling", "record", "spent", "tracing"]
+__all__ = [
+    "Call",
+    "Trace",
+    "TraceEntry",
+    "asking",
+    "calling",
+    "record",
+    "relabelled",
+    "signed",
+    "spent",
+    "tracing",
+]
+
+KEPT: Final = 1_000
+"""Exchanges that a call remembers, the latest; so many are kept by a history too, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +73,13 @@ class Call:
         root: The program that was called first.
         outer: The composition that called this one, if any.
         usages: What each question asked in it, at any depth, has cost; appending is safe from any thread.
+        exchanges: The numbers of their exchanges in the application's history.
     """
 
     root: Program
     outer: Call | None = None
     usages: list[Usage] = field(default_factory=list[Usage])
+    exchanges: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     @property
     def usage(self) -> Usage:
@@ -97,13 +120,56 @@ def calling(program: Program) -> Generator[Call]:
     Args:
         program: The composition.
     """
-    outer = _call.get()
+    outer, said = _call.get(), current_labels()
     call = Call(program if outer is None else outer.root, outer)
     token = _call.set(call)
+    if said.program is None:
+        kind = type(program).__name__
+        relabel(Labels(said.client, said.model, said.run, kind, said.predictor, said.example))
     try:
         yield call
     finally:
         _call.reset(token)
+        if said.program is None:
+            relabel(said)
+
+
+def signed(predictor: Predict) -> Labels | None:
+    """Say that the requests that follow are this predictor's; returns what is to be `relabelled` behind them.
+
+    `None` if nothing has changed: somebody else has said it, or the predictor is no part of the program.
+
+    Args:
+        predictor: Who asks.
+    """
+    said = current_labels()
+    if said.predictor is not None:
+        return None
+    call = _call.get()
+    path = "self" if call is None else call.root.path_of(predictor)
+    if path is None:
+        return None
+    program = said.program or type(predictor).__name__
+    relabel(Labels(said.client, said.model, said.run, program, path, said.example))
+    return said
+
+
+relabelled = relabel
+"""Put the labels back that `signed` has returned."""
+
+
+def asking(request: LMRequest) -> int:
+    """Tell every composition that is running here of a question; returns the number of its exchange.
+
+    Args:
+        request: What is about to be asked; see `otpy.clients.history.expected`.
+    """
+    number = expected(request)
+    call = _call.get()
+    while call is not None:
+        call.exchanges.append(number)
+        call = call.outer
+    return number
 
 
 def spent(usage: Usage) -> None:

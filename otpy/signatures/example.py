@@ -11,7 +11,7 @@ from otpy.lm import Usage
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Example", "Prediction"]
+__all__ = ["Example", "Prediction", "came_of", "exchanges_of"]
 
 E = TypeVar("E", bound="Example")
 
@@ -175,8 +175,9 @@ class Prediction(Example):
         ('4', '4', 0)
     """
 
-    __slots__ = ("attempts", "usage")
+    __slots__ = ("_exchanges", "attempts", "usage")
 
+    _exchanges: tuple[int, ...]
     usage: Usage
     attempts: tuple[str, ...]
 
@@ -191,8 +192,35 @@ class Prediction(Example):
     ) -> None:
         """Keep the outputs."""
         super().__init__(base, **fields)
-        object.__setattr__(self, "usage", Usage() if usage is None else usage)
-        object.__setattr__(self, "attempts", attempts)
+        keep = object.__setattr__
+        keep(self, "usage", Usage() if usage is None else usage)
+        keep(self, "attempts", attempts)
+        keep(self, "_exchanges", ())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle all but what only this process's histories know."""
+        restore, (kind, slots) = super().__reduce__()
+        return restore, (kind, {slot: value for slot, value in slots.items() if slot != "_exchanges"})
+
+
+def came_of(prediction: Prediction, exchanges: tuple[int, ...]) -> Prediction:
+    """Note which exchanges led to a prediction that is just being made; its value is the same with them or without.
+
+    Args:
+        prediction: The prediction.
+        exchanges: The numbers of the exchanges in the application's history.
+    """
+    object.__setattr__(prediction, "_exchanges", exchanges)
+    return prediction
+
+
+def exchanges_of(prediction: Prediction) -> tuple[int, ...]:
+    """Return the numbers of the exchanges that led to a prediction; none if it was not asked for in this process.
+
+    Args:
+        prediction: The prediction.
+    """
+    return prediction._exchanges  # noqa: SLF001 - no public name: it might be that of an output
 
 
 def _slots(cls: type) -> list[str]:
@@ -201,6 +229,8 @@ def _slots(cls: type) -> list[str]:
 
 def _restore(cls: type[E], slots: dict[str, Any]) -> E:
     example = object.__new__(cls)
+    if issubclass(cls, Prediction):
+        object.__setattr__(example, "_exchanges", ())
     for slot, value in slots.items():
         object.__setattr__(example, slot, value)
     return example

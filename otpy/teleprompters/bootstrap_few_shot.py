@@ -23,6 +23,7 @@ from otpy.errors import (
 from otpy.evaluate import Metric, check_metric, measure, metric_name, prepared
 from otpy.evaluate.progress import Progress
 from otpy.evaluate.rows import supervisor_of_tasks
+from otpy.evaluate.runs import unsaid
 from otpy.programs import Program, TraceEntry, tracing
 from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
@@ -234,6 +235,10 @@ class BootstrapFewShot(Teleprompter[P]):
         errors = 0
 
         async def attempt(trial: Trial) -> Outcome:
+            with unsaid(example=trial.at):
+                return await attempted(trial)
+
+        async def attempted(trial: Trial) -> Outcome:
             example = rows[trial.at]
             program = _for(teacher, example, trial.round)
             with tracing() as trace:

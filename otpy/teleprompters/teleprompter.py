@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from otpy.clients.labels import current_labels, labels
 from otpy.clients.running import running
 from otpy.errors import TeleprompterError
+from otpy.evaluate.runs import named, opened
 from otpy.programs import Program
 from otpy.signatures import Example
 from otpy.telemetry import bus as telemetry
@@ -55,7 +57,8 @@ class Teleprompter(Generic[P]):
     ) -> P:
         """Return a better copy of a program, in asynchronous code; arguments and errors as for `compile`.
 
-        The work is done by a process of its own under the application's `teleprompters`; cancelling this ends it.
+        The work is done by a process of its own under the application's `teleprompters`; cancelling this ends it. In
+        the ledger all of it is one run, with the evaluations in it; an example is a row's position in its set.
         """
         _check_program("student", student)
         if teacher is not None:
@@ -74,9 +77,20 @@ class Teleprompter(Generic[P]):
                 " or start it on this one with `async with otpy.start(...)`"
             )
         journal: dict[Any, Any] = {}
-        with telemetry.span("otpy.teleprompter", teleprompter=type(self).__name__):
-            better: P = await run(lambda: self.search(student, examples, teacher, journal))
-            return better
+        kind = type(self).__name__
+        whose = {
+            **current_labels()._asdict(),
+            "run": named(kind),
+        }  # its process is started by another, with other labels
+
+        async def work() -> P:
+            with labels(**whose):
+                return await self.search(student, examples, teacher, journal)
+
+        with telemetry.span("otpy.teleprompter", teleprompter=kind, run=whose["run"]):
+            async with opened(whose["run"], len(examples)):
+                better: P = await run(work)
+                return better
 
     uses_valset: bool = False
     uses_teacher: bool = False

@@ -43,7 +43,8 @@ class Counts:
         input_tokens: Tokens of all requests that were answered in full: what a provider would charge for. Full is what
             has left here; whoever closes without reading it is charged.
         output_tokens: Tokens of their answers.
-        lost_input_tokens: Tokens of the requests whose answers were begun or due, but did not arrive in full.
+        lost_input_tokens: Tokens of the requests whose answers were begun or due, but did not arrive in full, or as
+            garbage.
         lost_output_tokens: Tokens of those answers, all of them.
         departures: Clients that left too early.
         in_flight: Requests being answered now.

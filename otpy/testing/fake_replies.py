@@ -120,8 +120,9 @@ def _broken(  # noqa: PLR0911 - one end for each kind
             failure = dialect.late(dialect.error(fault.status, fault.message, None))
             return replace(told, pieces=(*told.pieces[:place], failure))
         case "garbage":
-            body = _BROKEN if stream else _told(dialect, said, stream=False).body[:-2] + b",}"
-            return Reply(200, _EVENTS if stream else _JSON, (body,), length=len(body))
+            told = _told(dialect, said, stream=stream)
+            body = _BROKEN if stream else told.body[:-2] + b",}"
+            return replace(told, pieces=(body,), length=len(body))
         case "html":
             return Reply(200, (("content-type", "text/html"),), (_PAGE,), length=len(_PAGE))
         case "huge":

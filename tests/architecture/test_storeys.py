@@ -28,7 +28,8 @@ VIOLATIONS = {
     "pybreaker lives in clients/breaker.py": ("lm/planted.py", "import pybreaker"),
     "limits lives in clients/limiter_storage.py": ("lm/planted.py", "import limits"),
     "genai_prices lives in clients/prices.py": ("lm/planted.py", "import genai_prices"),
-    "httpx and pyqwest live in clients/transport.py": ("programs/planted.py", "import pyqwest"),
+    "wreq and certifi live in clients/wire.py": ("programs/planted.py", "import wreq"),
+    "httpx lives in clients/transport.py, its errors in clients/wire.py too": ("programs/planted.py", "import httpx"),
     "structlog lives in telemetry": ("lm/planted.py", "import structlog"),
     "the command line's libraries live in cli, the progress bar's in evaluate/progress.py": (
         "lm/planted.py",
@@ -120,7 +121,7 @@ def test_nothing_inside_imports_the_front_door():
 
 
 def test_importing_the_front_door_loads_nothing_heavy():
-    heavy = {"asyncio", "httpx", "limits", "pybreaker", "pydantic", "pykka", "pyqwest", "rich", "sqlite3"}
+    heavy = {"asyncio", "httpx", "limits", "pybreaker", "pydantic", "pykka", "rich", "sqlite3", "wreq"}
     heavy |= {"structlog", "typer", "uvloop", "xllamacpp"}
     code = "import json, sys, otpy; print(json.dumps(sorted(sys.modules)))"
     ran = subprocess.run(

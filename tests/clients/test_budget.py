@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from otpy.clients.budget import Budget, Cap, Estimate, Labels, current_labels, input_ceiling, labels
-from otpy.clients.ledger import Book
+from otpy.clients.book import Book
+from otpy.clients.budget import Budget, Cap, Estimate, input_ceiling
+from otpy.clients.labels import Labels, current_labels, labels
 from otpy.errors import BudgetExceeded, ConfigError
 from otpy.lm import FrozenJSON, LMRequest, Media, Message, OutputSchema, Text, Tool, ToolResult, ToolUse, Usage
 

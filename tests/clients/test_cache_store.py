@@ -270,7 +270,7 @@ def test_another_otpys_file_is_left_as_it_is(path, store):
 def test_a_row_that_is_no_answer_is_a_miss(path, row):
     kept(path, good=ANSWER)
     with sqlite3.connect(path) as connection:
-        connection.execute("INSERT INTO answers VALUES ('bad', ?)", (row,))
+        connection.execute("INSERT INTO answers (key, namespace, written, answer) VALUES ('bad', 'x', 0, ?)", (row,))
     connection.close()
     assert found(path, "bad", "good").keys() == {"good"}
 
@@ -291,8 +291,9 @@ def test_a_place_that_cannot_be_written_costs_the_disk_and_is_said_once(tmp_path
 
 def test_a_full_disk_costs_the_disk_and_no_answer(path, store):
     store.disk_put_many({"early": ANSWER})
-    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
-    store._connection.execute(f"PRAGMA max_page_count={pages}")
+    connection = store._file._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count={pages}").fetchall()
     big = {f"k{n}": LMResponse("x" * 10_000) for n in range(10)}
     for key, answer in big.items():
         store.memory_put(key, answer)

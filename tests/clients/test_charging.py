@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 import otpy
-from otpy.clients.budget import labels
+from otpy.clients.labels import labels
 from otpy.errors import BudgetExceeded, LMError
 from otpy.lm import LMRequest, Message
 from otpy.testing import FakeProvider, Fault, Say, Sometimes

@@ -73,3 +73,12 @@ def test_a_program_is_answered_where_no_schema_can_be_sent_and_a_schema_asked_fo
         bare = LMRequest((Message("user", "hi"),), otpy.Signature("question -> answer").output_schema())
         with pytest.raises(LMRequestInvalid, match="schema="):
             app.run(app.ask("default", bare))
+
+
+@pytest.mark.parametrize("before", [*range(130, 210, 9), *range(470, 510, 9)])
+def test_no_part_of_a_key_is_quoted_from_an_answer_that_is_cut(dialect, before):
+    fault = Fault("status", 500, message="x" * before + "sk-secret-0123456789")
+    with FakeProvider(fault) as fake, application(fake, dialect, api_key="sk-secret-0123456789"):
+        with pytest.raises(LMStatusError) as caught:
+            otpy.Predict("question -> answer")(question="?")
+        assert "sk-se" not in f"{caught.value} {caught.value.body}"

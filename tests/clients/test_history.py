@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otpy.clients.budget import Labels
 from otpy.clients.history import Exchange, History, scrubbed
 from otpy.clients.history_view import HistoryView, as_html, as_text
+from otpy.clients.labels import Labels
 from otpy.errors import ConfigError, LMRefusal
 from otpy.lm import (
     Choice,

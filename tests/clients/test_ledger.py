@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otpy.actors import Names, names_context, whereis
-from otpy.clients.budget import Cap, Estimate, Labels, current_labels, labels
+from otpy.clients.book import Book, Sums
+from otpy.clients.budget import Cap, Estimate
+from otpy.clients.labels import Labels, current_labels, labels
 from otpy.clients.ledger import (
     Admit,
-    Book,
     CloseRun,
     GetCaps,
     GetSums,
@@ -22,7 +23,6 @@ from otpy.clients.ledger import (
     OpenRun,
     Release,
     Settle,
-    Sums,
 )
 from otpy.errors import BudgetExceeded, ConfigError
 from otpy.lm import Usage

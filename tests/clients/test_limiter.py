@@ -278,6 +278,48 @@ def test_whatever_the_headers_say_a_wait_is_finite_and_enough(bound, words):
         until_through(gate, clock)
 
 
+# -- how it stands ----------------------------------------------------------------------------------------------------
+
+
+def test_a_report_says_which_bound_is_in_force_what_is_left_of_it_and_when_it_is_whole():
+    gate, clock = limiter(100, tokens_per_minute=1_000)
+    assert gate.report()["requests"] == {"limit": 100, "source": "configured", "left": 100, "whole_in": 0}
+    for _ in range(10):
+        gate.reserve(10, 0)
+    clock.advance(20)
+    gate.reserve(10, 0)
+    assert gate.report()["requests"] == {
+        "limit": 100,
+        "source": "configured",
+        "left": 89,
+        "whole_in": pytest.approx(60, abs=0.5),
+    }
+    assert gate.report()["tokens"]["left"] == 890
+    gate.heard(Limits(requests=Window(50, 9, 90.0)))
+    told = gate.report()["requests"]
+    assert (told["limit"], told["source"], told["left"], told["whole_in"]) == (50, "told", 9, 90)
+    clock.advance(90)
+    assert gate.report()["requests"] == {"limit": 50, "source": "told", "left": 50, "whole_in": 0}
+
+
+def test_a_report_names_what_was_learned_and_leaves_out_what_has_no_bound():
+    gate, _ = limiter()
+    assert gate.report() == {}
+    for _ in range(100):
+        gate.reserve()
+    gate.reserve().refused()
+    assert gate.report()["requests"]["source"] == "learned"
+    assert 90 <= gate.report()["requests"]["limit"] <= 100
+
+
+def test_a_report_says_how_long_the_provider_has_asked_to_wait():
+    gate, clock = limiter()
+    assert gate.paused == 0
+    gate.heard(Limits(retry_after=5.0))
+    clock.advance(2)
+    assert gate.paused == 3
+
+
 # -- retuning, and clocks ---------------------------------------------------------------------------------------------
 
 

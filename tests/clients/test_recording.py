@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otpy.clients.recording import Recorded, Recording, RecordingDrift, RecordingError
+from otpy.clients.recording import Recorded, RecordingDrift, RecordingError
+from otpy.clients.tape import Recording
 from otpy.errors import OtpyError
 from otpy.lm import (
     Choice,
@@ -386,7 +387,7 @@ def test_a_writer_waits_while_another_one_writes(path):
 
 WRITER = """
 import sys
-from otpy.clients.recording import Recording
+from otpy.clients.tape import Recording
 from otpy.lm import LMRequest, LMResponse, Message
 recording = Recording(sys.argv[1], "record")
 for number in range(50):

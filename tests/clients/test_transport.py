@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otpy.clients.transport import Transport, open_transport
-from otpy.errors import LMConnectionError, LMError, LMResponseInvalid, LMTimeout
+from otpy.clients.transport import Transport, never_sent, open_transport
+from otpy.errors import LMConnectionError, LMError, LMResponseInvalid, LMStatusError, LMTimeout
 from otpy.testing import LoopbackLM, Scripted
 
 URL = "http://provider.example/v1/chat/completions"
@@ -197,9 +197,11 @@ def test_one_connection_serves_one_request_after_the_other():
 
 def test_a_redirect_is_not_followed_and_the_key_stays_where_it_was_sent():
     with LoopbackLM() as elsewhere:
-        with LoopbackLM(lambda _: Scripted(status=307, headers={"location": elsewhere.url})) as server:
-            status, headers, _ = run(post(server.url, headers=(("authorization", "Bearer k"),)))
-        assert (status, headers["location"]) == (307, elsewhere.url)
+        redirect = Scripted(status=307, headers={"location": elsewhere.url})
+        told = f"sends us to {elsewhere.url}; .*set base_url"
+        with LoopbackLM(lambda _: redirect) as server, pytest.raises(LMStatusError, match=told) as raised:
+            run(post(server.url, headers=(("authorization", "Bearer k"),)))
+        assert (raised.value.status, raised.value.retryable) == (307, False)
         assert elsewhere.requests == []
 
 
@@ -247,6 +249,20 @@ def test_a_name_that_nobody_knows_says_so(monkeypatch):
         run(post("http://no-such-host.invalid/v1"))
 
 
+def test_what_never_left_is_told_from_what_may_have_arrived():
+    with LoopbackLM() as server:
+        pass
+    with pytest.raises(LMConnectionError) as refused:
+        run(post(server.url))
+    with pytest.raises(LMConnectionError) as unknown:
+        run(post("http://no-such-host.invalid/v1"))
+    with pytest.raises(LMConnectionError) as broken:
+        answered_with(b"")
+    with pytest.raises(LMTimeout) as late:
+        mocked(lambda _: asyncio.sleep(60), timeout=0.01)
+    assert [never_sent(error.value) for error in (refused, unknown, broken, late)] == [True, True, False, False]
+
+
 def test_tls_with_a_server_that_speaks_none_says_so():
     async def connected(reader, writer):
         await reader.read(5)
@@ -259,6 +275,34 @@ def test_tls_with_a_server_that_speaks_none_says_so():
 
     with pytest.raises(LMConnectionError, match=r"https://127\.0\.0\.1:\d+.*(corrupt message|tls|TLS)"):
         run(main())
+
+
+@pytest.mark.parametrize(
+    ("location", "there"),
+    [
+        ("/v2/x?key=sk-secret", "http://provider.example/v2/x;"),
+        ("https://user:sk-secret@elsewhere.example:99/v2", "https://elsewhere.example:99/v2;"),
+        ("http://[", "an address that is none;"),
+        ("http://a:b:c/", "an address that is none;"),
+        (None, "nowhere;"),
+    ],
+)
+def test_a_redirect_is_told_without_what_may_be_secret_in_it(location, there):
+    headers = {} if location is None else {"location": location}
+    with pytest.raises(LMStatusError) as raised:
+        mocked(lambda _: httpx.Response(308, headers=headers))
+    assert f"sends us to {there}" in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("length", [str(65 * 2**20), "9" * 5_000])
+def test_an_answer_that_says_it_is_too_long_is_refused_before_it_is_read(length):
+    async def untouched():
+        raise AssertionError("it was read")
+        yield b""
+
+    with pytest.raises(LMResponseInvalid, match=r"longer than .* base_url right"):
+        mocked(lambda _: httpx.Response(200, headers={"content-length": length}, content=untouched()))
 
 
 @given(st.binary(max_size=200))

@@ -124,7 +124,7 @@ class TestProblems:
 
     def test_an_unknown_local_model_is_refused_with_those_that_are_known(self):
         line = problem(model="local/nope")
-        assert line == "clients.default.model='local/nope': unknown local model; known: smollm2-135m"
+        assert line == "clients.default.model='local/nope': unknown local model; known: smollm2-135m, all-minilm-l6-v2"
 
     def test_a_local_model_has_no_address(self):
         assert "leave it out" in problem(model="local/smollm2-135m", base_url="http://127.0.0.1:1/v1")
@@ -142,7 +142,9 @@ class TestProblems:
             "there are max_attempts, base, cap, max_wait, share, floor"
         )
         assert problems({"cache": {"dir": "x"}})[0].startswith("cache.dir: no such setting; there are enabled, ")
-        assert problems({"logs": 1}) == ["logs: no such setting; there are clients, routes, cache, budget, history"]
+        assert problems({"logs": 1}) == [
+            "logs: no such setting; there are clients, routes, cache, budget, history, recording"
+        ]
 
     def test_a_variable_that_names_no_setting_is_refused(self):
         (line,) = problems(environ={"OTPY_CLIENST__DEFAULT__MODEL": "openai/x"})
