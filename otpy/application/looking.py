@@ -13,7 +13,7 @@ from otpy.clients.labels import Labels
 from otpy.clients.ledger import GetCaps, GetSums
 from otpy.clients.running import running
 from otpy.errors import AdapterParseError, ConfigError, ProgramError
-from otpy.evaluate.result import Failed, Scored
+from otpy.evaluate.row import Failed, Scored
 from otpy.programs.trace import KEPT
 from otpy.signatures import Prediction
 from otpy.signatures.example import exchanges_of

@@ -5,8 +5,10 @@ from __future__ import annotations
 from otpy.evaluate.dataset import check_labels, load_dataset, split
 from otpy.evaluate.evaluate import Evaluate
 from otpy.evaluate.metrics import Metric, check_metric, exact_match, f1, measure, metric_name
-from otpy.evaluate.result import EvaluationResult, Failed, Row, Scored
+from otpy.evaluate.result import EvaluationResult
+from otpy.evaluate.row import Failed, Row, Scored
 from otpy.evaluate.rows import prepared
+from otpy.evaluate.score import Score
 
 __all__ = [
     "Evaluate",
@@ -14,6 +16,7 @@ __all__ = [
     "Failed",
     "Metric",
     "Row",
+    "Score",
     "Scored",
     "check_labels",
     "check_metric",

@@ -18,7 +18,8 @@ from otpy.clients.running import running
 from otpy.errors import EvaluationAborted, EvaluationError, NoApplication, NotRegistered
 from otpy.evaluate.metrics import Metric, check_metric, metric_name
 from otpy.evaluate.progress import Progress
-from otpy.evaluate.result import EvaluationResult, Failed, Row, Scored
+from otpy.evaluate.result import EvaluationResult
+from otpy.evaluate.row import Failed, Row, Scored
 from otpy.evaluate.rows import fates, prepared
 from otpy.evaluate.runs import named, opened
 from otpy.signatures import Example

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import string
 from collections import Counter
@@ -11,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otpy.errors import EvaluationError
+from otpy.evaluate.score import Score
 from otpy.programs.worker import in_worker
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ __all__ = ["Metric", "check_metric", "exact_match", "f1", "measure", "metric_nam
 class Metric(Protocol):
     """A function, plain or `async`, that compares a prediction with the example it was made for.
 
-    It returns a number or a bool. `trace` is `None` when a program is evaluated, and the calls of its predictors when
-    demos are bootstrapped, where the answer counts as a yes or no.
+    It returns a number, a bool or a `Score`. `trace` is `None` when a program is evaluated, and the calls of its
+    predictors when demos are bootstrapped, where the answer counts as a yes or no.
     """
 
     def __call__(self, example: Example, prediction: Prediction, trace: Trace | None = None) -> Any:
@@ -132,12 +132,12 @@ def check_metric(metric: object) -> None:
 
 
 async def measure(metric: Metric, example: Example, prediction: Prediction, trace: Trace | None = None) -> float:
-    """Return a metric's score as a number.
+    """Return a metric's score: a number, a `Score` if the metric gave reasons.
 
     A plain function runs in a worker thread: it may block, and then it costs its own row and no other.
 
     Raises:
-        EvaluationError: If it returns anything but a finite number or a bool.
+        EvaluationError: If it returns anything but a finite number, a bool or a `Score`.
         Exception: Whatever the metric raises.
     """
     if inspect.iscoroutinefunction(metric) or getattr(metric, "quick", False):
@@ -145,10 +145,11 @@ async def measure(metric: Metric, example: Example, prediction: Prediction, trac
     else:
         answer = await in_worker(lambda: metric(example, prediction, trace=trace))
     result: Any = await answer if inspect.isawaitable(answer) else answer
+    if isinstance(result, Score):
+        return result
     try:
-        score = float(result)
-    except (TypeError, ValueError, OverflowError):
-        score = math.nan
-    if isinstance(result, (str, bytes)) or not math.isfinite(score):
-        raise EvaluationError(f"metric {metric_name(metric)} returned {result!r}; allowed: a finite number, or a bool")
-    return score
+        return float(Score(result))
+    except EvaluationError:
+        raise EvaluationError(
+            f"metric {metric_name(metric)} returned {result!r:.200}; allowed: a finite number, or a bool, or a Score"
+        ) from None

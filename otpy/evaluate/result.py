@@ -8,71 +8,18 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from otpy.errors import EvaluationError
+from otpy.evaluate.row import Failed, Row, Scored
 from otpy.lm import Usage
 
 if TYPE_CHECKING:
-    from otpy.signatures import Example, Prediction
+    from otpy.signatures import Example
 
-__all__ = ["EvaluationResult", "Failed", "Row", "Scored"]
+__all__ = ["EvaluationResult"]
 
 _NOTHING: Final = Usage()
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A row that was answered and measured.
-
-    Args:
-        index: Its position in the devset, from 0.
-        example: The row.
-        prediction: What the program returned.
-        score: What the metric made of it.
-        seconds: How long it took.
-        usage: Tokens and requests of the program's call, re-asks included; a metric's own are not counted.
-    """
-
-    index: int
-    example: Example
-    prediction: Prediction
-    score: float
-    seconds: float
-    usage: Usage = _NOTHING
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A row that was not.
-
-    Args:
-        index: Its position in the devset, from 0.
-        example: The row.
-        reason: The exception, or an exit reason such as `"killed"` or `"timeout"`.
-        where: `"program"` or `"metric"`, whichever failed; `"task"` if the row's task was ended from outside.
-        seconds: How long it took.
-        usage: What it has cost all the same.
-        exchanges: What was said, for `otpy.inspect`: the numbers of the exchanges in the application's history.
-    """
-
-    index: int
-    example: Example
-    reason: Any
-    where: Literal["program", "metric", "task"]
-    seconds: float
-    usage: Usage = _NOTHING
-    exchanges: tuple[int, ...] = field(default=(), compare=False, repr=False)
-
-    @property
-    def explanation(self) -> str:
-        """The reason in one line."""
-        if isinstance(self.reason, BaseException):
-            return f"{type(self.reason).__name__}: {self.reason}".splitlines()[0]
-        return str(self.reason)
-
-
-Row: TypeAlias = Scored | Failed
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from otpy.clients.running import running
 from otpy.errors import EvaluationError, SupervisionError
 from otpy.evaluate.metrics import Metric, measure
-from otpy.evaluate.result import Failed, Row, Scored
+from otpy.evaluate.row import Failed, Row, Scored
 from otpy.evaluate.runs import unsaid
 from otpy.lm import Usage
 from otpy.programs.trace import Call, calling
