@@ -258,14 +258,10 @@ class Application(Looking, Embedding):
         if self._root is None or not self._root.is_alive():
             reason = None if self._root is None else self._root.exit_reason
             raise ActorDown(f"application {self.name!r}", reason)
-        question = self._asked(client, request, sink)
-        if asyncio.get_running_loop() is self._loop:
-            return await question
-        assert self._loop is not None
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(question, self._loop))
-
-    async def _asked(self, client: str, request: LMRequest, sink: Sink | None) -> LMResponse:
-        """Ask, and keep what was said."""
+        if asyncio.get_running_loop() is not self._loop:
+            assert self._loop is not None
+            question = self.ask(client, request, sink)
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(question, self._loop))
         began = self._keeping.begin()
         response, problem = None, None
         try:

@@ -18,6 +18,8 @@ from otpy.errors import ActorDown, ConfigError, NotRegistered
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from otpy.actors import Names, Ref
     from otpy.clients.routed import Routers
     from otpy.clients.streaming import Sink
@@ -33,7 +35,7 @@ RESTART_SECONDS: Final = 60.0
 """How long to wait for a client that is being restarted; a local model's server loads its weights in that time."""
 
 
-async def ask(  # noqa: PLR0913 - what a request needs
+def ask(  # noqa: PLR0913 - what a request needs
     names: Names,
     box: SettingsBox,
     client: str,
@@ -41,8 +43,8 @@ async def ask(  # noqa: PLR0913 - what a request needs
     *,
     sink: Sink | None = None,
     routers: Routers | None = None,
-) -> LMResponse:
-    """Ask the client of this name and return the model's answer.
+) -> Coroutine[Any, Any, LMResponse]:
+    """Ask the client of this name: the coroutine returns the model's answer.
 
     Args:
         names: Where the client is registered.
@@ -59,8 +61,8 @@ async def ask(  # noqa: PLR0913 - what a request needs
         RecordingError: If there is a recording, and this cannot be replayed from it (`RecordingDrift`) or recorded.
     """
     if box.current.recording.path is not None:
-        return await _ask_recorded(names, box, client, request, sink, routers)
-    return await _ask_by(names, box, client, request, sink, routers)
+        return _ask_recorded(names, box, client, request, sink, routers)
+    return _ask_by(names, box, client, request, sink, routers)
 
 
 async def _ask_recorded(  # noqa: PLR0913, PLR0917 - what a request needs
@@ -105,15 +107,15 @@ async def _call_recorder(names: Names, message: Replay | Record) -> Any:
     raise AssertionError("unreachable")
 
 
-async def _ask_by(  # noqa: PLR0913, PLR0917 - what a request needs
+def _ask_by(  # noqa: PLR0913, PLR0917 - what a request needs
     names: Names, box: SettingsBox, client: str, request: LMRequest, sink: Sink | None, routers: Routers | None
-) -> LMResponse:
+) -> Coroutine[Any, Any, LMResponse]:
     router = None if routers is None else routers.get(box.current, client)
     if router is not None:
-        return await ask_by(
+        return ask_by(
             router, request, lambda member: _ask(names, box, member, request, sink, hasty=True), hedging=sink is None
         )
-    return await _ask(names, box, client, request, sink, hasty=False)
+    return _ask(names, box, client, request, sink, hasty=False)
 
 
 def _configured(settings: Settings, client: str) -> ClientSettings:
@@ -139,12 +141,20 @@ async def _ask(  # noqa: PLR0913 - what a request needs
             telemetry.emit("otpy.client.cache", client=client, hit=found is not None)
         if found is not None:
             return found
-    response = await _resend(names, client, Ask(request, key, sink, current_labels(), hasty))
+    message = Ask(request, key, sink, current_labels(), hasty)
+    process, down = names.whereis(("client", client)), None
+    if process is not None:  # nearly always
+        try:
+            response: Any = await process.call(message, None)
+        except ActorDown as error:
+            down = error
+    if process is None or down is not None:
+        response = await _resend(names, client, message, down)
     if key is not None and not response.cached:
         cache = names.whereis("cache")
         if cache is not None:
             cache.cast(CachePut(key, response))
-    return response
+    return response  # type: ignore[no-any-return]
 
 
 async def _cached(names: Names, key: str) -> LMResponse | None:
@@ -157,19 +167,23 @@ async def _cached(names: Names, key: str) -> LMResponse | None:
         return None  # it is being restarted; asking the model costs less than waiting for it
 
 
-async def _resend(names: Names, client: str, message: Ask) -> LMResponse:
+async def _resend(names: Names, client: str, message: Ask, down: ActorDown | None) -> LMResponse:
+    """Ask the process of this name, after one that may have died with the request."""
     for attempt in range(RESENDS + 1):
+        if down is not None:
+            if attempt == RESENDS or said(down.reason, NORMAL) or (message.sink is not None and message.sink.used):
+                raise down
+            if telemetry.listening:
+                telemetry.emit("otpy.client.resend", client=client, attempt=attempt + 1, reason=down.reason)
         process = await _there(names, ("client", client), f"client {client!r}")
         try:
             response: Any = await process.call(message, None)
-        except ActorDown as down:
-            if attempt == RESENDS or said(down.reason, NORMAL) or (message.sink is not None and message.sink.used):
-                raise
-            if telemetry.listening:
-                telemetry.emit("otpy.client.resend", client=client, attempt=attempt + 1, reason=down.reason)
+        except ActorDown as again:
+            down = again
         else:
             return response  # type: ignore[no-any-return]
-    raise AssertionError("unreachable")
+    assert down is not None
+    raise down
 
 
 async def _there(names: Names, name: object, called: str) -> Ref[Any]:

@@ -15,10 +15,12 @@ from otpy.lm import StreamEnd
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from pydantic import SecretStr
 
     from otpy.actors import Ref
-    from otpy.clients.codec import Codec, Profile
+    from otpy.clients.codec import Codec, Headers, Profile
     from otpy.clients.flights import Flight
     from otpy.clients.streaming import Sink
     from otpy.clients.transport import Transport
@@ -116,12 +118,13 @@ class Job:
     flight: Flight
 
 
-async def send(job: Job) -> None:
+def send(job: Job) -> Coroutine[Any, Any, object]:
     """Send a request once; answer its callers, or leave the error to the client."""
+    return _measured(job) if telemetry.listening else _attempt(job)
+
+
+async def _measured(job: Job) -> None:
     where = job.deployment
-    if not telemetry.listening:
-        await _attempt(job)
-        return
     with telemetry.span(
         "otpy.client.request", client=where.client, model=where.model, attempt=job.flight.attempt
     ) as measured:
@@ -132,7 +135,10 @@ async def send(job: Job) -> None:
 async def _attempt(job: Job) -> LMResponse | LMError:
     where, flight = job.deployment, job.flight
     try:
-        response = await (_ask(job) if flight.sink is None else _stream(job, flight.sink))
+        if flight.sink is None:
+            response = _read(job, *await job.transport.post(*_encoded(job, stream=False)))
+        else:
+            response = await _stream(job, flight.sink)
     except LMError as error:
         _scrub(error, where.key)
         if isinstance(error, LMAuthError):
@@ -164,9 +170,8 @@ def _encoded(job: Job, *, stream: bool) -> tuple[str, tuple[tuple[str, str], ...
     return where.base_url + asked.path, where.headers + asked.headers, asked.body, where.timeout
 
 
-async def _ask(job: Job) -> LMResponse:
+def _read(job: Job, status: int, headers: Headers, answer: bytes) -> LMResponse:
     dialect = codec_for(job.flight.filled, job.deployment.codec)
-    status, headers, answer = await job.transport.post(*_encoded(job, stream=False))
     job.flight.limits = dialect.read_limits(headers, time.time())
     key = job.deployment.key
     if status != 200:

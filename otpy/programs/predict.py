@@ -15,7 +15,7 @@ from otpy.signatures import Example, Prediction, Signature, SignatureMeta
 from otpy.signatures.example import came_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from otpy.lm import LMResponse, Message, OutputSchema
 
@@ -88,11 +88,11 @@ class Predict(Program):
 
     # -- calling ---------------------------------------------------------------------------------------------------
 
-    async def acall(self, *args: Any, **inputs: Any) -> Prediction:
+    def acall(self, *args: Any, **inputs: Any) -> Coroutine[Any, Any, Prediction]:
         """Ask, in asynchronous code; arguments and errors as for a plain call."""
         if args:
             self._refuse(args, inputs)
-        return await self.forward(**inputs)
+        return self.forward(**inputs)
 
     async def forward(self, **inputs: Any) -> Prediction:
         """Ask, and ask again if the answer does not fulfil the signature."""
