@@ -4,8 +4,11 @@
 
 A fake provider in a process of its own answers at once. What is measured is this process's CPU time, not the clock:
 for the bare transport (`Transport.post`), for `app.ask` (breaker, limiter, concurrency, budget, ledger, history,
-worker), and for `Predict.acall` (signature, adapter and parsing as well), with so many in flight, cache off. For scale:
-DSPy 3.4.1's own overhead with a dummy model is 307 us a call.
+worker), and for `Predict.acall` (signature, adapter and parsing as well), with so many in flight, cache off.
+
+The threads of the transport cost more when the thread that feeds them has more to do in between, so the same is
+measured once more without them, over a transport that answers in this process (`alone_*`), and the pure parts by
+themselves (`part_*`). For scale: DSPy 3.4.1's own overhead with a dummy model, in its process too, is 307 us a call.
 """
 
 from __future__ import annotations
@@ -17,12 +20,22 @@ import statistics
 import subprocess
 import sys
 import time
+import timeit
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import otpy
 from otpy.actors import new_event_loop
+from otpy.clients.book import Book
+from otpy.clients.charging import Tariff
 from otpy.clients.codec import as_body
-from otpy.clients.transport import open_transport
+from otpy.clients.dialects import codec
+from otpy.clients.history import Exchange, History
+from otpy.clients.labels import ANYBODY
+from otpy.clients.policies import Policies
+from otpy.clients.profiles import PROFILES
+from otpy.clients.transport import Transport, open_transport
+from otpy.config.client_settings import ClientSettings
 from otpy.lm import LMRequest, Message
 
 if TYPE_CHECKING:
@@ -35,6 +48,18 @@ with FakeProvider('{"answer": "4"}') as fake:
     print(fake.url("openai_chat"), flush=True)
     sys.stdin.read()
 """
+ANSWER = json.dumps(
+    {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": '{"answer": "4"}'}, "finish_reason": "stop"}
+        ],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
+    }
+).encode()
 LIMIT = 100.0
 """Microseconds beyond the bare transport."""
 
@@ -50,6 +75,78 @@ async def cpu_us(one: Callable[[int], Awaitable[Any]], count: int, in_flight: in
     began = time.process_time()
     await asyncio.gather(*(work() for _ in range(in_flight)))
     return (time.process_time() - began) / count * 1e6
+
+
+class AtOnce(Transport):
+    """A transport that answers at the loop's next turn."""
+
+    def __init__(self) -> None:
+        """Need nothing."""
+
+    async def post(self, *_: Any) -> tuple[int, dict[str, str], bytes]:
+        """Answer."""
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        loop.call_soon(turn.set_result, None)
+        await turn
+        return 200, {"content-type": "application/json"}, ANSWER
+
+    async def aclose(self) -> None:
+        """Have nothing to close."""
+
+
+async def alone(count: int, in_flight: int) -> dict[str, float]:
+    """Measure without the wire."""
+    predict = otpy.Predict("question -> answer")
+    settings = {
+        "cache": {"enabled": False},
+        "clients": {"default": {"model": "acme/m", "base_url": "http://127.0.0.1:1"}},
+    }
+
+    async def opened(*_: object) -> Transport:
+        return AtOnce()
+
+    with mock.patch("otpy.clients.client.open_for", opened):
+        async with otpy.start(settings=settings) as app:
+
+            async def ask(number: int) -> None:
+                await app.ask("default", LMRequest((Message("user", f"{number} + 2?"),)))
+
+            async def call(number: int) -> None:
+                await predict.acall(question=f"{number} + 2?")
+
+            found: dict[str, float] = {}
+            for name, one in (("alone_ask_us", ask), ("alone_predict_us", call)):
+                await cpu_us(one, count // 5, in_flight)
+                found[name] = await cpu_us(one, count, in_flight)
+            return found
+
+
+def parts() -> dict[str, float]:
+    """Measure the pure parts of a request, each over and over by itself."""
+    predict = otpy.Predict("question -> answer")
+    signature, adapter = predict.signature, predict.adapter
+    values = {"question": "3 + 2?"}
+    request = LMRequest(predict.messages(**values), adapter.schema(signature))
+    dialect, profile, answer = codec("openai_chat"), PROFILES["generic"], codec("openai_chat").decode(ANSWER)
+    settings = ClientSettings(model="acme/m", base_url="http://127.0.0.1:1")
+    policies, tariff, history = Policies("c", settings, time.monotonic), Tariff("c", settings, Book()), History(1_000)
+
+    def admitted() -> None:
+        policies.ended(policies.admit(request), request, answer, None, 1)  # type: ignore[arg-type]
+
+    things: dict[str, Callable[[], Any]] = {
+        "question": lambda: adapter.question(signature, signature.validate_inputs(values)),
+        "encode": lambda: dialect.encode(request, model="m", profile=profile),
+        "decode": lambda: dialect.decode(ANSWER),
+        "parse": lambda: adapter.parse(signature, '{"answer": "4"}'),
+        "policies": admitted,
+        "ledger": lambda: tariff.admit(request, ANYBODY).answered(answer.usage),
+        "history": lambda: history.add(Exchange(request, answer, client="c", model="m")),
+    }
+    return {
+        f"part_{name}_us": min(timeit.repeat(one, number=500, repeat=5)) / 500 * 1e6 for name, one in things.items()
+    }
 
 
 async def measure(url: str, count: int, in_flight: int) -> dict[str, float]:
@@ -96,6 +193,8 @@ def main() -> None:
         for _ in range(asked.rounds):
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 rounds.append(runner.run(measure(url, asked.calls, asked.in_flight)))
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                rounds[-1] |= runner.run(alone(asked.calls, asked.in_flight)) | parts()
         server.terminate()
     medians = {name: statistics.median(found[name] for found in rounds) for name in rounds[0]}
     over = statistics.median(found["predict_us"] - found["transport_us"] for found in rounds)

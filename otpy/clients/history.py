@@ -363,11 +363,16 @@ def _detached(error: BaseException) -> BaseException:
 
 def _size(exchange: Exchange) -> int:
     request, response = exchange.request, exchange.response
-    count = 1_000 + sum(_said(message.content) for message in request.messages)
-    count += sum(len(tool.description) + len(tool.parameters) for tool in request.tools)
-    count += 0 if request.schema is None else len(request.schema.schema)
-    for choice in () if response is None else response.choices:
-        count += len(choice.text) + _said(choice.parts) + 100 * len(choice.logprobs)
+    count = 1_000 if request.schema is None else 1_000 + len(request.schema.schema)
+    for message in request.messages:
+        content = message.content
+        count += len(content) if isinstance(content, str) else _said(content)
+    for tool in request.tools:
+        count += len(tool.description) + len(tool.parameters)
+    if response is not None:
+        count += len(response.text)
+        if response.parts or response.logprobs or response.others:
+            count += sum(len(one.text) + _said(one.parts) + 100 * len(one.logprobs) for one in response.choices)
     return count
 
 

@@ -6,7 +6,7 @@ package 3.54.0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otpy.clients import openai_errors
 from otpy.clients.codec import Asked, Limits, Profile, as_body
@@ -61,20 +61,19 @@ class OpenAIChat:
             LMRequestInvalid: If the dialect, or the profile, has no way to say this; the message names what.
         """
         check(request, profile)
-        said: dict[str, Any] = {
-            "model": model,
-            "messages": [said for message in request.messages for said in _messages(message, profile)],
-            "temperature": request.temperature,
-            profile.max_tokens: request.max_tokens,
-            "top_p": request.top_p,
-            "seed": request.seed,
-            "reasoning_effort": request.reasoning,
-            "stop": list(request.stop) or None,
-            "n": None if request.n == 1 else request.n,
-            "logprobs": None if request.logprobs is None else True,
-            "top_logprobs": request.logprobs or None,
-        }
-        body = {name: value for name, value in said.items() if value is not None}
+        messages: list[dict[str, Any]] = []
+        for message in request.messages:
+            if isinstance(message.content, str):
+                messages.append({"role": message.role, "content": message.content})
+            else:
+                messages += _messages(message, message.content, profile)
+        body: dict[str, Any] = {"model": model, "messages": messages}
+        if request.temperature is not None:
+            body["temperature"] = request.temperature
+        if request.max_tokens is not None:
+            body[profile.max_tokens] = request.max_tokens
+        if (request.top_p, request.seed, request.reasoning, request.stop, request.n, request.logprobs) != _USUAL:
+            body |= _more(request)
         if request.schema is not None:
             body["response_format"] = {
                 "type": "json_schema",
@@ -119,6 +118,22 @@ class OpenAIChat:
 # -- what is asked --------------------------------------------------------------------------------------------------
 
 
+_USUAL: Final = (None, None, None, (), 1, None)
+
+
+def _more(request: LMRequest) -> dict[str, Any]:
+    said = {
+        "top_p": request.top_p,
+        "seed": request.seed,
+        "reasoning_effort": request.reasoning,
+        "stop": list(request.stop) or None,
+        "n": None if request.n == 1 else request.n,
+        "logprobs": None if request.logprobs is None else True,
+        "top_logprobs": request.logprobs or None,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
 def _tools(request: LMRequest) -> dict[str, Any]:
     tools = [
         {
@@ -134,15 +149,13 @@ def _tools(request: LMRequest) -> dict[str, Any]:
     return {"tools": tools, "tool_choice": {"any": "required", "none": "none"}.get(request.tool_choice, named)}
 
 
-def _messages(message: Message, profile: Profile) -> Iterator[dict[str, Any]]:
+def _messages(message: Message, parts: tuple[Part, ...], profile: Profile) -> Iterator[dict[str, Any]]:
     """Write one message; the results of tools are messages of their own, and come first, next to their uses."""
-    if isinstance(message.content, str):
-        yield {"role": message.role, "content": message.content}
-    elif message.role == "assistant":
-        yield _turn(message.content, profile)
+    if message.role == "assistant":
+        yield _turn(parts, profile)
     else:
         others: list[Part] = []
-        for part in message.content:
+        for part in parts:
             if isinstance(part, ToolResult) and message.role == "user":
                 content = f"Error: {part.content}" if part.is_error else part.content
                 yield {"role": "tool", "tool_call_id": part.id, "content": content}
@@ -151,7 +164,7 @@ def _messages(message: Message, profile: Profile) -> Iterator[dict[str, Any]]:
             else:
                 raise unsayable(f"a {type(part).__name__} in a message with the role {message.role!r}", profile)
         if not any(isinstance(part, Media) for part in others):
-            if others or not message.content:
+            if others or not parts:
                 yield {"role": message.role, "content": text_of(others)}  # a list is more than some templates take
         else:
             yield {"role": message.role, "content": [_content(part, profile) for part in others]}
