@@ -35,6 +35,7 @@ from otpy.clients.recorder import Recorder
 from otpy.clients.routed import Routers
 from otpy.clients.running import entered
 from otpy.clients.streaming import Sink
+from otpy.clients.traffic import Traffic
 from otpy.clients.tape import Recording
 from otpy.clients.tree import clients_tree
 from otpy.config.manager import Change, ConfigManager, SettingsBox
@@ -90,6 +91,7 @@ class Application(Looking, Embedding):
         self._entered: AbstractContextManager[None] | None = None
         self._history = History(settings.history)
         self._routers = Routers()
+        self._traffic = Traffic()
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -159,7 +161,7 @@ class Application(Looking, Embedding):
     async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
         settings = self._box.current
-        self.book = Book(_caps(settings))
+        self._book = Book(_caps(settings))
         self._keeping = Keeping(self._history, self._box, self.book)
         children = [ConfigManager.child_spec(self._box, id="config", name="config")]
         store = None
@@ -168,7 +170,7 @@ class Application(Looking, Embedding):
             children.append(Cache.child_spec(store, id="cache", name="cache"))
         children.append(Ledger.child_spec(self.book, id="ledger", name="ledger"))
         if settings.recording.path is None or settings.recording.mode != "replay":  # else nobody is ever asked
-            children.append(clients_tree(self._box, store, self.book))
+            children.append(clients_tree(self._box, store, self.book, self._traffic))
         children += [
             TaskSupervisor.child_spec(id="tasks", name="tasks"),
             DynamicSupervisor.child_spec(id="teleprompters", name="teleprompters"),
@@ -206,6 +208,16 @@ class Application(Looking, Embedding):
     def names(self) -> Names:
         """The names of the application's processes."""
         return self._names
+
+    @property
+    def traffic(self) -> Traffic:
+        """What goes through the clients at this moment."""
+        return self._traffic
+
+    @property
+    def book(self) -> Book:
+        """What was asked and what it took; to be read on the application's loop, `spent` is for everywhere."""
+        return self._book
 
     @property
     def tasks(self) -> TaskSupervisorRef:

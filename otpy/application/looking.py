@@ -35,7 +35,16 @@ class Looking:
     """The half of an application that only looks."""
 
     _history: History
-    book: Book
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as they are now."""
+        raise NotImplementedError
+
+    @property
+    def book(self) -> Book:
+        """What was asked and what it took."""
+        raise NotImplementedError
 
     @property
     def settings(self) -> Settings:
@@ -71,12 +80,34 @@ class Looking:
         return HistoryView(self._history.last(n))
 
     def client_status(self, client: str = "default") -> dict[str, Any]:
-        """Return a client's counters and states: requests, in flight, waiting, breakers, concurrency, limits."""
+        """Return a client's counters and states: requests, in flight, waiting, breakers, concurrency, limits.
+
+        Args:
+            client: Its name; of a route the states of its members, by name.
+
+        Raises:
+            ConfigError: If there is none of this name, or a strict replay is going on, which asks nobody.
+        """
         return self.run(self.aclient_status(client))
 
     async def aclient_status(self, client: str = "default") -> dict[str, Any]:
         """Return a client's counters, as `client_status` does, in async code."""
-        return await self._call(("client", client), ClientStatus())  # type: ignore[no-any-return]
+        route = self.settings.routes.get(client)
+        if route is not None:
+            return {member: await self.aclient_status(member) for member in route.members}
+        return await self._call(self._named(client), ClientStatus())  # type: ignore[no-any-return]
+
+    def _named(self, client: str) -> tuple[str, str]:
+        """Return the name of a client's process."""
+        settings = self.settings
+        if client not in settings.clients:
+            known = ", ".join(map(repr, settings.clients)) or "none"
+            route = settings.routes.get(client)
+            hint = "" if route is None else f"; it is a route over {', '.join(route.members)}"
+            raise ConfigError(f"no client is called {client!r}; configured: {known}{hint}")
+        if settings.recording.path is not None and settings.recording.mode == "replay":
+            raise ConfigError(f"client {client!r} is not running: in a strict replay nobody is asked")
+        return ("client", client)
 
     def reset_breaker(self, client: str = "default", model: str | None = None) -> None:
         """Close a client's circuit by hand: the provider is known to be well again.
@@ -89,7 +120,7 @@ class Looking:
 
     async def areset_breaker(self, client: str = "default", model: str | None = None) -> None:
         """Close a client's circuit by hand, in async code."""
-        await self._call(("client", client), ResetBreaker(model))
+        await self._call(self._named(client), ResetBreaker(model))
 
     def spent(self, *by: str, **where: str) -> dict[Labels, Sums]:
         """Return what was asked and what it took: tokens, and money as far as prices are known.

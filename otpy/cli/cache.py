@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -27,9 +28,17 @@ class CacheUnusable(OtpyError):
     """The file is there and cannot be used; the message says why."""
 
 
+def _ours(path: Path) -> None:
+    """Refuse a file that is none of ours; an application would set it aside, looking at it must not."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(16) not in {b"", b"SQLite format 3\x00"}:
+            raise CacheUnusable(f"{path} is no cache file: it is not SQLite's; is cache.path right?")
+
+
 def show_stats(screen: Screen) -> None:
     """Print how many answers each namespace has, and how big the file is."""
     settings, path = _place()
+    _ours(path)
     told: dict[str, Any] = {"path": str(path), "on_disk": 0, "namespaces": {}, "bytes": 0}
     warning = None
     if path.exists():
@@ -58,6 +67,7 @@ def clear(screen: Screen, namespace: str | None, *, yes: bool) -> None:
         typer.BadParameter: If there is no such namespace, or nobody there to answer the question.
     """
     _, path = _place()
+    _ours(path)
     kept: dict[str, int] = _stats(path)["namespaces"] if path.exists() else {}
     if namespace is not None and namespace not in kept:
         known = ", ".join(kept) or "none"

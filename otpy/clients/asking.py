@@ -91,7 +91,7 @@ def _context(settings: Settings, name: str) -> tuple[str, ...]:
     context = [name]
     for member in (name,) if route is None else route.members:
         client = _configured(settings, member)
-        context += client.model, repr(client.effective_temperature), repr(client.max_tokens)
+        context += client.model, repr(client.effective_temperature), repr(client.effective_max_tokens)
     return tuple(context)
 
 
@@ -112,9 +112,7 @@ def _ask_by(  # noqa: PLR0913, PLR0917 - what a request needs
 ) -> Coroutine[Any, Any, LMResponse]:
     router = None if routers is None else routers.get(box.current, client)
     if router is not None:
-        return ask_by(
-            router, request, lambda member: _ask(names, box, member, request, sink, hasty=True), hedging=sink is None
-        )
+        return ask_by(router, request, lambda member: _ask(names, box, member, request, sink, hasty=True), sink=sink)
     return _ask(names, box, client, request, sink, hasty=False)
 
 

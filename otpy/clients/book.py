@@ -277,6 +277,16 @@ class Book:
                 grouped.setdefault(group, Sums()).add(sums)
         return grouped
 
+    def example(self, run: str, example: str) -> Sums | None:
+        """Return the sums of one example of a run that is open, to be read; `None` if nothing was asked for it yet.
+
+        Args:
+            run: The run's name.
+            example: The example's label.
+        """
+        examples = self._examples.get(run)
+        return None if examples is None else examples.get(example)
+
     def examples(self, run: str) -> dict[str, Sums]:
         """Return the sums of each example of a run that is open.
 

@@ -191,7 +191,7 @@ class _Meter:
         if asked is None:
             return (
                 f"{self.cap} cannot be kept: the price of this request is not known, and it was not sent; set the"
-                " model's prices, put a cap on tokens instead, or allow requests without a price"
+                " model's prices (input_price, output_price), or put a cap on tokens instead"
             )
         return (
             f"{self.cap} would be passed: {_amount(kind, self.spent)} spent, {_amount(kind, self.reserved)} reserved"
@@ -347,6 +347,16 @@ max_tokens
         for meter, amount in holds:
             meter.reserved += amount
         return Reservation(self, labels, estimate, tuple(holds))
+
+    def waits(self, error: BudgetExceeded) -> None:
+        """Take back that a request was refused: it waits until those in flight have given back what they do not need.
+
+        Args:
+            error: What `admit` has raised.
+        """
+        for meter in self._meters.get(error.cap.where, ()):
+            if meter.cap.kind == error.cap.kind:
+                meter.refused -= 1
 
     def collect(self) -> int:
         """Count reservations that were forgotten as spent; returns how many there were, and sums them in `lost`."""

@@ -12,7 +12,7 @@ import asyncio
 import json
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.actors import Call, Caller, Cast, Down, FirstLine, GenServer, NoReply, monitor, whereis
 from otpy.clients import prices
@@ -21,8 +21,9 @@ from otpy.clients.charging import LONGEST_ANSWER, Tariff
 from otpy.clients.flights import Flight, Flights
 from otpy.clients.labels import ANYBODY, Labels
 from otpy.clients.litellm_engine import open_for
-from otpy.clients.policies import Admission, Policies
+from otpy.clients.policies import TOO_MANY, Admission, Policies
 from otpy.clients.shared_limits import Granted, Take
+from otpy.clients.traffic import Traffic
 from otpy.clients.worker import Deployment, Job, send
 from otpy.config.manager import SettingsBox, SettingsChanged, Subscribe
 from otpy.errors import BudgetExceeded, CircuitOpen, ClientError, ConfigError, LMError
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from otpy.supervisors import TaskSupervisorRef
 
 __all__ = ["Ask", "Client", "ClientStatus", "ResetBreaker"]
+
+
+BUDGET_SECONDS: Final = 0.02
+"""How long to wait before it is looked again whether a request fits under a cap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +107,24 @@ class Client(GenServer):
         box: Where the settings are.
         memory: Where answers are remembered, if they are.
         book: Where what it costs is written down.
+        traffic: Where what goes through is written down.
     """
 
     trap_exit = True
 
-    async def init(self, client: str, box: SettingsBox, memory: Any = None, book: Book | None = None) -> None:
+    async def init(
+        self,
+        client: str,
+        box: SettingsBox,
+        memory: Any = None,
+        book: Book | None = None,
+        traffic: Traffic | None = None,
+    ) -> None:
         """Open the transport; a local model's server is up already, since it comes first in this client's subtree."""
         self.client, self.box, self.memory = client, box, memory
         self.book = Book() if book is None else book
+        self.flow = (Traffic() if traffic is None else traffic).flow(client)
+        self.flow.waiting = self.flow.in_flight = 0
         self.settings: ClientSettings = box.current.clients[client]
         self.flights = Flights()
         self.waiting: deque[Flight] = deque()
@@ -195,19 +210,14 @@ class Client(GenServer):
                     self._failed(flight, error)
                 continue
             if isinstance(admitted, Admission):
-                try:
-                    flight.filled = self._filled(flight.request)
-                    flight.charge = self.tariff.admit(flight.filled, flight.labels)
-                except BudgetExceeded as error:
-                    admitted.take_back()
-                    self._refused(flight, error)
-                else:
-                    self._launch(flight, admitted)
+                if not self._afforded(flight, admitted):
+                    break
                 continue
             self.waiting.appendleft(flight)
             self._pump_in(admitted)
             break
         self.waiting.extendleft(reversed(parked))
+        self.flow.waiting, self.flow.in_flight = len(self.waiting), len(self.flying)
         limiter = self.policies.limiter
         if limiter.shared and (fetching := whereis(("limits", self.client))) and (wanted := limiter.wanted()):
             fetching.cast(Take(wanted))
@@ -215,6 +225,26 @@ class Client(GenServer):
     def _filled(self, request: LMRequest) -> LMRequest:
         """Add what the client adds; under a cap also a bound on the answer, without which none could be kept."""
         return self.deployment.filled(request, LONGEST_ANSWER if self.book.budget.kinds else None)
+
+    def _afforded(self, flight: Flight, admission: Admission) -> bool:
+        """Launch a request, or refuse it if it would pass a cap; `False` if it waits.
+
+        It waits if it may fit when those in flight have been settled, at less than was set aside for them.
+        """
+        try:
+            flight.filled = self._filled(flight.request)
+            flight.charge = self.tariff.admit(flight.filled, flight.labels)
+        except BudgetExceeded as error:
+            admission.take_back()
+            if error.may_fit_later:
+                self.book.budget.waits(error)
+                self.waiting.appendleft(flight)
+                self._pump_in(BUDGET_SECONDS)
+                return False
+            self._refused(flight, error)
+        else:
+            self._launch(flight, admission)
+        return True
 
     def _refused(self, flight: Flight, error: BudgetExceeded) -> None:
         self.totals["failed"] += 1
@@ -264,6 +294,7 @@ class Client(GenServer):
         if outcome is None:
             flight.charge.lost()
         if isinstance(outcome, LMError):
+            self.flow.refused += outcome.status == TOO_MANY
             self._failed(flight, outcome)
         else:  # answered; or killed or crashed, and its callers have been told so already
             self.totals["answered"] += outcome is not None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from otpy.config.settings import ClientSettings
     from otpy.lm import LMRequest
 
-__all__ = ["Admission", "Policies"]
+__all__ = ["TOO_MANY", "Admission", "Policies"]
 
 MOST: Final = 100_000
 """Requests in flight where nothing bounds them."""

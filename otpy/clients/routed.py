@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any, Final
 from otpy.clients.estimate import LETTERS_PER_TOKEN, letters_in
 from otpy.clients.routes import Chain, Cheapest, Hedged, Needs, Offer, Split
 from otpy.clients.routing import Router
+from otpy.errors import LMRefusal
 from otpy.lm import Media
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from otpy.clients.routes import Route
+    from otpy.clients.streaming import Sink
     from otpy.config.settings import RouteSettings, Settings
     from otpy.lm import LMRequest, LMResponse
 
 __all__ = ["Routers", "ask_by", "last_asked", "needs_of"]
 
+REFUSALS: Final = frozenset({"refusal", "content_filter"})
+"""Answers after which somebody else may be asked."""
 last_asked: Final[ContextVar[str | None]] = ContextVar("otpy_last_asked", default=None)
 """The client whose answer, or error, the last `ask_by` of this task returned or raised; `None` if nobody was asked."""
 
@@ -91,7 +95,7 @@ def needs_of(request: LMRequest) -> Needs:
 
 
 async def ask_by(  # noqa: C901 - the course of one request
-    router: Router, request: LMRequest, ask: Callable[[str], Awaitable[LMResponse]], *, hedging: bool = True
+    router: Router, request: LMRequest, ask: Callable[[str], Awaitable[LMResponse]], *, sink: Sink | None = None
 ) -> LMResponse:
     """Ask the clients of a route until one answers; `last_asked` then says which one it was.
 
@@ -99,7 +103,8 @@ async def ask_by(  # noqa: C901 - the course of one request
         router: The route's.
         request: What is asked.
         ask: Asks one client.
-        hedging: Whether a second client may be asked while the first is at it: not if the answer comes in pieces.
+        sink: Where the pieces of the answer go, if they are wanted: then no second client is asked while the first is
+            at it, and nobody else once there has been a piece.
 
     Raises:
         Exception: The last error, if nobody answers.
@@ -107,6 +112,7 @@ async def ask_by(  # noqa: C901 - the course of one request
     last_asked.set(None)
     plan = router.plan(needs_of(request))
     flying: dict[asyncio.Future[LMResponse], tuple[str, float]] = {}
+    hedging, refused = sink is None, None
 
     def send(client: str) -> None:
         flying[asyncio.ensure_future(ask(client))] = client, time.monotonic()
@@ -130,11 +136,16 @@ async def ask_by(  # noqa: C901 - the course of one request
                     plan.observe(time.monotonic() - began, client)
                     for loser, since in flying.values():
                         plan.observe(time.monotonic() - since, loser)
-                    return task.result()
-                following = plan.after(error)
+                    refused = task.result()
+                    if refused.finish_reason not in REFUSALS:
+                        return refused
+                    error = LMRefusal(f"{client!r} refuses: {refused.text:.200}")
+                following = None if sink is not None and sink.used else plan.after(error)
                 if following is not None:
                     send(following)
                 elif not flying:
+                    if refused is not None:
+                        return refused
                     raise error
     finally:
         for task in flying:

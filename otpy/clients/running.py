@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
     from otpy.actors import Names
+    from otpy.clients.book import Book
+    from otpy.clients.traffic import Traffic
     from otpy.lm import LMRequest, LMResponse
     from otpy.supervisors import DynamicSupervisorRef, TaskSupervisorRef
 
@@ -46,6 +48,16 @@ class Running(Protocol):
     @property
     def teleprompters(self) -> DynamicSupervisorRef:
         """The supervisor of optimizations."""
+        ...
+
+    @property
+    def traffic(self) -> Traffic:
+        """What goes through its clients at this moment."""
+        ...
+
+    @property
+    def book(self) -> Book:
+        """What was asked and what it took."""
         ...
 
     async def ask(self, client: str, request: LMRequest) -> LMResponse:

@@ -6,14 +6,31 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from otpy.lm import StreamEnd
+from otpy.lm import StreamEnd, Text, TextDelta, ToolUse
+from otpy.lm.events import ReasoningDelta, ToolUseDelta
+from otpy.lm.parts import Reasoning
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
     from otpy.lm import LMResponse, StreamEvent
 
 __all__ = ["Sink"]
+
+
+def _pieces(response: LMResponse) -> Iterator[StreamEvent]:
+    """Return the events of an answer that came whole."""
+    for number, choice in enumerate(response.choices):
+        uses = 0
+        for part in choice.parts or (Text(choice.text),):
+            if isinstance(part, Text) and part.text:
+                yield TextDelta(part.text, number)
+            elif isinstance(part, Reasoning):
+                yield ReasoningDelta(part.text, number)
+            elif isinstance(part, ToolUse):
+                yield ToolUseDelta(uses, part.id, part.name, str(part.input), number)
+                uses += 1
+    yield StreamEnd(response)
 
 
 class Sink:
@@ -64,6 +81,7 @@ class Sink:
                 await self._news
             response = asking.result()
             if not self.used:  # it came whole, from the cache
-                yield StreamEnd(response)
+                for event in _pieces(response):
+                    yield event
         finally:
             asking.cancel()

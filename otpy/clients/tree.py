@@ -12,18 +12,23 @@ from otpy.supervisors import REST_FOR_ONE, Supervisor, TaskSupervisor
 
 if TYPE_CHECKING:
     from otpy.clients.book import Book
+    from otpy.clients.traffic import Traffic
     from otpy.config.manager import SettingsBox
 
 __all__ = ["client_tree", "clients_tree"]
 
 
-def clients_tree(box: SettingsBox, memory: Any = None, book: Book | None = None) -> ChildSpec:
+def clients_tree(
+    box: SettingsBox, memory: Any = None, book: Book | None = None, traffic: Traffic | None = None
+) -> ChildSpec:
     """Describe the supervisor of all configured clients."""
-    children = [client_tree(name, box, memory, book) for name in box.current.clients]
+    children = [client_tree(name, box, memory, book, traffic) for name in box.current.clients]
     return Supervisor.child_spec(children, id="clients", max_restarts=10, max_seconds=60.0)
 
 
-def client_tree(name: str, box: SettingsBox, memory: Any = None, book: Book | None = None) -> ChildSpec:
+def client_tree(
+    name: str, box: SettingsBox, memory: Any = None, book: Book | None = None, traffic: Traffic | None = None
+) -> ChildSpec:
     """Describe one client: the server of a local model if it has one, its workers, the client, its shared limits.
 
     In this order, `rest_for_one`: without its server a client has nobody to ask, without workers nobody to send. What
@@ -42,7 +47,7 @@ def client_tree(name: str, box: SettingsBox, memory: Any = None, book: Book | No
             )
         )
     children.append(TaskSupervisor.child_spec(id="workers", name=("workers", name)))
-    children.append(Client.child_spec(name, box, memory, book, id="client", name=("client", name)))
+    children.append(Client.child_spec(name, box, memory, book, traffic, id="client", name=("client", name)))
     if settings.limits_storage is not None:
         children.append(SharedLimits.child_spec(name, box, id="limits", name=("limits", name)))
     return Supervisor.child_spec(children, id=name, strategy=REST_FOR_ONE, max_restarts=5, max_seconds=10.0)

@@ -85,7 +85,7 @@ class Deployment:
             key,
             settings.timeout,
             settings.effective_temperature if profile.sampling else None,
-            settings.max_tokens or profile.most_tokens,
+            settings.effective_max_tokens or profile.most_tokens,
             profile,
             dialect,
             settings.key_source,
@@ -143,6 +143,8 @@ async def _attempt(job: Job) -> LMResponse | LMError:
         _scrub(error, where.key)
         if isinstance(error, LMAuthError):
             error.args = (f"{error}; check {where.key_source}",)
+        if error.status in {404, 405}:
+            error.args = (f"{error} (asked: {where.base_url}, model {flight.filled.model or where.model!r})",)
         error.client, error.model = where.client, where.model
         flight.outcome = error
         if error.status in {None, 200} and not never_sent(error):  # it may have been answered, and the answer lost

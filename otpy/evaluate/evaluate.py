@@ -8,32 +8,41 @@ In the ledger an evaluation is a run and a row an example. Inside of another run
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
-import time
+from collections.abc import AsyncIterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from otpy.clients.running import running
-from otpy.errors import EvaluationAborted, EvaluationError, NoApplication, NotRegistered
+from otpy.errors import EvaluationError, NoApplication, NotRegistered
+from otpy.evaluate.collector import unhurried
 from otpy.evaluate.metrics import Metric, check_metric, metric_name
+from otpy.evaluate.ongoing import Ongoing
 from otpy.evaluate.progress import Progress
-from otpy.evaluate.result import EvaluationResult
-from otpy.evaluate.row import Failed, Row, Scored
-from otpy.evaluate.rows import fates, prepared
+from otpy.evaluate.room import MOST, Room
+from otpy.evaluate.row import Row, Scored
+from otpy.evaluate.rows import Fates, Item, marked, prepared, supervisor_of_tasks
 from otpy.evaluate.runs import named, opened
+from otpy.evaluate.swarm import Swarm
 from otpy.signatures import Example
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping
 
+    from otpy.evaluate.result import EvaluationResult
     from otpy.programs import Program
 
-__all__ = ["Evaluate"]
+__all__ = ["Evaluate", "Rows"]
 
-MAX_CONCURRENCY: Final = 1024
-"""Rows in flight unless told otherwise; the client below has bounds of its own."""
+Rows: TypeAlias = "Iterable[Example | Mapping[str, Any]] | AsyncIterable[Example | Mapping[str, Any]]"
+OnFailure: TypeAlias = Literal["score", "exclude", "raise"]
+Keep: TypeAlias = Literal["all", "failed"]
+LIVE_SECONDS: Final = 0.5
+"""Seconds between two events of progress."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -41,13 +50,21 @@ class Evaluate:
     """Measures programs on a devset; a value, like the programs.
 
     Args:
-        devset: Examples; mappings are made into examples.
-        metric: `(example, prediction, trace=None) -> number or bool`, plain or `async`.
-        max_concurrency: Rows at the same time, at least 1; by default 1024, within the client's own bounds.
+        devset: Examples; mappings are made into examples. A list is looked through before anything is asked. A
+            generator, plain or asynchronous, is read as there is room, and may be longer than memory.
+        metric: `(example, prediction, trace=None) -> number, bool or Score`, plain or `async`.
+        max_concurrency: Rows at the same time, at least 1; by default as many as the clients can use.
         display_progress: Show a progress bar in a terminal.
         failure_score: What a failed row counts for in the mean.
         timeout: Seconds a row may take; then its task is killed, and the row has failed with `"timeout"`.
-        max_failures: Stop when more rows than this have failed; `None` never stops.
+        max_failures: Stop when more rows than this have failed: a number, or a share of all rows, above 0 and below 1;
+            `None` never stops.
+        on_failure: `"score"` counts a failed row as `failure_score`, `"exclude"` leaves it out of the score, `"raise"`
+            stops at the first one.
+        n_runs: How often each row is run, for models that answer differently each time; give the program's questions
+            another `rollout` or switch the cache off, or the same answer comes back.
+        keep: Which rows the result holds: `"all"`, or those that `"failed"`; the numbers are over all in any case. By
+            default all of a list, and the failed ones of a generator.
 
     Raises:
         EvaluationError: If an argument cannot be used; the message names it.
@@ -59,42 +76,49 @@ class Evaluate:
         Evaluate(1 rows, exact_match('answer'))
     """
 
-    devset: tuple[Example, ...]
+    devset: tuple[Example, ...] | Rows
     metric: Metric
-    max_concurrency: int
+    max_concurrency: int | None
     display_progress: bool
     failure_score: float
     timeout: float | None
-    max_failures: int | None
+    max_failures: float | None
+    on_failure: OnFailure
+    n_runs: int
+    keep: Keep
 
     def __init__(  # noqa: PLR0913 - each is a parameter of the evaluation
         self,
-        devset: Iterable[Example | Mapping[str, Any]],
+        devset: Rows,
         *,
         metric: Metric,
         max_concurrency: int | None = None,
         display_progress: bool = False,
         failure_score: float = 0.0,
         timeout: float | None = None,
-        max_failures: int | None = None,
+        max_failures: float | None = None,
+        on_failure: OnFailure = "score",
+        n_runs: int = 1,
+        keep: Keep | None = None,
     ) -> None:
         """Check everything."""
-        rows = tuple(_example(number, row) for number, row in enumerate(devset, 1))
-        if not rows:
+        rows = _rows(devset)
+        if rows == ():
             raise EvaluationError("the devset is empty")
         check_metric(metric)
-        if max_concurrency is None:
-            max_concurrency = MAX_CONCURRENCY
         for name, value, ok, allowed in (
-            ("max_concurrency", max_concurrency, _integer(max_concurrency, 1), "an integer >= 1"),
-            ("timeout", timeout, timeout is None or (_number(timeout) and timeout > 0), "seconds > 0, or None"),
             (
-                "max_failures",
-                max_failures,
-                max_failures is None or _integer(max_failures, 0),
-                "an integer >= 0, or None",
+                "max_concurrency",
+                max_concurrency,
+                max_concurrency is None or _integer(max_concurrency, 1),
+                "an integer >= 1, or None",
             ),
+            ("timeout", timeout, timeout is None or (_number(timeout) and timeout > 0), "seconds > 0, or None"),
+            ("max_failures", max_failures, _bound(max_failures), "an integer >= 0, a share between 0 and 1, or None"),
             ("failure_score", failure_score, _number(failure_score), "a finite number"),
+            ("on_failure", on_failure, on_failure in {"score", "exclude", "raise"}, "'score', 'exclude' or 'raise'"),
+            ("n_runs", n_runs, _integer(n_runs, 1), "an integer >= 1"),
+            ("keep", keep, keep in {None, "all", "failed"}, "'all', 'failed' or None"),
         ):
             if not ok:
                 raise EvaluationError(f"{name}={value!r}; allowed: {allowed}")
@@ -106,11 +130,15 @@ class Evaluate:
             failure_score=float(failure_score),
             timeout=timeout,
             max_failures=max_failures,
+            on_failure=on_failure,
+            n_runs=n_runs,
+            keep=("all" if isinstance(rows, tuple) else "failed") if keep is None else keep,
         )
 
     def __repr__(self) -> str:
         """Say what it measures."""
-        return f"Evaluate({len(self.devset)} rows, {metric_name(self.metric)})"
+        rows = f"{len(self.devset)} rows" if isinstance(self.devset, tuple) else "rows of a generator"
+        return f"Evaluate({rows}, {metric_name(self.metric)})"
 
     def __call__(self, program: Program) -> EvaluationResult:
         """Evaluate a program and wait, in synchronous code.
@@ -125,12 +153,11 @@ class Evaluate:
             EvaluationError: If the rows do not have the program's inputs.
             NoApplication: If no application is running.
         """
-        rows: list[Row] = []
-        run, began = named("Evaluate"), time.perf_counter()
+        ongoing = self._begin()
         try:
-            return running().run(self._collected(program, rows, run, began))
+            return running().run(self._collected(program, ongoing))
         except KeyboardInterrupt as interrupt:
-            raise self._aborted("interrupted", rows, run, began) from interrupt
+            raise ongoing.aborted("interrupted") from interrupt
 
     async def acall(self, program: Program) -> EvaluationResult:
         """Evaluate a program, in asynchronous code; cancelling it stops the rows under way.
@@ -145,13 +172,13 @@ class Evaluate:
             EvaluationError: If the rows do not have the program's inputs, or the application has another event loop.
             NoApplication: If no application is running.
         """
-        return await self._collected(program, [], named("Evaluate"), time.perf_counter())
+        return await self._collected(program, self._begin())
 
-    async def _collected(self, program: Program, rows: list[Row], run: str, began: float) -> EvaluationResult:
-        async with aclosing(self._stream(program, run)) as stream:
-            async for row in stream:
-                rows.append(row)  # noqa: PERF401 - the caller keeps the list when this is cancelled
-        return self._result(rows, run, began)
+    async def _collected(self, program: Program, ongoing: Ongoing) -> EvaluationResult:
+        async with aclosing(self._stream(program, ongoing)) as stream:
+            async for _ in stream:
+                pass  # what comes is taken in on its way
+        return ongoing.result()
 
     def stream(self, program: Program) -> AsyncGenerator[Row, None]:
         """Evaluate a program and yield every row's fate as soon as it is known, in asynchronous code.
@@ -167,58 +194,147 @@ class Evaluate:
             EvaluationError: If the rows do not have the program's inputs, or the application has another event loop.
             NoApplication: If no application is running.
         """
-        return self._stream(program, named("Evaluate"))
+        return self._stream(program, self._begin())
 
-    async def _stream(self, program: Program, run: str) -> AsyncGenerator[Row, None]:
-        if not running().on_loop():
+    def _begin(self) -> Ongoing:
+        return Ongoing(
+            run=named("Evaluate"),
+            metric=metric_name(self.metric),
+            total=len(self.devset) * self.n_runs if isinstance(self.devset, tuple) else None,
+            failure_score=self.failure_score,
+            on_failure=self.on_failure,
+            max_failures=self.max_failures,
+            keep=self.keep,
+            application=running(),
+        )
+
+    async def _stream(self, program: Program, ongoing: Ongoing) -> AsyncGenerator[Row, None]:
+        application, run, total = running(), ongoing.run, ongoing.total
+        if not application.on_loop():
             raise EvaluationError(
                 "the application runs on another event loop: here, `await asyncio.to_thread(evaluate, program)`,"
                 " or start it on this one with `async with otpy.start(...)`"
             )
-        devset = prepared(self.devset, program)
-        began = time.perf_counter()
-        rows: list[Row] = []
-        most = math.inf if self.max_failures is None else self.max_failures
+        items = self._items(program)
+        most = min(MOST if self.max_concurrency is None else self.max_concurrency, total or MOST)
+        room = Room(self.max_concurrency, application.traffic)
+
+        def places(under_way: int) -> int:
+            ongoing.under_way = under_way
+            return room(under_way)
+
+        fates = Fates(program, self.metric, run)
+        swarm = Swarm(
+            items, work=fates.row, lost=fates.failed, supervisor=supervisor_of_tasks, room=places, timeout=self.timeout
+        )
         with (
-            telemetry.span("otpy.evaluate", rows=len(devset), metric=metric_name(self.metric), run=run) as found,
-            Progress(len(devset), "evaluating", shown=self.display_progress) as progress,
+            telemetry.span("otpy.evaluate", rows=total, metric=metric_name(self.metric), run=run) as found,
+            Progress(total, "evaluating", shown=self.display_progress, more=lambda: _words(ongoing)) as progress,
+            _explained(ongoing),
+            _told(ongoing),
+            unhurried(most),
         ):
-            stream = fates(
-                devset, program, self.metric, run=run, max_concurrency=self.max_concurrency, timeout=self.timeout
-            )
-            try:
-                async with opened(run, len(devset)), aclosing(stream) as finished:
-                    async for row in finished:
-                        rows.append(row)
-                        if isinstance(row, Scored):
-                            progress.scored(row.score)
-                        else:
-                            progress.fail()
-                        if telemetry.listening:
-                            telemetry.emit("otpy.evaluate.row", index=row.index, outcome=row)
-                        yield row
-                        if isinstance(row, Failed) and progress.failed > most:
-                            raise self._aborted(
-                                f"{progress.failed} rows failed, more than max_failures={most}; the last:"
-                                f" row {row.index}, {row.explanation}",
-                                rows,
-                                run,
-                                began,
-                            )
-            except (NoApplication, NotRegistered) as error:
-                if isinstance(error, NoApplication) and not rows:
-                    raise
-                raise self._aborted("the application has stopped", rows, run, began) from error
-            found.update(score=self._result(rows, run, began).score, failed=progress.failed)
+            async with opened(run, total or MOST), aclosing(swarm()) as rows:
+                async for row in rows:
+                    room.ended += 1
+                    ongoing.add(row)
+                    if isinstance(row, Scored):
+                        progress.scored(row.score)
+                    else:
+                        progress.fail()
+                    yield row
+                    if (why := ongoing.over(row)) is not None:
+                        raise ongoing.aborted(why)
+            if not len(ongoing.tally):
+                raise EvaluationError("the devset is empty")
+            found.update(score=ongoing.tally.running_mean, failed=ongoing.tally.failed)
 
-    def _aborted(self, why: str, rows: Sequence[Row], run: str, began: float) -> EvaluationAborted:
-        result = self._result(rows, run, began)
-        return EvaluationAborted(f"{why}: {result}", result)
+    def _items(self, program: Program) -> AsyncGenerator[Item]:
+        """Return the rows with their inputs marked; those of a list are looked at first."""
+        rows: Any = self.devset
+        if isinstance(rows, tuple):
+            rows = prepared(rows, program)  # pyright: ignore[reportUnknownArgumentType] - of examples
+        return _each(rows, program, self.n_runs)
 
-    def _result(self, rows: Sequence[Row], run: str, began: float) -> EvaluationResult:
-        ordered = tuple(sorted(rows, key=lambda row: row.index))
-        seconds = time.perf_counter() - began
-        return EvaluationResult(ordered, seconds, self.failure_score, metric_name(self.metric), len(self.devset), run)
+
+class _Unreadable(Exception):
+    """The devset has raised an error, or has a row that is none."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+async def _each(rows: Any, program: Program, runs: int) -> AsyncGenerator[Item]:
+    index = 0
+    source: AsyncIterator[Any] = aiter(rows) if hasattr(rows, "__aiter__") else _one_by_one(rows)
+    while True:
+        try:
+            row: Any = await anext(source)
+            example = row if isinstance(rows, list) else marked(_example(index + 1, row), index + 1, program)
+        except StopAsyncIteration:
+            return
+        except Exception as error:
+            raise _Unreadable(error) from error
+        for repeat in range(runs):
+            yield Item(index, example, repeat)
+        index += 1
+
+
+async def _one_by_one(rows: Iterable[Any]) -> AsyncGenerator[Any]:
+    for row in rows:
+        yield row
+
+
+@contextlib.contextmanager
+def _explained(ongoing: Ongoing) -> Generator[None]:
+    """Say why it ends early, with what is done."""
+    try:
+        yield
+    except (NoApplication, NotRegistered) as error:
+        if isinstance(error, NoApplication) and not len(ongoing.tally):
+            raise
+        raise ongoing.aborted("the application has stopped") from error
+    except _Unreadable as unreadable:
+        cause = unreadable.error
+        ours = isinstance(cause, EvaluationError)
+        if ours and not len(ongoing.tally):
+            raise cause from None
+        said = str(cause) if ours else f"{type(cause).__name__}: {cause}"
+        raise ongoing.aborted(f"the devset raised {said}") from cause
+
+
+@contextlib.contextmanager
+def _told(ongoing: Ongoing) -> Generator[None]:
+    """Tell whoever listens how it goes, now and then and at the end."""
+    loop, timers = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
+
+    def tell() -> None:
+        if telemetry.listening:
+            telemetry.emit("otpy.evaluate.progress", run=ongoing.run, **asdict(ongoing.live()))
+        timers[:] = [loop.call_later(LIVE_SECONDS, tell)]
+
+    timers.append(loop.call_later(LIVE_SECONDS, tell))
+    try:
+        yield
+    finally:
+        tell()
+        timers[0].cancel()
+
+
+def _words(ongoing: Ongoing) -> str:
+    """What a progress bar says beside the score."""
+    live = ongoing.live()
+    money = "" if not live.money else f", ${live.money:.4f}"
+    return f", {live.rows_in_flight} in flight" + (f", {live.refused} × 429" if live.refused else "") + money  # noqa: RUF001 - a multiplication sign
+
+
+def _rows(devset: object) -> tuple[Example, ...] | Rows:
+    if isinstance(devset, Sequence) and not isinstance(devset, (str, bytes)):
+        return tuple(_example(number, row) for number, row in enumerate(cast("Sequence[object]", devset), 1))
+    if isinstance(devset, (str, bytes)) or not (hasattr(devset, "__iter__") or isinstance(devset, AsyncIterable)):
+        raise EvaluationError(f"devset={devset!r:.100}; allowed: examples, in a list or from a generator")
+    return cast("Rows", devset)
 
 
 def _example(number: int, row: object) -> Example:
@@ -235,3 +351,11 @@ def _integer(value: object, least: int) -> bool:
 
 def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _bound(value: object) -> bool:
+    return (
+        value is None
+        or _integer(value, 0)
+        or (_number(value) and not _integer(value, 0) and 0 < cast("float", value) < 1)
+    )

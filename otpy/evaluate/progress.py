@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otpy.clock import Clock, monotonic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -21,9 +22,10 @@ class Progress:
     """Counts rows; shown on standard error, only if that is a terminal.
 
     Args:
-        total: How many there will be.
+        total: How many there will be; `None` if nobody knows.
         what: What is being done.
         shown: Whether to show anything.
+        more: What else the bar says.
         clock: Seconds, for the rate.
 
     Example:
@@ -35,9 +37,18 @@ class Progress:
         '50.0 %, 4.0/s, 1 failed'
     """
 
-    def __init__(self, total: int, what: str, *, shown: bool = True, clock: Clock = monotonic) -> None:
+    def __init__(
+        self,
+        total: int | None,
+        what: str,
+        *,
+        shown: bool = True,
+        more: Callable[[], str] | None = None,
+        clock: Clock = monotonic,
+    ) -> None:
         """Prepare; entering shows it."""
         self._total, self._what, self._shown, self._clock = total, what, shown, clock
+        self._more = more
         self._bar: Any = None
         self._task: Any = None
         self._began = self._drawn = 0.0
@@ -103,7 +114,8 @@ class Progress:
         """
         rate = f", {self.done / seconds:.1f}/s" if seconds > 0 else ""
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{100 * self.sum / max(self.done, 1):.1f} %{rate}{failed}"
+        more = "" if self._more is None else self._more()
+        return f"{100 * self.sum / max(self.done, 1):.1f} %{rate}{failed}{more}"
 
     def _one_more(self) -> None:
         self.done += 1

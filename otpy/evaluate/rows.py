@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import time
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, cast
 
+from otpy.clients.labels import Labels, current_labels, relabel
 from otpy.clients.running import running
-from otpy.errors import EvaluationError, SupervisionError
+from otpy.errors import EvaluationError
 from otpy.evaluate.metrics import Metric, measure
-from otpy.evaluate.row import Failed, Row, Scored
-from otpy.evaluate.runs import unsaid
+from otpy.evaluate.row import Failed, Row, Scored, Where
 from otpy.lm import Usage
 from otpy.programs.trace import Call, calling
-from otpy.supervisors import Ok, TaskSupervisorRef
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Sequence
 
+    from otpy.actors import Reason
+    from otpy.clients.running import Running
     from otpy.programs import Program
     from otpy.signatures import Example
+    from otpy.supervisors import TaskSupervisorRef
 
-__all__ = ["fates", "prepared", "supervisor_of_tasks"]
+__all__ = ["Fates", "Item", "marked", "prepared", "supervisor_of_tasks"]
 
 RESTART_SECONDS: Final = 5.0
 """How long to wait for the supervisor of tasks while it is restarted."""
+_FREE: Final = Decimal(0)
 
 
 async def supervisor_of_tasks() -> TaskSupervisorRef:
@@ -37,77 +41,100 @@ async def supervisor_of_tasks() -> TaskSupervisorRef:
     return cast("TaskSupervisorRef", await running().names.wait_for("tasks", RESTART_SECONDS))
 
 
-async def fates(  # noqa: PLR0913 - keyword-only facts
-    devset: Sequence[Example],
-    program: Program,
-    metric: Metric,
-    *,
-    run: str,
-    max_concurrency: int,
-    timeout: float | None,  # noqa: ASYNC109 - a deadline per row
-) -> AsyncGenerator[Row, None]:
-    """Run a program on every row and yield what becomes of each, as they end.
-
-    If the supervisor of the tasks dies, its rows under way have failed with it; those that had not begun wait for the
-    next one.
+@dataclass(slots=True, eq=False)
+class Item:
+    """A row that is under way, or about to be.
 
     Args:
-        devset: The rows, with their inputs marked.
+        index: Its position in the devset, from 0.
+        example: The row, with its inputs marked.
+        repeat: Which run over the devset it is part of.
+        began: When its task took its first step, `None` until then.
+        call: What its program has asked so far.
+        labels: Whose requests it makes.
+        before: What the ledger had for these labels before: requests, money, requests without a price.
+    """
+
+    index: int
+    example: Example
+    repeat: int = 0
+    began: float | None = None
+    call: Call | None = None
+    labels: Labels | None = None
+    before: tuple[int, Decimal, int] = (0, _FREE, 0)
+
+
+class Fates:
+    """What becomes of rows.
+
+    Args:
         program: The program.
         metric: Measures its predictions.
-        run: What the ledger calls it; a row is an example there, by its position.
-        max_concurrency: Rows at the same time.
-        timeout: Seconds a row may take, or `None`.
-
-    Raises:
-        NotRegistered: If the supervisor of the tasks is gone for good.
+        run: What the ledger calls the run; a row is an example there, by its position.
     """
-    under_way: dict[int, tuple[float, Call]] = {}
 
-    def failed(index: int, reason: Any, where: Literal["program", "metric", "task"]) -> Failed:
-        began, call = under_way.pop(index, (time.perf_counter(), None))  # None: killed before its first step
-        usage, said = (Usage(), ()) if call is None else (call.usage, tuple(call.exchanges))
-        return Failed(index, devset[index], reason, where, time.perf_counter() - began, usage, said)
+    def __init__(self, program: Program, metric: Metric, run: str) -> None:
+        """Belong to the application that runs here."""
+        self._program, self._metric, self._run = program, metric, run
+        self._application: Running = running()
 
-    async def evaluate_row(index: int) -> Row:
-        with unsaid(run=run, example=index):
-            return await evaluated(index)
+    async def row(self, item: Item) -> Row:
+        """Run the program on a row and measure what it returns; this is the body of the row's task.
 
-    async def evaluated(index: int) -> Row:
-        example = devset[index]
-        with calling(program) as call:  # counts what it costs, also if it fails
-            under_way[index] = (time.perf_counter(), call)
+        Args:
+            item: The row.
+        """
+        self._sign(item)
+        with calling(self._program) as call:  # counts what it costs, also if it fails
+            item.call, item.began = call, time.perf_counter()
             try:
-                prediction = await program.acall(**example.inputs())
+                prediction = await self._program.acall(**item.example.inputs())
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's fate
-                return failed(index, error, "program")
+                return self.failed(item, error, "program")
         try:
-            score = await measure(metric, example, prediction)
+            score = await measure(self._metric, item.example, prediction)
         except Exception as error:  # noqa: BLE001 - the same
-            return failed(index, error, "metric")
-        began, _ = under_way.pop(index)
-        return Scored(index, example, prediction, score, time.perf_counter() - began, call.usage)
+            return self.failed(item, error, "metric")
+        seconds, (money, attempts) = time.perf_counter() - item.began, self._took(item)
+        return Scored(item.index, item.example, prediction, score, seconds, call.usage, money, attempts, item.repeat)
 
-    left = dict.fromkeys(range(len(devset)))
-    while left:
-        tasks = await supervisor_of_tasks()
-        batch = list(left)
-        stream = tasks.async_stream(
-            evaluate_row,
-            batch,
-            max_concurrency=max_concurrency,
-            ordered=False,
-            timeout=timeout,
-            on_timeout="kill_task",
+    def failed(self, item: Item, reason: Reason, where: Where = "task") -> Failed:
+        """Return the fate of a row that was not measured.
+
+        Args:
+            item: The row.
+            reason: Why.
+            where: Where it failed; in its task, if that was ended from outside.
+        """
+        call, began = item.call, item.began
+        seconds = 0.0 if began is None else time.perf_counter() - began
+        usage, exchanges = (Usage(), ()) if call is None else (call.usage, tuple(call.exchanges))
+        money, attempts = self._took(item)
+        example = item.example
+        return Failed(item.index, example, reason, where, seconds, usage, exchanges, money, attempts, item.repeat)
+
+    def _sign(self, item: Item) -> None:
+        """Say whose requests follow, in the row's own task; what is said already stays."""
+        said = current_labels()
+        example = str(item.index) if not item.repeat else f"{item.index}/{item.repeat}"
+        item.labels = labels = Labels(
+            said.client, said.model, said.run or self._run, said.program, said.predictor, said.example or example
         )
-        async with aclosing(stream) as outcomes:
-            try:
-                async for outcome in outcomes:
-                    index = batch[outcome.index]
-                    del left[index]
-                    yield outcome.value if isinstance(outcome, Ok) else failed(index, outcome.reason, "task")
-            except SupervisionError:
-                await tasks.join()  # and those it had not begun wait for the next one
+        relabel(labels)
+        sums = self._application.book.example(cast("str", labels.run), cast("str", labels.example))
+        if sums is not None:
+            item.before = sums.requests, sums.money, sums.unpriced
+
+    def _took(self, item: Item) -> tuple[Decimal | None, int]:
+        """What a row has cost, as far as the ledger knows, and how often it asked."""
+        labels, call = item.labels, item.call
+        if labels is None or call is None:
+            return _FREE, 0
+        sums = self._application.book.example(cast("str", labels.run), cast("str", labels.example))
+        if sums is None:  # nothing was asked; or there are more examples than the ledger keeps apart
+            return (None, len(call.usages)) if call.usages else (_FREE, 0)
+        requests, money, unpriced = item.before
+        return sums.money - money if sums.unpriced == unpriced else None, sums.requests - requests
 
 
 def prepared(devset: Sequence[Example], program: Program) -> list[Example]:
@@ -120,25 +147,35 @@ def prepared(devset: Sequence[Example], program: Program) -> list[Example]:
     Raises:
         EvaluationError: If a row has not the program's inputs, marks others, or they cannot be known.
     """
+    return [marked(example, number, program) for number, example in enumerate(devset, 1)]
+
+
+def marked(example: Example, number: int, program: Program) -> Example:
+    """Return a row with its inputs marked: as it is, or by the program's own inputs.
+
+    Args:
+        example: The row.
+        number: Which one it is, from 1, for the message.
+        program: The program it is for.
+
+    Raises:
+        EvaluationError: As `prepared`.
+    """
     names = program.input_names
-    rows: list[Example] = []
-    for number, example in enumerate(devset, 1):
-        if example.input_names is not None:
-            others = [name for name in example.input_names if names is not None and name not in names]
-            if others:
-                wanted = ", ".join(names or ())
-                raise EvaluationError(
-                    f"row {number} marks {others[0]!r} as an input, which the program does not take; it takes {wanted}"
-                )
-            rows.append(example)
-            continue
-        if names is None:
+    if example.input_names is not None:
+        others = [name for name in example.input_names if names is not None and name not in names]
+        if others:
+            wanted = ", ".join(names or ())
             raise EvaluationError(
-                f"the inputs of {type(program).__name__} are not known; mark them: example.with_inputs('…')"
+                f"row {number} marks {others[0]!r} as an input, which the program does not take; it takes {wanted}"
             )
-        missing = [name for name in names if name not in example]
-        if missing:
-            has = ", ".join(example)
-            raise EvaluationError(f"row {number} has no {missing[0]!r}, an input of the program; it has {has}")
-        rows.append(example.with_inputs(*names))
-    return rows
+        return example
+    if names is None:
+        raise EvaluationError(
+            f"the inputs of {type(program).__name__} are not known; mark them: example.with_inputs('…')"
+        )
+    missing = [name for name in names if name not in example]
+    if missing:
+        has = ", ".join(example)
+        raise EvaluationError(f"row {number} has no {missing[0]!r}, an input of the program; it has {has}")
+    return example.with_inputs(*names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,6 +63,8 @@ class Media:
             raise ValueError(f"kind={self.kind!r}; allowed: 'image', 'audio', 'file'")
         if (self.data is None) == (self.url is None):
             raise ValueError(f"{self.kind}: give its bytes as data=, or its address as url=, one of them")
+        if self.data is not None and not isinstance(cast("Any", self.data), bytes):
+            raise ValueError(f"{self.kind}: data={self.data!r:.50} is no bytes; read a file with Path(…).read_bytes()")
 
     def __repr__(self) -> str:
         """Print it without its bytes."""

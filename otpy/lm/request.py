@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
+from otpy.errors import LMRequestInvalid
 from otpy.lm.frozen import FrozenJSON
-from otpy.lm.parts import Content, Part, Text, thawed
+from otpy.lm.parts import Content, Media, Part, Reasoning, Text, ToolResult, ToolUse, thawed
 
 __all__ = ["LMRequest", "Message", "OutputSchema", "Role", "Tool", "ToolChoice"]
 
@@ -26,6 +27,13 @@ class Message:
 
     role: Role
     content: Content
+
+    def __post_init__(self) -> None:
+        """Refuse what is no turn; a list of parts will do."""
+        if self.role not in _ROLES:
+            raise LMRequestInvalid(f"role={self.role!r:.100} of a message; allowed: 'system', 'user', 'assistant'")
+        if type(self.content) is not str:
+            object.__setattr__(self, "content", _parts(self.content))
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -48,6 +56,11 @@ class OutputSchema:
     schema: FrozenJSON
     optional: bool = field(default=False, compare=False)
 
+    def __post_init__(self) -> None:
+        """Freeze a schema that is given as a dictionary."""
+        if type(self.schema) is not FrozenJSON:
+            object.__setattr__(self, "schema", _frozen(self.schema, "schema", sort_keys=False))
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
@@ -57,13 +70,19 @@ class Tool:
         name: Its name (letters, digits, `_`, `-`).
         description: What it does and when to use it.
         parameters: The JSON schema of its arguments, an object.
-        strict: Whether the provider is to hold the model to the schema, where it can.
+        strict: Whether the provider is to hold the model to the schema, where it can; most then want every property to
+            be required, and no others allowed.
     """
 
     name: str
     description: str
     parameters: FrozenJSON
-    strict: bool = True
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        """Freeze a schema that is given as a dictionary."""
+        if type(self.parameters) is not FrozenJSON:
+            object.__setattr__(self, "parameters", _frozen(self.parameters, "parameters"))
 
 
 ToolChoice: TypeAlias = str
@@ -112,6 +131,26 @@ class LMRequest:
     top_p: float | None = None
     seed: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what nobody can be asked; lists and dictionaries will do where tuples and frozen JSON are kept."""
+        if type(self.messages) is not tuple:
+            object.__setattr__(self, "messages", _turns(self.messages))
+        for message in self.messages:
+            if type(message) is not Message:
+                raise LMRequestInvalid(f"messages: {message!r:.100} is no Message; as in Message('user', 'hello')")
+        if self.extra is not NOTHING and type(self.extra) is not FrozenJSON:
+            object.__setattr__(self, "extra", _frozen(self.extra, "extra"))
+        if self.stop.__class__ is not tuple:
+            object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        if self.tools.__class__ is not tuple:
+            object.__setattr__(self, "tools", tuple(self.tools))
+        if type(self.n) is not int or self.n < 1:
+            raise LMRequestInvalid(f"n={self.n!r:.100}; allowed: an integer >= 1")
+        if self.max_tokens is not None or self.temperature is not None:
+            _check_numbers(self.max_tokens, self.temperature)
+        if self.schema is not None and not isinstance(self.schema, OutputSchema):
+            raise LMRequestInvalid(f"schema={self.schema!r:.100}; allowed: an OutputSchema, or None")
+
     def key(self, *context: str) -> str:
         """A content hash, the same for equal requests in every process.
 
@@ -151,6 +190,47 @@ class LMRequest:
 
 
 _PLAIN: list[Any] = [[], "auto", 1, None, None, None, None]
+
+
+_ROLES: Final = frozenset({"system", "user", "assistant"})
+_PARTS: Final = (Text, Media, ToolUse, ToolResult, Reasoning)
+
+
+def _turns(messages: Any) -> tuple[Any, ...]:
+    several: Any = messages
+    return tuple(several) if isinstance(messages, (list, tuple)) else (messages,)
+
+
+def _parts(content: Any) -> tuple[Part, ...]:
+    if not isinstance(content, (tuple, list)):
+        raise LMRequestInvalid(f"content={content!r:.100} of a message; allowed: a text, or a tuple of parts")
+    parts: list[Any] = [Text(part) if isinstance(part, str) else part for part in cast("list[Any]", content)]
+    for part in parts:
+        if not isinstance(part, _PARTS):
+            raise LMRequestInvalid(f"{part!r:.100} is no part of a message; there are Text, Media, ToolUse, ToolResult")
+    return tuple(parts)
+
+
+def _frozen(value: Any, what: str, *, sort_keys: bool = True) -> FrozenJSON:
+    said: Any = value
+    try:
+        if isinstance(value, str):
+            said = json.loads(value)
+        if isinstance(said, dict):
+            return FrozenJSON.of(said, sort_keys=sort_keys)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise LMRequestInvalid(f"{what}={value!r:.100}; allowed: a JSON object, as a dictionary or FrozenJSON.of(…)")
+
+
+def _check_numbers(max_tokens: Any, temperature: Any) -> None:
+    if max_tokens is not None and (type(max_tokens) is not int or max_tokens < 0):
+        raise LMRequestInvalid(f"max_tokens={max_tokens!r:.100}; allowed: an integer >= 1, or None")
+    if temperature is None:
+        return
+    number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    if not (number and 0 <= temperature < float("inf")):
+        raise LMRequestInvalid(f"temperature={temperature!r:.100}; allowed: a number >= 0, or None")
 
 
 def _said(content: Content) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Predict"]
 
+_NOTHING: Final = Usage()
 _CONFIG: Final = ("client", "adapter", "max_reasks", "temperature", "max_tokens", "rollout")
 
 
@@ -113,8 +114,9 @@ class Predict(Program):
                 finally:
                     over(request)
                 attempts.append(response.text)
-                usage = usage + response.usage if len(attempts) > 1 else response.usage
-                spent(response.usage)
+                paid = _NOTHING if response.cached else response.usage
+                usage = usage + paid if len(attempts) > 1 else paid
+                spent(paid)
                 try:
                     outputs = self.adapter.parse(self.signature, response.text)
                 except AdapterParseError as found:
@@ -285,6 +287,9 @@ def _explained(error: AdapterParseError, response: LMResponse, attempts: list[st
     """Add to an error what the adapter cannot know: that the answer was cut off, and what was said before."""
     if response.finish_reason == "length":
         detail = f"{error.detail}; the answer was cut off at its longest, max_tokens would have to be larger"
+        error = AdapterParseError(error.signature, error.text, error.missing, detail)
+    elif response.finish_reason in {"refusal", "content_filter"}:
+        detail = f"{error.detail}; the provider refuses to have this answered ({response.finish_reason})"
         error = AdapterParseError(error.signature, error.text, error.missing, detail)
     vars(error).update(attempts=tuple(attempts), usage=usage)
     return error

@@ -80,7 +80,7 @@ def test_what_was_recorded_is_replayed_with_the_provider_gone_and_no_key(path):
 
 def test_a_local_models_server_is_not_even_started_for_a_replay(path, monkeypatch):
     monkeypatch.setattr(models, "server_command", lambda *_, **__: ["/nowhere/no-such-server"])
-    context = ("default", "local/smollm2-135m", "0.0", "None")
+    context = ("default", "local/smollm2-135m", "0.0", "1024")
     Recording(path, "record").record(asking("a"), LMResponse("from the recording"), context=context)
     with otpy.start(lm="local/smollm2-135m", cache=False, recording=path, recording_mode="replay") as app:
         assert app.run(app.ask("default", asking("a"))).text == "from the recording"
@@ -129,7 +129,7 @@ def test_programs_are_replayed_as_they_ran(path):
             program(question="The capital of Spain?")
 
 
-def test_a_replayed_stream_is_its_end_alone_and_a_recorded_one_ends_when_it_is_in_the_file(path):
+def test_a_replayed_stream_comes_in_one_piece_and_a_recorded_one_ends_when_it_is_in_the_file(path):
     async def events(url, mode):
         async with start(url, path, mode) as app:
             seen = []
@@ -142,7 +142,8 @@ def test_a_replayed_stream_is_its_end_alone_and_a_recorded_one_ends_when_it_is_i
     with FakeProvider("one two three") as fake:
         first = asyncio.run(events(fake.url("openai_chat"), "record"))
     assert [event.text for event in first if isinstance(event, TextDelta)] == ["one ", "two ", "three"]
-    (end,) = asyncio.run(events(GONE, "replay"))
+    piece, end = asyncio.run(events(GONE, "replay"))
+    assert piece == TextDelta("one two three")
     assert isinstance(end, StreamEnd)
     assert end.response.text == first[-1].response.text == "one two three"
 

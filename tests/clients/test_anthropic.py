@@ -82,6 +82,7 @@ WEATHER = Tool(
             "additionalProperties": False,
         }
     ),
+    strict=True,
 )
 LOOSE = replace(WEATHER, name="loose", strict=False)
 ANSWER = OutputSchema(

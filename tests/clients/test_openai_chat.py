@@ -59,7 +59,7 @@ GOLDEN = Path(__file__).parent / "golden"
 HI = Message("user", "hi")
 PNG = Media("image", "image/png", b"\x89PNG")
 CITY = FrozenJSON.of({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]})
-WEATHER = Tool("weather", "Says the weather.", CITY)
+WEATHER = Tool("weather", "Says the weather.", CITY, strict=True)
 TIME = Tool("time", "Says the time.", FrozenJSON.of({"type": "object", "properties": {}}), strict=False)
 ANSWER = OutputSchema("Answer", FrozenJSON.of({"type": "object", "properties": {"z": {}, "a": {}}}, sort_keys=False))
 

@@ -111,14 +111,15 @@ def test_a_stream_is_read_on_another_loop_than_the_application_s():
         assert run(main)[-1].response.text == WORDS
 
 
-def test_an_answer_from_the_cache_is_the_end_alone(tmp_path, monkeypatch):
+def test_an_answer_from_the_cache_comes_in_one_piece(tmp_path, monkeypatch):
     monkeypatch.setenv("OTPY_CACHE_DIR", str(tmp_path))
 
     async def main():
         with FakeProvider(WORDS) as fake:
             async with application(fake, "openai_chat", cache=True) as app:
                 await app.ask("default", REQUEST)
-                (end,) = [event async for event in app.stream(REQUEST)]
+                piece, end = [event async for event in app.stream(REQUEST)]
+                assert piece == TextDelta(WORDS)
                 assert end.response.cached
                 assert end.response.text == WORDS
                 assert fake.counts.requests == 1

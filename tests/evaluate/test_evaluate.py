@@ -57,7 +57,7 @@ def test_the_score_is_the_plain_mean_over_all_rows_in_their_order():
     assert result.score == pytest.approx(1 / 3)
     assert [row.index for row in result.rows] == list(range(30))
     assert [row.example for row in result.rows] == ROWS
-    assert str(result).startswith("33.3 % (10 of 30), 0 failed")
+    assert str(result).startswith("33.3 % (10 of 30; 95 %: 19.2 to 51.2), 0 failed")
     assert result.usage.requests == 30
 
 

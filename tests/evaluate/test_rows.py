@@ -180,7 +180,7 @@ def test_listeners_hear_of_the_start_every_row_and_the_score():
     listening = bus.attached("test", lambda event, fields: heard.append((event, fields)), prefix="otpy.evaluate")
     with LoopbackLM(lambda _: ZERO) as server, started(server), listening:
         otpy.Evaluate(ROWS[:3], metric=METRIC)(PROGRAM)
-    assert [event.rpartition(".")[2] for event, _ in heard] == ["start", "row", "row", "row", "stop"]
+    assert [event.rpartition(".")[2] for event, _ in heard] == ["start", "row", "row", "row", "progress", "stop"]
     assert heard[0][1]["rows"] == 3
     assert (heard[-1][1]["score"], heard[-1][1]["failed"]) == (1.0, 0)
 

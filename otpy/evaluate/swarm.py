@@ -1,0 +1,182 @@
+"""A swarm: one supervised task for every item, as many at a time as there is room, each with an end that is told.
+
+As `TaskSupervisor.async_stream`, with a room that may change while it runs, and a deadline for each task that costs no
+timer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from otpy.actors import KILL, KILLED, NORMAL, TIMEOUT
+from otpy.actors.reasons import said
+from otpy.errors import SupervisionError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+
+    from otpy.actors import Process, Reason
+    from otpy.supervisors import TaskSupervisorRef
+
+__all__ = ["Swarm"]
+
+UNTAKEN: Final = 4_096
+"""Ends that may wait to be taken; a slow consumer holds the swarm up."""
+LOOK_AGAIN: Final = 0.05
+"""Seconds after which a room is asked again that had no place although nothing has ended."""
+BURST: Final = 64
+"""Tasks started in one turn of the loop."""
+
+I = TypeVar("I")  # noqa: E741 - an item
+T = TypeVar("T")
+
+
+class Swarm(Generic[I, T]):
+    """Runs a function on every item.
+
+    Args:
+        items: The items.
+        work: The function; it runs as a task under the supervisor.
+        lost: Makes an end of an item whose task was ended: with its reason, `TIMEOUT` if its time was up.
+        supervisor: Returns the supervisor of the tasks, waiting while it is restarted.
+        room: How many more may be started, if so many are under way.
+        timeout: Seconds that each may take.
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword-only facts
+        self,
+        items: AsyncIterator[I],
+        *,
+        work: Callable[[I], Coroutine[Any, Any, T]],
+        lost: Callable[[I, Reason], T],
+        supervisor: Callable[[], Coroutine[Any, Any, TaskSupervisorRef]],
+        room: Callable[[int], int],
+        timeout: float | None = None,
+    ) -> None:
+        """Start nothing yet."""
+        self._items, self._work, self._lost = items, work, lost
+        self._supervisor, self._room, self._timeout = supervisor, room, timeout
+        self._loop = asyncio.get_running_loop()
+        self._tasks: TaskSupervisorRef | None = None
+        self._started = 0
+        self._running: dict[Process, tuple[int, I]] = {}
+        self._alive: dict[int, Process] = {}
+        self._late: set[Process] = set()
+        self._deadlines: deque[tuple[float, int]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ends: deque[T] = deque()
+        self._news: asyncio.Future[None] | None = None
+        self._broken: Exception | None = None
+
+    async def __call__(self) -> AsyncGenerator[T]:
+        """Yield the ends as they come; leaving early kills what is under way.
+
+        Raises:
+            Exception: What the source has raised, behind the ends of what was under way.
+        """
+        try:
+            exhausted = False
+            while not exhausted or self._running or self._ends:
+                started = 0
+                if not exhausted and len(self._ends) < UNTAKEN:
+                    started, exhausted = await self._fill()
+                while self._ends:
+                    yield self._ends.popleft()
+                if started:
+                    await asyncio.sleep(0)  # so that they get to ask, and everybody else has a turn
+                elif self._running or not exhausted:
+                    await self._wait(None if exhausted else LOOK_AGAIN)
+            if self._broken is not None:
+                raise self._broken
+        finally:
+            await self._kill()
+
+    async def _fill(self) -> tuple[int, bool]:
+        """Start as many as there is room for, a burst at most; returns how many, and whether there are no more."""
+        started = 0
+        for _ in range(min(self._room(len(self._running)), BURST)):
+            try:
+                item = await anext(self._items)
+            except StopAsyncIteration:
+                return started, True
+            except Exception as error:  # noqa: BLE001 - whatever it is, what is under way comes to its end first
+                self._broken = error
+                return started, True
+            await self._start(item)
+            started += 1
+        return started, False
+
+    async def _start(self, item: I) -> None:
+        while True:
+            if self._tasks is None:
+                self._tasks = await self._supervisor()
+            try:
+                process: Any = self._tasks.start_child(self._work, item).process
+            except SupervisionError:
+                await self._tasks.join()  # it has just died; the next one takes the item
+                self._tasks = None
+            else:
+                break
+        self._started = number = self._started + 1
+        self._running[process] = number, item
+        process.when_down(self._ended)
+        if self._timeout is not None:
+            self._alive[number] = process
+            deadline = self._loop.time() + self._timeout
+            self._deadlines.append((deadline, number))
+            if self._timer is None:
+                self._timer = self._loop.call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        """Kill those whose time is up; they were started in the order in which it ends."""
+        self._timer, now = None, self._loop.time()
+        while self._deadlines:
+            deadline, number = self._deadlines[0]
+            process = self._alive.get(number)
+            if process is not None:
+                if deadline > now:
+                    self._timer = self._loop.call_at(deadline, self._expire)
+                    return
+                self._late.add(process)
+                process.signal(None, KILL)
+            self._deadlines.popleft()
+
+    def _ended(self, process: Process) -> None:
+        number, item = self._running.pop(process)
+        reason = process.exit_reason
+        if said(reason, NORMAL):
+            done: Any = process
+            end: T = done.result
+        else:
+            end = self._lost(item, TIMEOUT if process in self._late and said(reason, KILLED) else reason)
+        self._late.discard(process)
+        if self._alive.pop(number, None) is not None:
+            while self._deadlines and self._deadlines[0][1] not in self._alive:
+                self._deadlines.popleft()  # so that they don't pile up where the time is long
+        self._ends.append(end)
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def _wait(self, seconds: float | None) -> None:
+        self._news = self._loop.create_future()
+        timer = None if seconds is None else self._loop.call_later(seconds, _wake, self._news)
+        try:
+            await self._news
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _kill(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for process in list(self._running):
+            process.signal(None, KILL)
+        while self._running:
+            await self._wait(None)
+
+
+def _wake(news: asyncio.Future[None]) -> None:
+    if not news.done():
+        news.set_result(None)

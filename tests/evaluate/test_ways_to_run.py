@@ -1,0 +1,292 @@
+"""Rows from lists and generators, once or more often, with a bound on failures, as many at a time as are of use."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from contextlib import aclosing
+from decimal import Decimal
+
+import pytest
+
+import otpy
+from otpy.clients.traffic import Traffic
+from otpy.errors import EvaluationAborted, EvaluationError
+from otpy.evaluate.room import MOST, Room
+from otpy.telemetry import bus
+from otpy.testing import FakeProvider, Fault, Say
+
+METRIC = otpy.exact_match("answer")
+
+
+class Echo(otpy.Program):
+    """Answers without a model; fails on what it is told to fail on."""
+
+    bad: tuple[int, ...] = ()
+
+    def __init__(self, bad=()):
+        self.bad = tuple(bad)
+
+    @property
+    def input_names(self):
+        return ("n",)
+
+    async def forward(self, n):
+        if n in self.bad:
+            raise RuntimeError(f"no {n}")
+        return otpy.Prediction(answer=n)
+
+
+def rows(count, start=0):
+    return [otpy.Example(n=n, answer=n) for n in range(start, start + count)]
+
+
+def evaluated(devset, program=None, **arguments):
+    with otpy.start(settings={"clients": {}}):
+        return otpy.Evaluate(devset, metric=arguments.pop("metric", METRIC), **arguments)(program or Echo())
+
+
+# -- where rows come from ---------------------------------------------------------------------------------------------
+
+
+def test_a_generator_is_read_as_there_is_room_and_only_failed_rows_are_kept():
+    ahead = []
+
+    def source():
+        for row in rows(200):
+            ahead.append(row)
+            yield row
+
+    async def main():
+        async with otpy.start(settings={"clients": {}}):
+            evaluate = otpy.Evaluate(source(), metric=METRIC, max_concurrency=4)
+            async with aclosing(evaluate.stream(Echo())) as stream:
+                await anext(stream)
+                assert len(ahead) <= 8
+            return await otpy.Evaluate(source(), metric=METRIC).acall(Echo(bad=(3, 5)))
+
+    result = asyncio.run(main())
+    assert [row.index for row in result.rows] == [3, 5]
+    assert result.score == pytest.approx(0.99)
+    assert (result.complete, len(result.tally)) == (True, 200)
+
+
+def test_an_asynchronous_generator_will_do_and_so_will_mappings():
+    async def source():
+        for n in range(5):
+            await asyncio.sleep(0)
+            yield {"n": n, "answer": n}
+
+    result = evaluated(source(), keep="all")
+    assert [row.index for row in result.rows] == [0, 1, 2, 3, 4]
+    assert result.score == 1.0
+
+
+def test_a_generator_that_raises_ends_it_and_its_error_is_seen():
+    def source():
+        yield from rows(3)
+        raise OSError("the disk has gone")
+
+    with pytest.raises(EvaluationAborted, match="the devset raised OSError: the disk has gone") as caught:
+        evaluated(source(), keep="all")
+    assert len(caught.value.result.rows) == 3
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_bad_row_of_a_generator_ends_it_with_what_is_done():
+    with pytest.raises(EvaluationAborted, match="row 3 has no 'n', an input of the program") as caught:
+        evaluated(iter([*rows(2), otpy.Example(m=1)]), keep="all")
+    assert len(caught.value.result.rows) == 2
+
+
+@pytest.mark.parametrize("devset", [[], (), iter(())])
+def test_no_rows_are_refused(devset):
+    with pytest.raises(EvaluationError, match="the devset is empty"):
+        evaluated(devset)
+
+
+@pytest.mark.parametrize("devset", [7, "rows.jsonl", None])
+def test_what_holds_no_rows_is_refused(devset):
+    with pytest.raises(EvaluationError, match=r"devset=.*allowed: examples"):
+        otpy.Evaluate(devset, metric=METRIC)
+
+
+# -- how often, and how many may fail ---------------------------------------------------------------------------------
+
+
+def test_each_row_runs_as_often_as_wanted_and_the_score_counts_rows():
+    seen = []
+
+    async def sometimes(example, prediction, trace=None):
+        seen.append(example.n)
+        return seen.count(example.n) == 1
+
+    result = evaluated(rows(4), metric=sometimes, n_runs=3)
+    assert [(row.index, row.repeat) for row in result.rows] == [(index, run) for index in range(4) for run in range(3)]
+    assert result.score == pytest.approx(1 / 3)
+    assert result.complete
+
+
+def test_failed_rows_can_be_left_out_of_the_score():
+    assert evaluated(rows(10), Echo(bad=range(5))).score == 0.5
+    assert evaluated(rows(10), Echo(bad=range(5)), on_failure="exclude").score == 1.0
+
+
+def test_the_first_failure_can_end_it():
+    with pytest.raises(EvaluationAborted, match=r"row 2, RuntimeError: no 2, failed \(program\), and on_failure is"):
+        evaluated(rows(10), Echo(bad=(2,)), on_failure="raise", max_concurrency=1)
+
+
+@pytest.mark.parametrize(("most", "stops"), [(4, True), (5, False), (0.04, True), (0.05, False)])
+def test_failures_are_bounded_by_number_or_by_share(most, stops):
+    program = Echo(bad=range(5))
+    if stops:
+        with pytest.raises(EvaluationAborted, match=f"5 rows failed, more than max_failures={most}"):
+            evaluated(rows(100), program, max_failures=most)
+    else:
+        assert len(evaluated(rows(100), program, max_failures=most).failed) == 5
+
+
+def test_a_share_of_rows_nobody_has_counted_is_judged_after_a_hundred():
+    with pytest.raises(EvaluationAborted) as caught:
+        evaluated(iter(rows(1_000)), Echo(bad=range(0, 1_000, 2)), max_failures=0.2, max_concurrency=1)
+    assert len(caught.value.result.tally) in {100, 101}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"max_failures": 1.5}, "max_failures=1.5; allowed: an integer >= 0, a share between 0 and 1, or None"),
+        ({"max_failures": 0.0}, "max_failures=0.0"),
+        ({"on_failure": "ignore"}, "on_failure='ignore'; allowed: 'score', 'exclude' or 'raise'"),
+        ({"n_runs": 0}, "n_runs=0; allowed: an integer >= 1"),
+        ({"keep": "some"}, "keep='some'; allowed: 'all', 'failed' or None"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(arguments, said):
+    with pytest.raises(EvaluationError, match=said.replace("'", ".")):
+        otpy.Evaluate(rows(1), metric=METRIC, **arguments)
+
+
+# -- what a metric may say --------------------------------------------------------------------------------------------
+
+
+def test_a_metric_may_give_its_reasons():
+    def metric(example, prediction, trace=None):
+        return otpy.Score(0.5, "half right", {"form": 1, "sense": 0})
+
+    (row,) = evaluated(rows(1), metric=metric).rows
+    assert (row.score, row.feedback, dict(row.score.subscores)) == (0.5, "half right", {"form": 1.0, "sense": 0.0})
+
+
+# -- what a row took --------------------------------------------------------------------------------------------------
+
+
+def test_a_row_knows_its_money_and_how_often_it_asked():
+    def reply(request):
+        return Fault("status", 500) if request.number in {2, 3} else Say('{"answer": "x"}')
+
+    with FakeProvider(reply) as fake:
+        client = {"model": "acme/m", "base_url": fake.url("openai_chat"), "input_price": 1, "output_price": 1}
+        client["retry"] = {"base": 0.001, "cap": 0.001}
+        with otpy.start(settings={"clients": {"default": client}, "cache": {"enabled": False}}):
+            devset = [otpy.Example(question=str(n), answer="x") for n in range(3)]
+            result = otpy.Evaluate(devset, metric=METRIC, max_concurrency=1)(otpy.Predict("question -> answer"))
+        counts = fake.counts
+    assert [row.attempts for row in result.rows] == [1, 3, 1]
+    assert result.money == Decimal(counts.input_tokens + counts.output_tokens) / 1_000_000
+    assert all(row.money for row in result.rows)
+
+
+def test_what_asks_nothing_costs_nothing():
+    (row,) = evaluated(rows(1)).rows
+    assert (row.money, row.attempts) == (0, 0)
+
+
+# -- time -------------------------------------------------------------------------------------------------------------
+
+
+def test_hung_rows_are_killed_at_their_deadline_and_the_others_are_not():
+    class Hang(Echo):
+        async def forward(self, n):
+            if n % 10 == 0:
+                await asyncio.sleep(60)
+            return await super().forward(n)
+
+    began = time.perf_counter()
+    result = evaluated(rows(200), Hang(), timeout=0.4)
+    assert time.perf_counter() - began < 5
+    assert [(row.index, row.reason, row.where) for row in result.failed] == [
+        (n, "timeout", "task") for n in range(0, 200, 10)
+    ]
+    assert all(0.3 < row.seconds < 0.6 for row in result.failed)  # from its first step; the deadline from its start
+    assert len(result.scored) == 180
+
+
+# -- how many at a time -----------------------------------------------------------------------------------------------
+
+
+def test_without_a_number_it_starts_few_and_goes_by_what_gets_through():
+    traffic = Traffic()
+    room, flow = Room(None, traffic), traffic.flow("default")
+    assert room(0) == 64
+    flow.in_flight = 64
+    assert room(64) == 128
+    flow.waiting = 9
+    assert room(64) == 0
+    flow.waiting, flow.in_flight = 0, 1_000_000
+    assert room(0) == MOST
+
+
+def test_a_provider_that_takes_few_is_not_given_more_rows_than_it_has_use_for():
+    with FakeProvider(Say('{"answer": "x"}', delay=0.02)) as fake:
+        client = {"model": "acme/m", "base_url": fake.url("openai_chat"), "max_concurrency": 4}
+        heard = []
+        listening = bus.attached("test", lambda _, said: heard.append(said["rows_in_flight"]), "otpy.evaluate.progress")
+        with otpy.start(settings={"clients": {"default": client}, "cache": {"enabled": False}}), listening:
+            devset = [otpy.Example(question=str(n), answer="x") for n in range(300)]
+            assert otpy.Evaluate(devset, metric=METRIC)(otpy.Predict("question -> answer")).score == 1.0
+    assert heard
+    assert max(heard) <= 80
+
+
+def test_it_tells_how_it_goes():
+    heard = []
+    listening = bus.attached("test", lambda _, said: heard.append(said), prefix="otpy.evaluate.progress")
+    with listening:
+        evaluated(rows(30), Echo(bad=(1,)))
+    last = heard[-1]
+    assert (last["done"], last["total"], last["failed"], last["refused"], last["money"]) == (30, 30, 1, 0, 0)
+    assert last["score"] == pytest.approx(29 / 30)
+    assert last["seconds_left"] == 0
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_collector_is_as_it_was_when_it_is_over():
+    before = gc.get_threshold()
+    evaluated(rows(3))
+    with pytest.raises(EvaluationAborted):
+        evaluated(rows(3), Echo(bad=(0,)), on_failure="raise")
+    assert gc.get_threshold() == before
+
+
+def test_a_long_run_from_a_generator_keeps_nothing_of_its_rows():
+    async def main():
+        async with otpy.start(settings={"clients": {}}):
+            alive = []
+
+            def source():
+                for row in range(3_000):
+                    yield {"n": row, "answer": row}
+                    alive.append(
+                        sum(isinstance(thing, otpy.Prediction) for thing in gc.get_objects()) if row % 500 == 0 else 0
+                    )
+
+            result = await otpy.Evaluate(source(), metric=METRIC, max_concurrency=50).acall(Echo())
+            assert result.score == 1.0
+            assert max(alive) <= 1_000
+
+    asyncio.run(main())
