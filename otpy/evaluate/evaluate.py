@@ -32,8 +32,10 @@ from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from otpy.evaluate.result import EvaluationResult
+    from otpy.evaluate.rows import Apart
     from otpy.programs import Program
 
 __all__ = ["Evaluate", "Rows"]
@@ -41,6 +43,9 @@ __all__ = ["Evaluate", "Rows"]
 Rows: TypeAlias = "Iterable[Example | Mapping[str, Any]] | AsyncIterable[Example | Mapping[str, Any]]"
 OnFailure: TypeAlias = Literal["score", "exclude", "raise"]
 Keep: TypeAlias = Literal["all", "failed"]
+Isolation: TypeAlias = Literal["task", "thread", "process"]
+AHEAD: Final = 4
+"""Rows under way for each worker process or thread: one in it, and some to come."""
 LIVE_SECONDS: Final = 0.5
 """Seconds between two events of progress."""
 
@@ -56,13 +61,17 @@ class Evaluate:
         max_concurrency: Rows at the same time, at least 1; by default as many as the clients can use.
         display_progress: Show a progress bar in a terminal.
         failure_score: What a failed row counts for in the mean.
-        timeout: Seconds a row may take; then its task is killed, and the row has failed with `"timeout"`.
+        timeout: Seconds a row may take; then its task, or its worker process, is killed, and the row has failed with
+            `"timeout"`.
         max_failures: Stop when more rows than this have failed: a number, or a share of all rows, above 0 and below 1;
             `None` never stops.
         on_failure: `"score"` counts a failed row as `failure_score`, `"exclude"` leaves it out of the score, `"raise"`
             stops at the first one.
         n_runs: How often each row is run, for models that answer differently each time; give the program's questions
             another `rollout` or switch the cache off, or the same answer comes back.
+        isolation: `"task"`: a row that raises or hangs costs itself; `"thread"`: also one that blocks; `"process"`:
+            also one that ends its process, crashes it, or takes all memory.
+        workers: Threads or processes for that.
         keep: Which rows the result holds: `"all"`, or those that `"failed"`; the numbers are over all in any case. By
             default all of a list, and the failed ones of a generator.
 
@@ -85,6 +94,8 @@ class Evaluate:
     max_failures: float | None
     on_failure: OnFailure
     n_runs: int
+    isolation: Isolation
+    workers: int | None
     keep: Keep
 
     def __init__(  # noqa: PLR0913 - each is a parameter of the evaluation
@@ -99,6 +110,8 @@ class Evaluate:
         max_failures: float | None = None,
         on_failure: OnFailure = "score",
         n_runs: int = 1,
+        isolation: Isolation = "task",
+        workers: int | None = None,
         keep: Keep | None = None,
     ) -> None:
         """Check everything."""
@@ -118,6 +131,8 @@ class Evaluate:
             ("failure_score", failure_score, _number(failure_score), "a finite number"),
             ("on_failure", on_failure, on_failure in {"score", "exclude", "raise"}, "'score', 'exclude' or 'raise'"),
             ("n_runs", n_runs, _integer(n_runs, 1), "an integer >= 1"),
+            ("isolation", isolation, isolation in {"task", "thread", "process"}, "'task', 'thread' or 'process'"),
+            ("workers", workers, workers is None or _integer(workers, 1), "an integer >= 1, or None"),
             ("keep", keep, keep in {None, "all", "failed"}, "'all', 'failed' or None"),
         ):
             if not ok:
@@ -132,6 +147,8 @@ class Evaluate:
             max_failures=max_failures,
             on_failure=on_failure,
             n_runs=n_runs,
+            isolation=isolation,
+            workers=workers,
             keep=("all" if isinstance(rows, tuple) else "failed") if keep is None else keep,
         )
 
@@ -216,27 +233,19 @@ class Evaluate:
                 " or start it on this one with `async with otpy.start(...)`"
             )
         items = self._items(program)
-        most = min(MOST if self.max_concurrency is None else self.max_concurrency, total or MOST)
-        room = Room(self.max_concurrency, application.traffic)
-
-        def places(under_way: int) -> int:
-            ongoing.under_way = under_way
-            return room(under_way)
-
-        fates = Fates(program, self.metric, run)
-        swarm = Swarm(
-            items, work=fates.row, lost=fates.failed, supervisor=supervisor_of_tasks, room=places, timeout=self.timeout
-        )
         with (
             telemetry.span("otpy.evaluate", rows=total, metric=metric_name(self.metric), run=run) as found,
             Progress(total, "evaluating", shown=self.display_progress, more=lambda: _words(ongoing)) as progress,
             _explained(ongoing),
             _told(ongoing),
-            unhurried(most),
+            unhurried(min(MOST if self.max_concurrency is None else self.max_concurrency, total or MOST)),
         ):
-            async with opened(run, total or MOST), aclosing(swarm()) as rows:
+            async with (
+                opened(run, total or MOST),
+                self._apart(program) as apart,
+                aclosing(self._swarm(program, items, ongoing, apart)()) as rows,
+            ):
                 async for row in rows:
-                    room.ended += 1
                     ongoing.add(row)
                     if isinstance(row, Scored):
                         progress.scored(row.score)
@@ -248,6 +257,39 @@ class Evaluate:
             if not len(ongoing.tally):
                 raise EvaluationError("the devset is empty")
             found.update(score=ongoing.tally.running_mean, failed=ongoing.tally.failed)
+
+    def _apart(self, program: Program) -> AbstractAsyncContextManager[Apart | None]:
+        if self.isolation == "process":
+            from otpy.evaluate.isolation import Isolated  # noqa: PLC0415 - only where it is wanted
+
+            return Isolated(program, self.metric, self.workers)
+        if self.isolation == "thread":
+            from otpy.evaluate.threaded import InThreads  # noqa: PLC0415 - the same
+
+            return InThreads(program, self.metric, self.workers)
+        return contextlib.nullcontext()
+
+    def _swarm(
+        self, program: Program, items: AsyncGenerator[Item], ongoing: Ongoing, apart: Apart | None
+    ) -> Swarm[Item, Row]:
+        most = self.max_concurrency
+        if apart is not None:  # those that wait for a place there need none of their own yet
+            most = min(most or MOST, AHEAD * apart.workers)
+        room = Room(most, running().traffic)
+
+        def places(under_way: int) -> int:
+            ongoing.under_way, room.ended = under_way, len(ongoing.tally)
+            return room(under_way)
+
+        fates = Fates(program, self.metric, ongoing.run, apart, self.timeout)
+        return Swarm(
+            items,
+            work=fates.row,
+            lost=fates.failed,
+            supervisor=supervisor_of_tasks,
+            room=places,
+            timeout=self.timeout if apart is None else None,  # else it counts from where the row has its place
+        )
 
     def _items(self, program: Program) -> AsyncGenerator[Item]:
         """Return the rows with their inputs marked; those of a list are looked at first."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from otpy.clients.labels import Labels, current_labels, relabel
 from otpy.clients.running import running
@@ -41,6 +41,16 @@ async def supervisor_of_tasks() -> TaskSupervisorRef:
     return cast("TaskSupervisorRef", await running().names.wait_for("tasks", RESTART_SECONDS))
 
 
+class Apart(Protocol):
+    """Where rows are evaluated that must not harm this process: other processes, other threads."""
+
+    workers: int
+
+    async def evaluate(self, index: int, example: Example, timeout: float | None = None) -> Row:  # noqa: ASYNC109 - a row's
+        """Return what becomes of a row."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Item:
     """A row that is under way, or about to be.
@@ -71,11 +81,21 @@ class Fates:
         program: The program.
         metric: Measures its predictions.
         run: What the ledger calls the run; a row is an example there, by its position.
+        apart: Where rows are evaluated, if not in their own tasks.
+        timeout: Seconds that a row may take there.
     """
 
-    def __init__(self, program: Program, metric: Metric, run: str) -> None:
+    def __init__(
+        self,
+        program: Program,
+        metric: Metric,
+        run: str,
+        apart: Apart | None = None,
+        timeout: float | None = None,
+    ) -> None:
         """Belong to the application that runs here."""
         self._program, self._metric, self._run = program, metric, run
+        self._apart, self._timeout = apart, timeout
         self._application: Running = running()
 
     async def row(self, item: Item) -> Row:
@@ -85,6 +105,11 @@ class Fates:
             item: The row.
         """
         self._sign(item)
+        if self._apart is not None:
+            item.began = time.perf_counter()
+            row = await self._apart.evaluate(item.index, item.example, self._timeout)
+            money, attempts = self._took(item, row.usage.requests)
+            return replace(row, money=money, attempts=attempts, repeat=item.repeat)
         with calling(self._program) as call:  # counts what it costs, also if it fails
             item.call, item.began = call, time.perf_counter()
             try:
@@ -125,14 +150,15 @@ class Fates:
         if sums is not None:
             item.before = sums.requests, sums.money, sums.unpriced
 
-    def _took(self, item: Item) -> tuple[Decimal | None, int]:
+    def _took(self, item: Item, answers: int | None = None) -> tuple[Decimal | None, int]:
         """What a row has cost, as far as the ledger knows, and how often it asked."""
-        labels, call = item.labels, item.call
-        if labels is None or call is None:
+        labels = item.labels
+        if labels is None:
             return _FREE, 0
         sums = self._application.book.example(cast("str", labels.run), cast("str", labels.example))
         if sums is None:  # nothing was asked; or there are more examples than the ledger keeps apart
-            return (None, len(call.usages)) if call.usages else (_FREE, 0)
+            known = answers if answers is not None else 0 if item.call is None else len(item.call.usages)
+            return (None, known) if known else (_FREE, 0)
         requests, money, unpriced = item.before
         return sums.money - money if sums.unpriced == unpriced else None, sums.requests - requests
 

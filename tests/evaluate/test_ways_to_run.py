@@ -290,3 +290,35 @@ def test_a_long_run_from_a_generator_keeps_nothing_of_its_rows():
             assert max(alive) <= 1_000
 
     asyncio.run(main())
+
+
+# -- apart from this process ------------------------------------------------------------------------------------------
+
+
+def test_rows_may_run_in_threads_where_code_that_blocks_holds_up_nobody():
+    class Blocks(Echo):
+        async def forward(self, n):
+            time.sleep(0.1)
+            return await super().forward(n)
+
+    began = time.perf_counter()
+    assert evaluated(rows(16), Blocks(), isolation="thread", workers=16).score == 1.0
+    assert time.perf_counter() - began < 1.2
+
+
+def test_rows_may_run_in_processes_where_what_ends_one_costs_a_row(tmp_path, monkeypatch):
+    (tmp_path / "deadly_rows.py").write_text(
+        "import os\nimport otpy\n\n\n"
+        "class Deadly(otpy.Program):\n"
+        "    async def forward(self, n):\n"
+        "        if n == 3:\n            os._exit(7)\n"
+        "        if n == 5:\n            os.abort()\n"
+        "        return otpy.Prediction(answer=n)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import deadly_rows  # noqa: PLC0415 - it has just been written
+
+    devset = [row.with_inputs("n") for row in rows(12)]
+    result = evaluated(devset, deadly_rows.Deadly(), isolation="process", workers=2, timeout=30)
+    assert [(row.index, row.kind) for row in result.failed] == [(3, "ProcessCrashed"), (5, "ProcessCrashed")]
+    assert result.score == pytest.approx(10 / 12)
