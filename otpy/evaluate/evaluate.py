@@ -11,36 +11,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from otpy.clients.running import running
 from otpy.errors import EvaluationError, NoApplication, NotRegistered
 from otpy.evaluate.collector import unhurried
+from otpy.evaluate.journal_file import JournalError
 from otpy.evaluate.metrics import Metric, check_metric, metric_name
 from otpy.evaluate.ongoing import Ongoing
 from otpy.evaluate.progress import Progress
 from otpy.evaluate.room import MOST, Room
 from otpy.evaluate.row import Row, Scored
-from otpy.evaluate.rows import Fates, Item, marked, prepared, supervisor_of_tasks
+from otpy.evaluate.rows import Fates, Item, prepared, supervisor_of_tasks
 from otpy.evaluate.runs import named, opened
+from otpy.evaluate.source import Rows, Unreadable, items_of, rows_of
 from otpy.evaluate.swarm import Swarm
-from otpy.signatures import Example
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Mapping
+    import os
+    from collections.abc import AsyncGenerator, Generator
     from contextlib import AbstractAsyncContextManager
 
+    from otpy.evaluate.journal import Journal
     from otpy.evaluate.result import EvaluationResult
     from otpy.evaluate.rows import Apart
     from otpy.programs import Program
+    from otpy.signatures import Example
 
 __all__ = ["Evaluate", "Rows"]
 
-Rows: TypeAlias = "Iterable[Example | Mapping[str, Any]] | AsyncIterable[Example | Mapping[str, Any]]"
 OnFailure: TypeAlias = Literal["score", "exclude", "raise"]
 Keep: TypeAlias = Literal["all", "failed"]
 Isolation: TypeAlias = Literal["task", "thread", "process"]
@@ -72,6 +75,10 @@ class Evaluate:
         isolation: `"task"`: a row that raises or hangs costs itself; `"thread"`: also one that blocks; `"process"`:
             also one that ends its process, crashes it, or takes all memory.
         workers: Threads or processes for that.
+        journal: A file in which every finished row is before it is reported: the same call again goes on, also after
+            `kill -9`, and asks nothing twice.
+        retry_failed: Which failed rows of the journal are asked again: by default those whose failure may pass by
+            itself, `True` for all, `False` for none.
         keep: Which rows the result holds: `"all"`, or those that `"failed"`; the numbers are over all in any case. By
             default all of a list, and the failed ones of a generator.
 
@@ -96,6 +103,8 @@ class Evaluate:
     n_runs: int
     isolation: Isolation
     workers: int | None
+    journal: Path | None
+    retry_failed: bool | None
     keep: Keep
 
     def __init__(  # noqa: PLR0913 - each is a parameter of the evaluation
@@ -112,10 +121,12 @@ class Evaluate:
         n_runs: int = 1,
         isolation: Isolation = "task",
         workers: int | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        retry_failed: bool | None = None,
         keep: Keep | None = None,
     ) -> None:
         """Check everything."""
-        rows = _rows(devset)
+        rows = rows_of(devset)
         if rows == ():
             raise EvaluationError("the devset is empty")
         check_metric(metric)
@@ -149,6 +160,8 @@ class Evaluate:
             n_runs=n_runs,
             isolation=isolation,
             workers=workers,
+            journal=None if journal is None else Path(journal),
+            retry_failed=retry_failed,
             keep=("all" if isinstance(rows, tuple) else "failed") if keep is None else keep,
         )
 
@@ -232,7 +245,9 @@ class Evaluate:
                 "the application runs on another event loop: here, `await asyncio.to_thread(evaluate, program)`,"
                 " or start it on this one with `async with otpy.start(...)`"
             )
-        items = self._items(program)
+        rows: Any = self.devset
+        if isinstance(rows, tuple):
+            rows = prepared(rows, program)  # pyright: ignore[reportUnknownArgumentType] - of examples
         with (
             telemetry.span("otpy.evaluate", rows=total, metric=metric_name(self.metric), run=run) as found,
             Progress(total, "evaluating", shown=self.display_progress, more=lambda: _words(ongoing)) as progress,
@@ -242,10 +257,11 @@ class Evaluate:
         ):
             async with (
                 opened(run, total or MOST),
+                self._journalled(program) as journal,
                 self._apart(program) as apart,
-                aclosing(self._swarm(program, items, ongoing, apart)()) as rows,
+                _fates(self._swarm(rows, program, ongoing, apart, journal), journal) as fates,
             ):
-                async for row in rows:
+                async for row in fates:
                     ongoing.add(row)
                     if isinstance(row, Scored):
                         progress.scored(row.score)
@@ -270,7 +286,7 @@ class Evaluate:
         return contextlib.nullcontext()
 
     def _swarm(
-        self, program: Program, items: AsyncGenerator[Item], ongoing: Ongoing, apart: Apart | None
+        self, rows: Any, program: Program, ongoing: Ongoing, apart: Apart | None, journal: Journal | None
     ) -> Swarm[Item, Row]:
         most = self.max_concurrency
         if apart is not None:  # those that wait for a place there need none of their own yet
@@ -283,7 +299,7 @@ class Evaluate:
 
         fates = Fates(program, self.metric, ongoing.run, apart, self.timeout)
         return Swarm(
-            items,
+            items_of(rows, program, self.n_runs, journal),
             work=fates.row,
             lost=fates.failed,
             supervisor=supervisor_of_tasks,
@@ -291,41 +307,33 @@ class Evaluate:
             timeout=self.timeout if apart is None else None,  # else it counts from where the row has its place
         )
 
-    def _items(self, program: Program) -> AsyncGenerator[Item]:
-        """Return the rows with their inputs marked; those of a list are looked at first."""
-        rows: Any = self.devset
-        if isinstance(rows, tuple):
-            rows = prepared(rows, program)  # pyright: ignore[reportUnknownArgumentType] - of examples
-        return _each(rows, program, self.n_runs)
-
-
-class _Unreadable(Exception):
-    """The devset has raised an error, or has a row that is none."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-        super().__init__(str(error))
-
-
-async def _each(rows: Any, program: Program, runs: int) -> AsyncGenerator[Item]:
-    index = 0
-    source: AsyncIterator[Any] = aiter(rows) if hasattr(rows, "__aiter__") else _one_by_one(rows)
-    while True:
-        try:
-            row: Any = await anext(source)
-            example = row if isinstance(rows, list) else marked(_example(index + 1, row), index + 1, program)
-        except StopAsyncIteration:
+    @contextlib.asynccontextmanager
+    async def _journalled(self, program: Program) -> AsyncGenerator[Journal | None]:
+        if self.journal is None:
+            yield None
             return
-        except Exception as error:
-            raise _Unreadable(error) from error
-        for repeat in range(runs):
-            yield Item(index, example, repeat)
-        index += 1
+        from otpy.evaluate.journal import Journal, asked  # noqa: PLC0415 - only where it is wanted
+
+        application, path, again, name = running(), self.journal, self.retry_failed, metric_name(self.metric)
+        known = await asked(program, application.names)
+        journal = await application.in_thread(
+            lambda: Journal(path, program=program, metric_name=name, asked=known, retry_failed=again)
+        )
+        try:
+            yield journal
+        finally:
+            await journal.aclose()
 
 
-async def _one_by_one(rows: Iterable[Any]) -> AsyncGenerator[Any]:
-    for row in rows:
-        yield row
+@contextlib.asynccontextmanager
+async def _fates(swarm: Swarm[Item, Row], journal: Journal | None) -> AsyncGenerator[AsyncGenerator[Row]]:
+    """Run the rows, each on disk before anybody hears of it if there is a journal."""
+    async with aclosing(swarm()) as rows:
+        if journal is None:
+            yield rows
+        else:
+            async with aclosing(journal.recorded(rows)) as recorded:
+                yield recorded
 
 
 @contextlib.contextmanager
@@ -337,7 +345,11 @@ def _explained(ongoing: Ongoing) -> Generator[None]:
         if isinstance(error, NoApplication) and not len(ongoing.tally):
             raise
         raise ongoing.aborted("the application has stopped") from error
-    except _Unreadable as unreadable:
+    except JournalError as error:
+        if not len(ongoing.tally):
+            raise
+        raise ongoing.aborted(str(error)) from error
+    except Unreadable as unreadable:
         cause = unreadable.error
         ours = isinstance(cause, EvaluationError)
         if ours and not len(ongoing.tally):
@@ -369,22 +381,6 @@ def _words(ongoing: Ongoing) -> str:
     live = ongoing.live()
     money = "" if not live.money else f", ${live.money:.4f}"
     return f", {live.rows_in_flight} in flight" + (f", {live.refused} × 429" if live.refused else "") + money  # noqa: RUF001 - a multiplication sign
-
-
-def _rows(devset: object) -> tuple[Example, ...] | Rows:
-    if isinstance(devset, Sequence) and not isinstance(devset, (str, bytes)):
-        return tuple(_example(number, row) for number, row in enumerate(cast("Sequence[object]", devset), 1))
-    if isinstance(devset, (str, bytes)) or not (hasattr(devset, "__iter__") or isinstance(devset, AsyncIterable)):
-        raise EvaluationError(f"devset={devset!r:.100}; allowed: examples, in a list or from a generator")
-    return cast("Rows", devset)
-
-
-def _example(number: int, row: object) -> Example:
-    if isinstance(row, Example):
-        return row
-    if hasattr(row, "keys"):
-        return Example(cast("Mapping[str, Any]", row))
-    raise EvaluationError(f"row {number} of the devset is {row!r}, not an Example")
 
 
 def _integer(value: object, least: int) -> bool:

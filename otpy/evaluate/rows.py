@@ -63,6 +63,7 @@ class Item:
         call: What its program has asked so far.
         labels: Whose requests it makes.
         before: What the ledger had for these labels before: requests, money, requests without a price.
+        known: What became of it in an earlier run, by the journal.
     """
 
     index: int
@@ -72,6 +73,7 @@ class Item:
     call: Call | None = None
     labels: Labels | None = None
     before: tuple[int, Decimal, int] = (0, _FREE, 0)
+    known: Row | None = None
 
 
 class Fates:
@@ -104,6 +106,8 @@ class Fates:
         Args:
             item: The row.
         """
+        if item.known is not None:
+            return item.known
         self._sign(item)
         if self._apart is not None:
             item.began = time.perf_counter()

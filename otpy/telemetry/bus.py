@@ -19,12 +19,14 @@
 | `otpy.budget.exceeded` | client, labels, error | a request was refused because a cap would have been passed |
 | `otpy.ledger.restart` / `.lost` | restarts; requests | the ledger is back; nobody said how these went |
 | `otpy.recording.damaged` | path, lines | lines of a recording could not be read |
+| `otpy.journal.damaged` | path, lines | lines of an evaluation's journal could not be read |
 | `otpy.client.recording` | client, hit | a recording was looked into |
 | `otpy.cache.degraded` | path, error | the disk cache went away, or its file was set aside |
 | `otpy.cache.migrated` | path, … | the file of an older version was taken over |
 | `otpy.limits.storage` | client, at, state, error | limits shared with other machines are `away`, or `shared` again |
 | `otpy.config.change` | fields | settings were replaced |
 | `otpy.evaluate.start` / `.stop` / `.row` | rows; score; index, outcome | an evaluation and each of its rows |
+| `otpy.evaluate.node` | node, event | of many that work on an evaluation, one has `"joined"` or is `"lost"` |
 | `otpy.teleprompter.start` / `.stop` / `.trial` | teleprompter, … | an optimization and each of its trials |
 | `otpy.listener.detached` | listener, error | a listener raised and was detached |
 

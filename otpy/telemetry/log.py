@@ -27,6 +27,7 @@ _LEVELS: Final = {
     "otpy.cache.degraded": "warning",
     "otpy.cache.migrated": "info",
     "otpy.recording.damaged": "warning",
+    "otpy.journal.damaged": "warning",
     "otpy.client.retry": "warning",
     "otpy.limits.storage": "warning",
     "otpy.config.change": "info",

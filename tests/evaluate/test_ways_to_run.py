@@ -298,7 +298,7 @@ def test_a_long_run_from_a_generator_keeps_nothing_of_its_rows():
 def test_rows_may_run_in_threads_where_code_that_blocks_holds_up_nobody():
     class Blocks(Echo):
         async def forward(self, n):
-            time.sleep(0.1)
+            time.sleep(0.1)  # noqa: ASYNC251 - that is the point
             return await super().forward(n)
 
     began = time.perf_counter()
@@ -316,9 +316,63 @@ def test_rows_may_run_in_processes_where_what_ends_one_costs_a_row(tmp_path, mon
         "        return otpy.Prediction(answer=n)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    import deadly_rows  # noqa: PLC0415 - it has just been written
+    import deadly_rows
 
     devset = [row.with_inputs("n") for row in rows(12)]
     result = evaluated(devset, deadly_rows.Deadly(), isolation="process", workers=2, timeout=30)
     assert [(row.index, row.kind) for row in result.failed] == [(3, "ProcessCrashed"), (5, "ProcessCrashed")]
     assert result.score == pytest.approx(10 / 12)
+
+
+# -- a journal --------------------------------------------------------------------------------------------------------
+
+
+def asking(fake, devset, **arguments):
+    client = {"model": "acme/m", "base_url": fake.url("openai_chat"), "input_price": 1, "output_price": 2}
+    with otpy.start(settings={"clients": {"default": client}, "cache": {"enabled": False}}):
+        return otpy.Evaluate(devset, metric=METRIC, **arguments)(otpy.Predict("question -> answer"))
+
+
+def test_with_a_journal_the_same_call_goes_on_and_asks_nothing_twice(tmp_path):
+    devset = [otpy.Example(question=str(n), answer="x") for n in range(30)]
+    with FakeProvider(Say('{"answer": "x"}')) as fake:
+        with pytest.raises(EvaluationAborted):
+            asking(fake, (row if n < 20 else 1 / 0 for n, row in enumerate(devset)), journal=tmp_path / "j", keep="all")
+        assert fake.counts.requests == 20
+        first = asking(fake, devset, journal=tmp_path / "j")
+        assert fake.counts.requests == 30
+        again = asking(fake, devset, journal=tmp_path / "j")
+        assert fake.counts.requests == 30
+    assert again.rows == first.rows
+    assert (again.score, again.money, again.complete) == (first.score, first.money, True)
+
+
+def test_failures_that_may_pass_are_asked_again_and_others_are_not(tmp_path):
+    devset = [otpy.Example(question=str(n), answer="x") for n in range(4)]
+
+    def first(request):
+        if "question: 1" in request.prompt:
+            return Fault("status", 503)
+        return Say("no json" if "question: 2" in request.prompt else '{"answer": "x"}')
+
+    with FakeProvider(first) as fake:
+        result = asking(fake, devset, journal=tmp_path / "j")
+        assert [row.kind for row in result.failed] == ["LMStatusError", "AdapterParseError"]
+        fake.script = Say('{"answer": "x"}')
+        before = fake.counts.requests
+        result = asking(fake, devset, journal=tmp_path / "j")
+        assert fake.counts.requests == before + 1
+        assert [row.kind for row in result.failed] == ["AdapterParseError"]
+        assert asking(fake, devset, journal=tmp_path / "j", retry_failed=True).score == 1.0
+
+
+def test_a_journal_of_another_program_is_refused_before_anything_is_asked(tmp_path):
+    devset = [otpy.Example(question="1", answer="x")]
+    with FakeProvider(Say('{"answer": "x"}')) as fake:
+        asking(fake, devset, journal=tmp_path / "j")
+        client = {"model": "acme/m", "base_url": fake.url("openai_chat")}
+        with otpy.start(settings={"clients": {"default": client}, "cache": {"enabled": False}}):
+            other = otpy.Predict("question -> answer: int")
+            with pytest.raises(EvaluationError, match="another path"):
+                otpy.Evaluate(devset, metric=METRIC, journal=tmp_path / "j")(other)
+        assert fake.counts.requests == 1

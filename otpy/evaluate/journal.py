@@ -1,0 +1,458 @@
+"""`Journal`: every finished row of an evaluation on disk before it is reported, so that the same call again goes on.
+
+A file to which lines are only appended, each by one write of the operating system: what was reported is there however
+this process ends, `kill -9` included. Rows that finish together are written together, in a thread, so that no row waits
+for another's disk.
+
+It is a plain object that belongs to the run, and no process: there is nothing a supervisor could do for it. All it
+knows is in the file; if that cannot be written the run has to end, and no restart would help. When the run dies, its
+lock goes with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import threading
+import weakref
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from otpy.config.manager import CurrentSettings
+from otpy.evaluate.journal_file import JournalError, JournalFile
+from otpy.evaluate.journal_keys import Offsets, differences, identity, key_of, place_of
+from otpy.evaluate.journal_lines import SCHEMA, head_of, row_line, row_of, signatures_of
+from otpy.telemetry import bus as telemetry
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+    from typing import BinaryIO, Self
+
+    from otpy.actors import Names
+    from otpy.config.settings import Settings
+    from otpy.evaluate.row import Row
+    from otpy.programs import Program
+    from otpy.signatures import Example
+
+__all__ = ["Journal", "JournalError", "asked"]
+
+_NAME: Final = "otpy.evaluate"
+_MARK: Final = f'{{"v":{SCHEMA},"journal":"{_NAME}",'.encode()
+_TAKEN: Final = 1 << 63
+_AHEAD: Final = 4096
+"""Rows that may wait to be passed on."""
+_SHOWN: Final = 3
+_REPORTED: Final = 100
+_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+class Journal:
+    """The journal of an evaluation: opened when it begins, in a thread if need be, and closed when it ends.
+
+    Args:
+        path: The file; it is made if it is not there, with its folders.
+        program: The program that is evaluated.
+        metric_name: What measures it.
+        asked: What else decides the answers, as JSON data: the models behind the program's clients, as `asked` finds
+            them.
+        retry_failed: Which failed rows are asked again: `None` those whose failure may pass by itself (see `may_pass`),
+            `True` all of them, `False` none.
+        fsync: Whether a row also has to outlive a power cut before it is reported; what the operating system has
+            outlives `kill -9`, and needs no waiting for the disk.
+
+    Raises:
+        JournalError: If the file cannot be written, is in use, is no journal, or one of another program, metric,
+            signature or model; the message says what differs.
+
+    Example:
+        >>> import asyncio, tempfile
+        >>> from otpy.evaluate import Scored
+        >>> from otpy.evaluate.journal import Journal
+        >>> from otpy.programs import Predict
+        >>> from otpy.signatures import Example, Prediction
+        >>> path, program = tempfile.mkdtemp() + "/journal.jsonl", Predict("question -> answer")
+        >>> row = Example(question="2 + 2?", answer="4")
+        >>> async def run():
+        ...     async with Journal(path, program=program, metric_name="exact_match") as journal:
+        ...         found = journal.take(0, row)
+        ...         if found is None:
+        ...             await journal.put(Scored(0, row, Prediction(answer="4"), 1.0, 0.5))
+        ...         return found
+        >>> asyncio.run(run()), asyncio.run(run()).prediction
+        (None, Prediction(answer='4'))
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword-only facts
+        self,
+        path: str | os.PathLike[str],
+        *,
+        program: Program,
+        metric_name: str,
+        asked: Mapping[str, Any] | None = None,
+        retry_failed: bool | None = None,
+        fsync: bool = False,
+    ) -> None:
+        """Open the file, see whether it is the right one, and learn which rows are there."""
+        self.path = Path(path)
+        self.damaged: list[int] = []
+        self._signatures = signatures_of(program)
+        self._again = {"passing"} if retry_failed is None else {"passing", "failed"} if retry_failed else set[str]()
+        self._rows, self._equals = Offsets(), Offsets()
+        self._asked: dict[tuple[int, int], tuple[bytes, int]] = {}
+        self._reading = threading.Lock()
+        self._count = 0
+        header = {"metric": metric_name, "program": identity(program), "asked": dict(asked or {})}
+        self._file = JournalFile(self.path, fsync=fsync)
+        try:
+            self._reader = self.path.open("rb")
+            weakref.finalize(self, self._reader.close)
+            self._read(json.loads(json.dumps(header)))
+        except OSError as error:
+            self.close()
+            raise self._file.unwritable(error, "choose another path") from error
+        except BaseException:
+            self.close()
+            raise
+        if self.warning is not None:
+            telemetry.emit("otpy.journal.damaged", path=str(path), lines=tuple(self.damaged))
+
+    @property
+    def count(self) -> int:
+        """How many rows need not be asked again, those put since included."""
+        return self._count
+
+    @property
+    def warning(self) -> str | None:
+        """What is wrong with the file, if anything is."""
+        if not self.damaged:
+            return None
+        lines = ", ".join(map(str, self.damaged))
+        return f"{self.path}: damaged lines were skipped: {lines}; a process may have died while it wrote them"
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+
+    def _read(self, header: dict[str, Any]) -> None:
+        """Learn what is there; begin the file if nothing is."""
+        first = self._reader.readline()
+        if _begun(first):
+            self._file.cut(0)
+            about = {**header, "otpy": sys.modules[__name__.partition(".")[0]].__version__}
+            self._file.append(_MARK + json.dumps(about).encode("ascii")[1:] + b"\n")
+            return
+        self._check(first, header)
+        end = len(first)
+        for number, line in enumerate(self._reader, 2):
+            last = not line.endswith(b"\n")
+            if last and not _whole(line):
+                self._note(number)
+                self._file.cut(end)  # nobody was told of it
+                break
+            try:
+                key, repeat, time, fate = head_of(line)
+                self._know(place_of(key, repeat, time), 0 if fate in self._again else end + 1)
+            except _UNREADABLE:
+                self._note(number)
+            end += len(line)
+            if last:  # it lacks nothing but its end
+                self._file.append(b"\n")
+                break
+
+    def _check(self, first: bytes, header: dict[str, Any]) -> None:
+        theirs = _header(first)
+        if theirs is None:
+            raise JournalError(f"{self.path} is no journal of an evaluation, and is left as it is; choose another path")
+        then = f"choose another path, or forget what is there: Journal.clear({str(self.path)!r})"
+        if theirs.get("v") != SCHEMA:
+            raise JournalError(
+                f"{self.path}: a journal of version {theirs.get('v')!r}, and this otpy reads {SCHEMA}; {then}"
+            )
+        found = list(differences({name: theirs.get(name) for name in header}, header))
+        if found:
+            more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            raise JournalError(
+                f"{self.path} is the journal of something else: {'; '.join(found[:_SHOWN])}{more}; {then}"
+            )
+
+    def _know(self, place: int, value: int) -> None:
+        before = self._rows[place]
+        self._rows[place] = value
+        self._count += bool(value & ~_TAKEN) - bool(before & ~_TAKEN)
+
+    def _note(self, line: int) -> None:
+        if len(self.damaged) < _REPORTED:
+            self.damaged.append(line)
+
+    # -- what is known ---------------------------------------------------------------------------------------------
+
+    def known(self, example: Example, repeat: int = 0) -> bool:
+        """Whether `take` would find a row for this example.
+
+        Args:
+            example: The example.
+            repeat: Which of the runs over the devset.
+        """
+        place, _ = self._next(key_of(example), repeat)
+        return bool(self._rows[place])
+
+    def take(self, index: int, example: Example, repeat: int = 0) -> Row | None:
+        """Return what became of a row, or `None` if it has to be asked; then `put` what becomes of it.
+
+        It is to be called once for each row, in the order of the devset: of equal examples the first finds what became
+        of the first.
+
+        Args:
+            index: Where the example is in the devset, from 0; it may have been elsewhere.
+            example: The example.
+            repeat: Which of the runs over the devset.
+
+        Raises:
+            EvaluationError: If a value in the example is an object whose content nothing can tell.
+        """
+        key = key_of(example)
+        place, time = self._claimed(key, repeat)
+        found = self._rows[place] & ~_TAKEN
+        if found:
+            with self._reading:
+                row = self._row(self._reader, found - 1, key, repeat, time, index, example)
+            if row is not None:
+                return row
+            self._know(place, _TAKEN)
+        self._asked[index, repeat] = key, time
+        return None
+
+    def _next(self, key: bytes, repeat: int) -> tuple[int, int]:
+        """The first row with an example of this content that has not been taken: its place, and how many have been."""
+        time = self._equals[place_of(key, repeat, 0)]
+        while self._rows[place := place_of(key, repeat, time)] & _TAKEN:
+            time += 1
+        return place, time
+
+    def _claimed(self, key: bytes, repeat: int) -> tuple[int, int]:
+        place, time = self._next(key, repeat)
+        self._rows[place] |= _TAKEN
+        if time:  # most examples are there once, and take no room here
+            self._equals[place_of(key, repeat, 0)] = time + 1
+        return place, time
+
+    def _row(  # noqa: PLR0913, PLR0917 - where it is, which it has to be, what it is for
+        self, file: BinaryIO, offset: int, key: bytes, repeat: int, time: int, index: int, example: Example
+    ) -> Row | None:
+        file.seek(offset)
+        line = file.readline()
+        try:
+            if head_of(line)[:3] == (key, repeat, time):
+                return row_of(line, index, example, self._signatures)
+        except _UNREADABLE:
+            telemetry.emit("otpy.journal.damaged", path=str(self.path), lines=())
+        return None
+
+    def rows(self, devset: Iterable[Example], repeats: int = 1) -> Iterator[Row]:
+        """Read the rows of a devset, in its order, one at a time; those that are not there are left out.
+
+        It may be called as often as one likes, also when the journal is closed; while a run goes on, on its loop.
+
+        Args:
+            devset: The examples.
+            repeats: How many runs over the devset there were; the rows of an example come together.
+        """
+        seen = Offsets()
+        with self.path.open("rb") as file:
+            for index, example in enumerate(devset):
+                key = key_of(example)
+                for repeat in range(repeats):
+                    first = place_of(key, repeat, 0)
+                    time = seen[first]
+                    seen[first] = time + 1
+                    offset = self._rows[place_of(key, repeat, time)] & ~_TAKEN
+                    if offset:
+                        row = self._row(file, offset - 1, key, repeat, time, index, example)
+                        if row is not None:
+                            yield row
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    async def put(self, row: Row) -> None:
+        """Write a row; when this returns, it is on disk. As many as one likes may wait at once.
+
+        Args:
+            row: The row, with the index and the repeat that `take` was asked for.
+
+        Raises:
+            JournalError: If the file cannot be written, now or earlier: then the run has to end. What was reported is
+                there.
+            EvaluationError: If its prediction cannot be written as JSON.
+        """
+        await self.add(row)
+
+    def add(self, row: Row) -> asyncio.Future[None]:
+        """Hand in a row and return at once; the future is done when it is on disk, and earlier rows are then too.
+
+        Args:
+            row: As for `put`.
+
+        Raises:
+            JournalError: As for `put`, which the future may raise likewise.
+            EvaluationError: As for `put`.
+        """
+        self._file.check()
+        which = row.index, row.repeat
+        key, time = self._asked.pop(which) if which in self._asked else self._unasked(row)
+        line = row_line(row, key, time, self._signatures)
+        place = place_of(key, row.repeat, time)
+        return self._file.add(line, lambda offset: self._know(place, _TAKEN | (offset + 1)))
+
+    def _added(self, row: Row) -> asyncio.Future[None]:
+        if (row.index, row.repeat) in self._asked:
+            return self.add(row)
+        there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        there.set_result(None)
+        return there
+
+    def _unasked(self, row: Row) -> tuple[bytes, int]:
+        key = key_of(row.example)
+        return key, self._claimed(key, row.repeat)[1]
+
+    async def recorded(self, rows: AsyncIterator[Row]) -> AsyncGenerator[Row, None]:
+        """Write rows as they finish, and pass them on in their order, each when it is on disk.
+
+        A row that `take` has found is there already and only passed on. It takes rows while others are being written,
+        so that they are written together. If the rows end with an exception, those before it are passed on first.
+
+        Args:
+            rows: The rows as they finish. If this generator is closed early, they are not closed with it.
+
+        Raises:
+            JournalError: As for `put`.
+            EvaluationError: As for `put`.
+        """
+        waiting: deque[tuple[Row, asyncio.Future[None]]] = deque()
+        news, room = asyncio.Event(), asyncio.Event()
+
+        async def write() -> None:
+            async for row in rows:
+                done = self._added(row)
+                waiting.append((row, done))
+                done.add_done_callback(lambda _: news.set())
+                if len(waiting) >= _AHEAD:
+                    room.clear()
+                    await room.wait()
+
+        writing = asyncio.get_running_loop().create_task(write())
+        writing.add_done_callback(lambda _: news.set())
+        try:
+            while True:
+                news.clear()
+                while waiting and waiting[0][1].done():
+                    row, done = waiting.popleft()
+                    done.result()
+                    room.set()
+                    yield row
+                if writing.done() and not waiting:
+                    break
+                await news.wait()
+            writing.result()
+        finally:
+            writing.cancel()
+            await asyncio.wait({writing})
+            if not writing.cancelled():
+                writing.exception()  # whoever leaves early does not want to know
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Be open."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Write what is handed in, give up the lock, and close the file; `rows` can still be read. Once is enough."""
+        try:
+            await self._file.written()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file at once, when nothing is being written."""
+        with contextlib.suppress(AttributeError):  # it was never opened
+            self._reader.close()
+        self._file.close()
+
+    @staticmethod
+    def clear(path: str | os.PathLike[str]) -> None:
+        """Forget everything in a journal; the same call then begins anew.
+
+        Args:
+            path: The file; it need not be there.
+
+        Raises:
+            JournalError: If it is in use, is no journal, or cannot be written.
+        """
+        if not Path(path).exists():
+            return
+        file = JournalFile(Path(path))
+        try:
+            with Path(path).open("rb") as reader:
+                first = reader.readline()
+            if _header(first) is None and not _begun(first):
+                raise JournalError(f"{path} is no journal of an evaluation, and is left as it is")
+            file.cut(0)
+        except OSError as error:
+            raise file.unwritable(error, "remove it yourself") from error
+        finally:
+            file.close()
+
+
+def _header(line: bytes) -> dict[str, Any] | None:
+    """What a file's first line says it is a journal of; `None` if it is none."""
+    try:
+        header: Any = json.loads(line)
+        return dict(header) if header["journal"] == _NAME else None
+    except _UNREADABLE:
+        return None
+
+
+def _begun(line: bytes) -> bool:
+    """Whether a first line is empty, or whoever began the journal died at it."""
+    return not line.endswith(b"\n") and (_MARK.startswith(line) or line.startswith(_MARK))
+
+
+def _whole(line: bytes) -> bool:
+    """Whether a line lacks nothing but its end."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+async def asked(program: Program, names: Names) -> dict[str, Any]:
+    """Return what the clients of a program are, as far as it decides the answers: models and parameters, no addresses.
+
+    Args:
+        program: The program; clients that its code asks by itself are not seen.
+        names: Of the application it runs in.
+    """
+    settings: Settings = await (await names.wait_for("config", 5.0)).call(CurrentSettings())
+    found: dict[str, Any] = {}
+    wanted = [predictor.client for _, predictor in program.named_predictors()]
+    while wanted:
+        name = wanted.pop()
+        if name in settings.routes and name not in found:
+            route = settings.routes[name]
+            found[name] = route.model_dump(mode="json", exclude_unset=True)
+            wanted += route.members
+        elif name in settings.clients:
+            client = settings.clients[name]
+            found[name] = {
+                "model": client.model,
+                "temperature": client.temperature,
+                "max_tokens": client.max_tokens,
+            }
+    return found
