@@ -35,8 +35,8 @@ from otpy.clients.recorder import Recorder
 from otpy.clients.routed import Routers
 from otpy.clients.running import entered
 from otpy.clients.streaming import Sink
-from otpy.clients.traffic import Traffic
 from otpy.clients.tape import Recording
+from otpy.clients.traffic import Traffic
 from otpy.clients.tree import clients_tree
 from otpy.config.manager import Change, ConfigManager, SettingsBox
 from otpy.errors import ActorDown, NoApplication, ProgramError, StartFailed

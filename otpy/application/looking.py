@@ -37,11 +37,6 @@ class Looking:
     _history: History
 
     @property
-    def settings(self) -> Settings:
-        """The settings as they are now."""
-        raise NotImplementedError
-
-    @property
     def book(self) -> Book:
         """What was asked and what it took."""
         raise NotImplementedError

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.clients.openai_errors import UNREADABLE, invalid, object_in, retry_after, start_of
+from otpy.clients.openai_parts import whole
 from otpy.clients.sse import SSE
 from otpy.errors import (
     LMAuthError,
@@ -136,7 +137,7 @@ def _part(block: Any) -> Part | None:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
-    return value
+    return whole(value)
 
 
 def _usage(counts: Any) -> Usage:

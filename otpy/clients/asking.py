@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,7 +10,7 @@ from otpy.actors import NORMAL
 from otpy.actors.reasons import said
 from otpy.clients.cache import CacheGet, CachePut
 from otpy.clients.cache_store import namespaced
-from otpy.clients.client import Ask
+from otpy.clients.client import Ask, Moved
 from otpy.clients.embeddings import EmbedRequest
 from otpy.clients.labels import current_labels
 from otpy.clients.recorder import HeldBack, Record, Replay
@@ -129,6 +130,14 @@ def _configured(settings: Settings, client: str) -> ClientSettings:
 async def _ask(  # noqa: PLR0913 - what a request needs
     names: Names, box: SettingsBox, client: str, request: LMRequest, sink: Sink | None, *, hasty: bool
 ) -> LMResponse:
+    while True:
+        with contextlib.suppress(Moved):  # the client's model was changed while the request waited
+            return await _ask_once(names, box, client, request, sink, hasty=hasty)
+
+
+async def _ask_once(  # noqa: PLR0913 - what a request needs
+    names: Names, box: SettingsBox, client: str, request: LMRequest, sink: Sink | None, *, hasty: bool
+) -> LMResponse:
     settings: Settings = box.current
     configured = _configured(settings, client)
     key = None
@@ -139,15 +148,15 @@ async def _ask(  # noqa: PLR0913 - what a request needs
             telemetry.emit("otpy.client.cache", client=client, hit=found is not None)
         if found is not None:
             return found
-    message = Ask(request, key, sink, current_labels(), hasty)
-    process, down = names.whereis(("client", client)), None
-    if process is not None:  # nearly always
+    message = Ask(request, key, sink, current_labels(), hasty, () if key is None else configured.cache_context)
+    process = names.whereis(("client", client))
+    if process is None:
+        response: Any = await _resend(names, client, message, None)
+    else:  # nearly always
         try:
-            response: Any = await process.call(message, None)
-        except ActorDown as error:
-            down = error
-    if process is None or down is not None:
-        response = await _resend(names, client, message, down)
+            response = await process.call(message, None)
+        except ActorDown as down:
+            response = await _resend(names, client, message, down)
     if key is not None and not response.cached:
         cache = names.whereis("cache")
         if cache is not None:

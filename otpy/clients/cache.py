@@ -55,11 +55,6 @@ class ClearCache(Call[int]):
     namespace: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Flush(Cast):
-    """It is time to do what has gathered."""
-
-
 class Cache(GenServer):
     """The cache's process.
 
@@ -74,7 +69,7 @@ class Cache(GenServer):
         self.store = store
         self.wanted: dict[str, list[Caller]] = {}
         self.unwritten: dict[str, LMResponse] = {}
-        self.flushing = False
+        self.flushing: asyncio.Task[None] | None = None
         self.reported: str | None = None
         manager = whereis("config")
         if manager is not None:
@@ -109,7 +104,7 @@ class Cache(GenServer):
                 return super().handle_call(request, caller)
 
     async def _in_thread(self, function: Any) -> Any:
-        await self._flush()
+        await self._flushed()
         result = await asyncio.to_thread(function)
         self._report()
         return result
@@ -130,8 +125,6 @@ class Cache(GenServer):
                     self.unwritten[key] = response
                     self._flush_soon()
                 return None
-            case _Flush():
-                return self._flush()
             case SettingsChanged(settings):
                 self._tune(settings)
                 return None
@@ -139,28 +132,35 @@ class Cache(GenServer):
                 return super().handle_cast(message)
 
     def _flush_soon(self) -> None:
-        if not self.flushing:
-            self.flushing = True
-            self.ref.cast(_Flush())
+        """See to it in a task of its own: a file that somebody else holds must not hold up what is in memory."""
+        if self.flushing is None:
+            self.flushing = self.process.loop.create_task(self._flush())
+
+    async def _flushed(self) -> None:
+        while self.wanted or self.unwritten or self.flushing is not None:
+            self._flush_soon()
+            assert self.flushing is not None
+            await asyncio.wait({self.flushing})
 
     async def _flush(self) -> None:
-        """Look up and write what has gathered, in one trip to the thread."""
-        self.flushing = False
-        wanted, self.wanted = self.wanted, {}
-        unwritten, self.unwritten = self.unwritten, {}
-        if not wanted and not unwritten:
-            return
+        """Look up and write what gathers, each time in one trip to the thread."""
         try:
-            found = await asyncio.to_thread(self._on_disk, list(wanted), unwritten)
-        except BaseException:
-            for callers in wanted.values():
-                for caller in callers:
-                    caller.reply(None)
-            raise
-        for key, callers in wanted.items():
-            for caller in callers:
-                caller.reply(found.get(key))
-        self._report()
+            while self.wanted or self.unwritten:
+                await asyncio.sleep(0)  # whatever else comes in this turn goes along
+                wanted, self.wanted = self.wanted, {}
+                unwritten, self.unwritten = self.unwritten, {}
+                found: dict[str, LMResponse] = {}
+                try:
+                    found = await asyncio.to_thread(self._on_disk, list(wanted), unwritten)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it costs the disk and no answer
+                    telemetry.emit("otpy.cache.degraded", path=str(self.store.place), error=str(error))
+                finally:
+                    for key, callers in wanted.items():
+                        for caller in callers:
+                            caller.reply(found.get(key))
+                self._report()
+        finally:
+            self.flushing = None
 
     def _on_disk(self, keys: list[str], answers: dict[str, LMResponse]) -> dict[str, LMResponse]:
         if answers:
@@ -169,7 +169,7 @@ class Cache(GenServer):
 
     async def terminate(self, reason: Reason) -> None:  # noqa: ARG002 - the callback's signature
         """Write what has not been written."""
-        await self._flush()
+        await self._flushed()
         await asyncio.to_thread(self.store.close)
 
     def status(self) -> str:

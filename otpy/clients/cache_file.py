@@ -42,6 +42,10 @@ _SHAPE: Final = (
 )
 
 
+class _Foreign(OSError):
+    """The file is somebody else's."""
+
+
 class CacheFile:
     """The file.
 
@@ -140,6 +144,7 @@ class CacheFile:
                 connection.text_factory = bytes  # a damaged row is one answer less, not the end of the file
                 connection.execute("PRAGMA synchronous=NORMAL")
                 connection.execute(f"PRAGMA journal_size_limit={_KEPT_WAL}").fetchall()
+                self._refuse_foreign(connection)
                 if _version(connection) != SCHEMA:  # only then: reading needs no lock that another process may hold
                     self._shape(connection)
             except BaseException:
@@ -147,6 +152,10 @@ class CacheFile:
                 raise
             self._connection, self._identity = connection, _identity(self.path)
         return self._connection
+
+    def _refuse_foreign(self, connection: sqlite3.Connection) -> None:
+        if _version(connection) == 0 and _foreign(connection):
+            raise _Foreign(f"{self.path} is another program's database, and is left alone; set another path")
 
     def _shape(self, connection: sqlite3.Connection) -> None:
         """Make the tables, or those of an older file anew; whoever comes second finds the work done."""
@@ -277,3 +286,9 @@ def _version(connection: sqlite3.Connection) -> int:
     if not 0 <= version <= SCHEMA:
         raise OSError(f"it has schema version {version}, this otpy reads and writes {SCHEMA}")
     return int(version)
+
+
+def _foreign(connection: sqlite3.Connection) -> bool:
+    """Whether a file without a version of ours has tables of somebody else."""
+    tables = {bytes(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return bool(tables) and tables != {b"answers"}

@@ -97,7 +97,10 @@ class Charge:
     at: dt.datetime
 
     def answered(self, usage: Usage) -> None:
-        """It was answered: what it took is spent."""
+        """It was answered: what it took is spent; what was set aside, if the provider does not count."""
+        if not usage.total_tokens:
+            self.reservation.settle(None)
+            return
         self.reservation.settle(usage, self.tariff.price(usage, self.model, self.at))
 
     def refused(self) -> None:

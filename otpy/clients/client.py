@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from otpy.lm import LMRequest
     from otpy.supervisors import TaskSupervisorRef
 
-__all__ = ["Ask", "Client", "ClientStatus", "ResetBreaker"]
+__all__ = ["Ask", "Client", "ClientStatus", "Moved", "ResetBreaker"]
 
 
 BUDGET_SECONDS: Final = 0.02
@@ -55,6 +55,7 @@ class Ask(Call[LMResponse]):
         sink: Where the pieces of the answer go while it is being written, if they are wanted.
         labels: Whose it is, for the ledger.
         hasty: Whether somebody else can be asked if the circuit is open: then nobody waits for it to close.
+        context: What, besides the request, the key is made of.
     """
 
     request: LMRequest
@@ -62,6 +63,11 @@ class Ask(Call[LMResponse]):
     sink: Sink | None = None
     labels: Labels = ANYBODY
     hasty: bool = False
+    context: tuple[str, ...] = ()
+
+
+class Moved(Exception):
+    """The client's model has been changed since the key of a request was made; it is to be asked anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,7 @@ class Client(GenServer):
         self.left = 0  # of those in `waiting` that have given up, about
         self.pump_at: float | None = None
         self.retired: list[Transport] = []
+        self.closing: set[asyncio.Task[None]] = set()
         await self._connect()
         self.policies = Policies(client, self.settings, self.process.loop.time)
         self.tariff = Tariff(client, self.settings, self.book)
@@ -151,7 +158,7 @@ class Client(GenServer):
                 raise ConfigError(f"client {self.client!r}: the server of {settings.model} is not running")
             base_url = json.loads(await server.call(FirstLine()))["url"]
         assert base_url is not None, "settings without an address are refused when they are made"
-        self.deployment = Deployment.of(self.client, settings, base_url)
+        self.deployment = Deployment.of(self.client, settings, base_url, self.box.key_of(settings))
         self.transport = await open_for(settings.provider, base_url)
 
     # -- requests --------------------------------------------------------------------------------------------------
@@ -184,11 +191,13 @@ class Client(GenServer):
         flight, leads = self.flights.join(None if sink is not None else key, ask.request, caller, sink)
         caller.when_gone(lambda: self.ref.cast(_Gone(flight)))
         if leads:
-            flight.labels, flight.hasty = ask.labels, ask.hasty
+            flight.labels, flight.hasty, flight.context = ask.labels, ask.hasty, ask.context
             self.totals["requests"] += 1
             self.waiting.append(flight)
             self._pump()
-        elif flight.worker is not None:
+        elif isinstance(flight.outcome, LMResponse):
+            return flight.outcome  # its worker has answered, and is about to end
+        elif flight.worker is not None and flight.outcome is None:
             caller.delegate(flight.worker)
         return NoReply()
 
@@ -231,6 +240,11 @@ class Client(GenServer):
 
         It waits if it may fit when those in flight have been settled, at less than was set aside for them.
         """
+        if flight.key is not None and flight.context != self.settings.cache_context:
+            admission.take_back()
+            for caller in self.flights.land(flight):
+                caller.fail(Moved())
+            return True
         try:
             flight.filled = self._filled(flight.request)
             flight.charge = self.tariff.admit(flight.filled, flight.labels)
@@ -267,7 +281,7 @@ class Client(GenServer):
             return
         flight.attempt += 1
         flight.outcome = flight.limits = None
-        flight.admission = admission
+        flight.admission, flight.transport = admission, self.transport
         job = Job(self.ref, self.deployment, self.transport, flight)
         flight.worker = cast("TaskSupervisorRef", workers).async_nolink(send, job).ref
         self.flying[monitor(flight.worker)] = flight
@@ -293,6 +307,8 @@ class Client(GenServer):
         self.policies.ended(flight.admission, flight.request, outcome, flight.limits, len(self.flying) + 1)
         if outcome is None:
             flight.charge.lost()
+        if self.retired:
+            self._close_retired()
         if isinstance(outcome, LMError):
             self.flow.refused += outcome.status == TOO_MANY
             self._failed(flight, outcome)
@@ -300,6 +316,15 @@ class Client(GenServer):
             self.totals["answered"] += outcome is not None
             self.flights.land(flight)
         self._pump()
+
+    def _close_retired(self) -> None:
+        """Close the connections to former addresses that nobody uses any more."""
+        used = {id(flight.transport) for flight in self.flying.values()}
+        for transport in [transport for transport in self.retired if id(transport) not in used]:
+            self.retired.remove(transport)
+            closing = self.process.loop.create_task(transport.aclose())
+            self.closing.add(closing)
+            closing.add_done_callback(self.closing.discard)
 
     def _failed(self, flight: Flight, error: ClientError) -> None:
         delay = None
@@ -359,10 +384,11 @@ class Client(GenServer):
         self.policies.retune(settings)
         self.tariff = Tariff(self.client, settings, self.book)
         if (before.url, before.model) == (settings.url, settings.model):
-            self.deployment = Deployment.of(self.client, settings, self.deployment.base_url)
+            self.deployment = Deployment.of(self.client, settings, self.deployment.base_url, self.box.key_of(settings))
         else:
             self.retired.append(self.transport)
             await self._connect()
+            self._close_retired()
         self._pump()
 
     async def terminate(self, reason: Reason) -> None:  # noqa: ARG002 - the callback's signature

@@ -29,6 +29,7 @@ class Flight:
         "attempt",
         "callers",
         "charge",
+        "context",
         "filled",
         "hasty",
         "key",
@@ -37,6 +38,7 @@ class Flight:
         "outcome",
         "request",
         "sink",
+        "transport",
         "worker",
     )
 
@@ -49,7 +51,9 @@ class Flight:
         self.attempt = 0
         self.worker: Ref[Any] | None = None
         self.admission: Any = None
+        self.transport: Any = None
         self.charge: Any = None
+        self.context: tuple[str, ...] = ()
         self.labels: Any = ANYBODY
         self.hasty = False
         self.limits: Limits | None = None

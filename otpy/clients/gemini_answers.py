@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otpy.clients.openai_errors import LONGEST_WAIT, UNREADABLE, invalid, object_in, start_of
+from otpy.clients.openai_parts import whole
 from otpy.clients.sse import SSE
 from otpy.errors import (
     LMAuthError,
@@ -108,7 +109,7 @@ class GeminiAnswer:
         for part in _list(object_in(said.get("content")).get("parts")):
             yield from self._part(part, candidate, index)
         candidate.logprobs += _logprobs(said.get("logprobsResult") or {})
-        finish = str(said.get("finishReason") or "")
+        finish = whole(str(said.get("finishReason") or ""))
         if finish != "FINISH_REASON_UNSPECIFIED":
             candidate.finish = finish or candidate.finish
 
@@ -134,6 +135,7 @@ class GeminiAnswer:
         text = part.get("text", "")
         if not isinstance(text, str):
             raise TypeError(f"text={text!r}")
+        text = whole(text)
         if part.get("thought") and (text or signature):
             candidate.parts.append(Reasoning(text, signature))
             if text:

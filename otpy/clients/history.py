@@ -123,7 +123,9 @@ def _spellings(key: str) -> str:
 
 
 _NESTED: Final = 50  # groups within groups, of which a pattern has no more than it can be read with
-_SPELT: Final = r"\\*(?:{0}|u00{1:02x}|u00{1:02X}|x{1:02x}|%(?:25)*(?:{1:02x}|{1:02X})|&(?:amp;)*(?:#{1};|#x{1:x};{2}))"
+_SPELT: Final = (
+    r"\\{{0,8}}(?:{0}|u00{1:02x}|u00{1:02X}|x{1:02x}|%(?:25)*(?:{1:02x}|{1:02X})|&(?:amp;)*(?:#{1};|#x{1:x};{2}))"
+)
 
 
 def _entity(char: str) -> str:

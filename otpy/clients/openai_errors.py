@@ -279,6 +279,8 @@ def _window(headers: Headers, what: str, now: float) -> Window:
         _count(remaining_said),
         duration(reset_said, now) if reset_said else None,
     )
+    if reset is not None and reset > LONGEST_WAIT:  # no limit a minute
+        return _UNKNOWN
     if limit is not None and limit <= 0:  # Azure, for what it does not limit or does not know
         return _UNKNOWN
     if remaining is not None and (remaining < 0 or (remaining == 0 and limit is None and not reset)):

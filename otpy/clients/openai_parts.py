@@ -57,6 +57,10 @@ def file_name(media: Media) -> str:
     return media.name or f"file{_ENDINGS.get(media.media_type.partition(';')[0].strip().lower(), '')}"
 
 
+MOST_TOKENS: Final = 10**12
+"""More tokens than this no answer has; a count above it is none."""
+
+
 def is_address(url: str) -> bool:
     """Return whether it is an address, and not the provider's own name for a file.
 
@@ -119,7 +123,9 @@ def usage_of(counts: Any, read: str, written: str) -> Usage:
 
 
 def _number(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else 0
 
 
 def logprobs_of(tokens: Iterable[Any] | None) -> tuple[TokenLogprob, ...]:

@@ -7,6 +7,7 @@ addresses and proxies, with what is secret in them: only known words of it are p
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -110,6 +111,7 @@ class Wire:
             pool_idle_timeout=timedelta(seconds=IDLE_SECONDS),
             dns_options=dns.DnsOptions(system_dns=True),
             no_proxy=is_here(urlsplit(base_url).hostname),
+            runtime=_runtime(),
             **trusted,
         )
 
@@ -163,6 +165,18 @@ class Wire:
     async def aclose(self) -> None:
         """Let go of the connections."""
         self._client = None
+
+
+_runtimes: dict[int, Any] = {}
+
+
+def _runtime() -> Any:
+    """The threads that carry the requests of this OS process: those of the one it was forked from are not in it."""
+    from wreq import runtime  # noqa: PLC0415 - late, see the module
+
+    if (here := os.getpid()) not in _runtimes:
+        _runtimes[here] = runtime.Runtime(workers=1, thread_name="otpy-wire")
+    return _runtimes[here]
 
 
 def is_here(host: str | None) -> bool:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from otpy.clients.dialects import codec
 from otpy.clients.embeddings import codec_for
+from otpy.clients.history import SHORTEST_KEY, without
 from otpy.clients.profiles import PROFILES
 from otpy.clients.transport import never_sent
-from otpy.errors import LMAuthError, LMError, LMResponseInvalid
+from otpy.errors import LMAuthError, LMError, LMResponseInvalid, LMTimeout
 from otpy.lm import StreamEnd
 from otpy.telemetry import bus as telemetry
 
@@ -65,17 +66,17 @@ class Deployment:
         return f"Deployment({self.client!r}, {self.model!r}, {self.base_url!r})"
 
     @classmethod
-    def of(cls, client: str, settings: ClientSettings, base_url: str) -> Deployment:
+    def of(cls, client: str, settings: ClientSettings, base_url: str, key: SecretStr | None) -> Deployment:
         """Read it from a client's settings.
 
         Args:
             client: The client's name.
             settings: Its settings.
             base_url: Where the API is; for a local model, where its server came up.
+            key: The key, if it has one.
         """
         profile = PROFILES[settings.effective_profile]
         dialect = codec(profile.dialect)
-        key = settings.resolved_api_key()
         keys = () if key is None else dialect.key_headers(key.get_secret_value(), profile)
         return cls(
             client,
@@ -194,12 +195,15 @@ async def _stream(job: Job, sink: Sink) -> LMResponse:
         if status != 200:
             answer = b"".join([piece async for piece in pieces])
             raise dialect.classify_error(status, headers, _hidden(answer, job.deployment.key))
-        decoder = dialect.decode_stream()
+        decoder, said = dialect.decode_stream(), time.monotonic()
         async for piece in pieces:
             for event in decoder.feed(piece):
                 if isinstance(event, StreamEnd):
                     return _last(sink, event)
                 sink.put(event)
+                said = time.monotonic()
+            if time.monotonic() - said > job.deployment.timeout:
+                raise LMTimeout(f"the stream has said nothing but that it is alive for {job.deployment.timeout:g} s")
         for event in decoder.close():
             if isinstance(event, StreamEnd):
                 return _last(sink, event)
@@ -215,12 +219,12 @@ def _last(sink: Sink, end: StreamEnd) -> LMResponse:
 def _hidden(answer: bytes, secret: SecretStr | None) -> bytes:
     """Take the key out of an answer before an error quotes the beginning of it, which may cut the key in two."""
     key = b"" if secret is None else secret.get_secret_value().encode()
-    return answer.replace(key, b"***") if len(key) > 3 and key in answer else answer
+    return answer.replace(key, b"***") if len(key) >= SHORTEST_KEY and key in answer else answer
 
 
 def _scrub(error: LMError, secret: SecretStr | None) -> None:
-    """Take the key out of an error: some servers repeat it in their answer."""
+    """Take the key out of an error, or the head of it: some servers repeat it in their answer."""
     key = "" if secret is None else secret.get_secret_value()
-    if len(key) > 3 and (key in str(error) or key in error.body):
-        error.args = (str(error).replace(key, "***"),)
-        error.body = error.body.replace(key, "***")
+    if len(key) >= SHORTEST_KEY and (key[:SHORTEST_KEY] in str(error) or key[:SHORTEST_KEY] in error.body):
+        error.args = (without(str(error), (key,)),)
+        error.body = without(error.body, (key,))

@@ -89,8 +89,8 @@ class RouteSettings(Frozen):
     Args:
         chain: One after the other, until one answers.
         split: By weight.
-        hedged: The first, and the second as well if the first takes longer than 95 of 100 of its latest answers; the first
-            answer wins. That is known after 50 answers, and at most one request in twenty is sent twice.
+        hedged: The first, and the second as well if the first takes longer than 95 of 100 of its latest answers; the
+            first answer wins. That is known after 50 answers, and at most one request in twenty is sent twice.
         cheapest: The cheapest that can do what is needed, then the next cheapest.
     """
 

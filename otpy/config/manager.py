@@ -6,6 +6,7 @@ manager's snapshot, which needs no message; whoever must act on a change subscri
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,10 @@ from otpy.errors import ConfigError
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from otpy.actors import Caller
+    from otpy.config.client_settings import ClientSettings
     from otpy.config.settings import Settings
 
 __all__ = ["Change", "ConfigManager", "CurrentSettings", "SettingsBox", "SettingsChanged", "Subscribe"]
@@ -67,11 +71,31 @@ class SettingsBox:
         settings: The settings to begin with.
     """
 
-    __slots__ = ("current",)
+    __slots__ = ("_keys", "current")
 
     def __init__(self, settings: Settings) -> None:
         """Hold the first settings."""
         self.current = settings
+        self._keys: dict[str | None, SecretStr] = {}
+
+    def key_of(self, client: ClientSettings) -> SecretStr | None:
+        """Return a client's key; one that was in the environment once is remembered when it is taken out.
+
+        Args:
+            client: The client's settings.
+
+        Raises:
+            ConfigError: If it needs one and there never was one.
+        """
+        try:
+            key = client.resolved_api_key()
+        except ConfigError:
+            if client.key_variable not in self._keys:
+                raise
+            return self._keys[client.key_variable]
+        if key is not None and client.api_key is None:
+            self._keys[client.key_variable] = key
+        return key
 
 
 def check_change(before: Settings, after: Settings) -> None:
@@ -102,23 +126,24 @@ def check_change(before: Settings, after: Settings) -> None:
         changed = ", ".join(map(repr, sorted(before.clients.keys() ^ after.clients.keys())))
         raise ConfigError(f"clients cannot come or go while the application runs: {changed}; start a new application")
     for name, client in after.clients.items():
-        if client.budget != before.clients[name].budget:
+        _check_client(name, before.clients[name], client)
+
+
+def _check_client(name: str, was: ClientSettings, client: ClientSettings) -> None:
+    for setting in ("budget", "limits_storage"):
+        if getattr(client, setting) != getattr(was, setting):
             raise ConfigError(
-                f"clients.{name}.budget cannot change while the application runs; start a new application"
+                f"clients.{name}.{setting} cannot change while the application runs; start a new application"
             )
-        if client.is_local != before.clients[name].is_local or (
-            client.is_local and client.model != before.clients[name].model
-        ):
-            raise ConfigError(
-                f"client {name!r} cannot change from {before.clients[name].model!r} to {client.model!r} while the"
-                " application runs: a local model's server is part of the tree; start a new application"
-            )
-        if client.limits_storage != before.clients[name].limits_storage:
-            raise ConfigError(
-                f"clients.{name}.limits_storage cannot change while the application runs; start a new application"
-            )
-        if (client.model, client.url) != (before.clients[name].model, before.clients[name].url):
-            client.resolved_api_key()
+    if client.is_local != was.is_local or (client.is_local and client.model != was.model):
+        raise ConfigError(
+            f"client {name!r} cannot change from {was.model!r} to {client.model!r} while the application runs: a local"
+            " model's server is part of the tree; start a new application"
+        )
+    if (client.model, client.api_key, client.key_variable) != (was.model, was.api_key, was.key_variable):
+        client.resolved_api_key()
+        if client.provider == "litellm" and importlib.util.find_spec("litellm") is None:
+            raise ConfigError(f"{client.model} needs litellm: pip install 'otpy-framework[litellm]'")
 
 
 class ConfigManager(GenServer):

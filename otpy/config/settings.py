@@ -46,6 +46,12 @@ NO_SETTINGS: Final = frozenset({"OTPY_CACHE_DIR", "OTPY_DEBUG"})
 """Environment variables with the prefix that are something else."""
 
 
+def _without_nul(path: Path | None) -> Path | None:
+    if path is not None and "\0" in str(path):
+        raise ValueError("a path holds no NUL character")
+    return path
+
+
 class CacheSettings(Frozen):
     """Where answers are remembered.
 
@@ -68,6 +74,11 @@ class CacheSettings(Frozen):
     max_bytes: int | None = Field(default=1_073_741_824, ge=1_000_000)
     ttl: float | None = Field(default=None, gt=0)
     namespace: str = "default"
+
+    @field_validator("path")
+    @classmethod
+    def _a_real_path(cls, path: Path | None) -> Path | None:
+        return _without_nul(path)
 
     @field_validator("namespace")
     @classmethod

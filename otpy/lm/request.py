@@ -81,6 +81,8 @@ class Tool:
 
     def __post_init__(self) -> None:
         """Freeze a schema that is given as a dictionary."""
+        if not (isinstance(cast("Any", self.name), str) and isinstance(cast("Any", self.description), str)):
+            raise LMRequestInvalid(f"name={self.name!r:.50}, description={self.description!r:.50} of a tool: two texts")
         if type(self.parameters) is not FrozenJSON:
             object.__setattr__(self, "parameters", _frozen(self.parameters, "parameters"))
 
@@ -138,18 +140,15 @@ class LMRequest:
         for message in self.messages:
             if type(message) is not Message:
                 raise LMRequestInvalid(f"messages: {message!r:.100} is no Message; as in Message('user', 'hello')")
-        if self.extra is not NOTHING and type(self.extra) is not FrozenJSON:
-            object.__setattr__(self, "extra", _frozen(self.extra, "extra"))
+        if self.extra is not NOTHING:
+            extra = self.extra if type(self.extra) is FrozenJSON else _frozen(self.extra, "extra")
+            object.__setattr__(self, "extra", extra)
+            _check_extra(extra.value)
         if self.stop.__class__ is not tuple:
             object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
         if self.tools.__class__ is not tuple:
             object.__setattr__(self, "tools", tuple(self.tools))
-        if type(self.n) is not int or self.n < 1:
-            raise LMRequestInvalid(f"n={self.n!r:.100}; allowed: an integer >= 1")
-        if self.max_tokens is not None or self.temperature is not None:
-            _check_numbers(self.max_tokens, self.temperature)
-        if self.schema is not None and not isinstance(self.schema, OutputSchema):
-            raise LMRequestInvalid(f"schema={self.schema!r:.100}; allowed: an OutputSchema, or None")
+        _check_plain(self)
 
     def key(self, *context: str) -> str:
         """A content hash, the same for equal requests in every process.
@@ -196,6 +195,22 @@ _ROLES: Final = frozenset({"system", "user", "assistant"})
 _PARTS: Final = (Text, Media, ToolUse, ToolResult, Reasoning)
 
 
+_FIELDS: Final = {
+    **{name: name for name in ("model", "messages", "n", "max_tokens")},
+    **dict.fromkeys(("max_completion_tokens", "max_output_tokens", "maxOutputTokens"), "max_tokens"),
+    "candidateCount": "n",
+}
+
+
+def _check_extra(extra: dict[str, Any]) -> None:
+    """Refuse what a field says: limits, prices and caps go by the fields."""
+    inner: Any = extra.get("generationConfig")
+    names: list[Any] = [*extra, *(inner if isinstance(inner, dict) else ())]
+    for name in names:
+        if name in _FIELDS:
+            raise LMRequestInvalid(f"extra={{{name!r}: …}}: say it as {_FIELDS[name]}=, where it is counted")
+
+
 def _turns(messages: Any) -> tuple[Any, ...]:
     several: Any = messages
     return tuple(several) if isinstance(messages, (list, tuple)) else (messages,)
@@ -221,6 +236,18 @@ def _frozen(value: Any, what: str, *, sort_keys: bool = True) -> FrozenJSON:
     except (TypeError, ValueError, RecursionError):
         pass
     raise LMRequestInvalid(f"{what}={value!r:.100}; allowed: a JSON object, as a dictionary or FrozenJSON.of(…)")
+
+
+def _check_plain(request: LMRequest) -> None:
+    model: Any = request.model
+    if type(request.n) is not int or request.n < 1:
+        raise LMRequestInvalid(f"n={request.n!r:.100}; allowed: an integer >= 1")
+    if request.max_tokens is not None or request.temperature is not None:
+        _check_numbers(request.max_tokens, request.temperature)
+    if model is not None and not isinstance(model, str):
+        raise LMRequestInvalid(f"model={model!r:.100}; allowed: a model's name, or None")
+    if request.schema is not None and not isinstance(cast("Any", request.schema), OutputSchema):
+        raise LMRequestInvalid(f"schema={request.schema!r:.100}; allowed: an OutputSchema, or None")
 
 
 def _check_numbers(max_tokens: Any, temperature: Any) -> None:

@@ -89,7 +89,9 @@ class Predict(Program):
 
     # -- calling ---------------------------------------------------------------------------------------------------
 
-    def acall(self, *args: Any, **inputs: Any) -> Coroutine[Any, Any, Prediction]:
+    def acall(  # pyright: ignore[reportIncompatibleMethodOverride] - `async def` without a coroutine more
+        self, *args: Any, **inputs: Any
+    ) -> Coroutine[Any, Any, Prediction]:
         """Ask, in asynchronous code; arguments and errors as for a plain call."""
         if args:
             self._refuse(args, inputs)
