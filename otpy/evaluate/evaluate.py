@@ -8,32 +8,31 @@ In the ledger an evaluation is a run and a row an example. Inside of another run
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import importlib
 import math
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from otpy.clients.running import running
-from otpy.errors import EvaluationError, NoApplication, NotRegistered
+from otpy.errors import EvaluationError
 from otpy.evaluate.collector import unhurried
-from otpy.evaluate.journal_file import JournalError
 from otpy.evaluate.metrics import Metric, check_metric, metric_name
-from otpy.evaluate.ongoing import Ongoing
+from otpy.evaluate.ongoing import Ongoing, explained, told, words
 from otpy.evaluate.progress import Progress
 from otpy.evaluate.room import MOST, Room
 from otpy.evaluate.row import Row, Scored
 from otpy.evaluate.rows import Fates, Item, prepared, supervisor_of_tasks
 from otpy.evaluate.runs import named, opened
-from otpy.evaluate.source import Rows, Unreadable, items_of, rows_of
+from otpy.evaluate.source import Rows, items_of, rows_of
 from otpy.evaluate.swarm import Swarm
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator
     from contextlib import AbstractAsyncContextManager
 
     from otpy.evaluate.journal import Journal
@@ -49,8 +48,6 @@ Keep: TypeAlias = Literal["all", "failed"]
 Isolation: TypeAlias = Literal["task", "thread", "process"]
 AHEAD: Final = 4
 """Rows under way for each worker process or thread: one in it, and some to come."""
-LIVE_SECONDS: Final = 0.5
-"""Seconds between two events of progress."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -226,6 +223,24 @@ class Evaluate:
         """
         return self._stream(program, self._begin())
 
+    @staticmethod
+    def run_distributed(program: Program, devset: Rows, metric: Metric, **options: Any) -> EvaluationResult:
+        """Evaluate a program on the nodes of a Ray cluster; needs the `ray` extra.
+
+        Args:
+            program: The program.
+            devset: As for an `Evaluate`.
+            metric: As for an `Evaluate`.
+            options: `address` of the cluster (`None` starts a local one), `nodes`, and what an `Evaluate` takes; see
+                `otpy.integrations.ray_nodes.run_distributed`.
+
+        Raises:
+            EvaluationError: As an `Evaluate`; also if Ray is not installed, or versions differ.
+        """
+        room: Any = importlib.import_module("otpy.integrations.ray_nodes")  # above this storey
+        result: EvaluationResult = room.run_distributed(program, devset, metric, **options)
+        return result
+
     def _begin(self) -> Ongoing:
         return Ongoing(
             run=named("Evaluate"),
@@ -250,9 +265,9 @@ class Evaluate:
             rows = prepared(rows, program)  # pyright: ignore[reportUnknownArgumentType] - of examples
         with (
             telemetry.span("otpy.evaluate", rows=total, metric=metric_name(self.metric), run=run) as found,
-            Progress(total, "evaluating", shown=self.display_progress, more=lambda: _words(ongoing)) as progress,
-            _explained(ongoing),
-            _told(ongoing),
+            Progress(total, "evaluating", shown=self.display_progress, more=lambda: words(ongoing)) as progress,
+            explained(ongoing),
+            told(ongoing),
             unhurried(min(MOST if self.max_concurrency is None else self.max_concurrency, total or MOST)),
         ):
             async with (
@@ -334,53 +349,6 @@ async def _fates(swarm: Swarm[Item, Row], journal: Journal | None) -> AsyncGener
         else:
             async with aclosing(journal.recorded(rows)) as recorded:
                 yield recorded
-
-
-@contextlib.contextmanager
-def _explained(ongoing: Ongoing) -> Generator[None]:
-    """Say why it ends early, with what is done."""
-    try:
-        yield
-    except (NoApplication, NotRegistered) as error:
-        if isinstance(error, NoApplication) and not len(ongoing.tally):
-            raise
-        raise ongoing.aborted("the application has stopped") from error
-    except JournalError as error:
-        if not len(ongoing.tally):
-            raise
-        raise ongoing.aborted(str(error)) from error
-    except Unreadable as unreadable:
-        cause = unreadable.error
-        ours = isinstance(cause, EvaluationError)
-        if ours and not len(ongoing.tally):
-            raise cause from None
-        said = str(cause) if ours else f"{type(cause).__name__}: {cause}"
-        raise ongoing.aborted(f"the devset raised {said}") from cause
-
-
-@contextlib.contextmanager
-def _told(ongoing: Ongoing) -> Generator[None]:
-    """Tell whoever listens how it goes, now and then and at the end."""
-    loop, timers = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
-
-    def tell() -> None:
-        if telemetry.listening:
-            telemetry.emit("otpy.evaluate.progress", run=ongoing.run, **asdict(ongoing.live()))
-        timers[:] = [loop.call_later(LIVE_SECONDS, tell)]
-
-    timers.append(loop.call_later(LIVE_SECONDS, tell))
-    try:
-        yield
-    finally:
-        tell()
-        timers[0].cancel()
-
-
-def _words(ongoing: Ongoing) -> str:
-    """What a progress bar says beside the score."""
-    live = ongoing.live()
-    money = "" if not live.money else f", ${live.money:.4f}"
-    return f", {live.rows_in_flight} in flight" + (f", {live.refused} × 429" if live.refused else "") + money  # noqa: RUF001 - a multiplication sign
 
 
 def _integer(value: object, least: int) -> bool:

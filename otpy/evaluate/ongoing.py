@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from otpy.errors import EvaluationAborted
+from otpy.errors import EvaluationAborted, EvaluationError, NoApplication, NotRegistered
+from otpy.evaluate.journal_file import JournalError
 from otpy.evaluate.result import EvaluationResult, OnFailure, Tally
 from otpy.evaluate.row import Failed, Row
+from otpy.evaluate.source import Unreadable
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from decimal import Decimal
 
     from otpy.clients.running import Running
 
-__all__ = ["Live", "Ongoing", "too_many"]
+__all__ = ["Live", "Ongoing", "explained", "told", "too_many", "words"]
 
+LIVE_SECONDS: Final = 0.5
+"""Seconds between two events of progress."""
 ENOUGH: Final = 100
 """Rows after which a share of failures says something, where nobody knows how many rows there will be."""
 
@@ -190,3 +197,51 @@ def too_many(failed: int, done: int, total: int | None, most: Any) -> bool:
     if total is None:
         return done >= ENOUGH and failed > most * done
     return bool(failed > most * total)
+
+
+@contextlib.contextmanager
+def explained(ongoing: Ongoing) -> Generator[None]:
+    """Say why it ends early, with what is done."""
+    try:
+        yield
+    except (NoApplication, NotRegistered) as error:
+        if isinstance(error, NoApplication) and not len(ongoing.tally):
+            raise
+        raise ongoing.aborted("the application has stopped") from error
+    except JournalError as error:
+        if not len(ongoing.tally):
+            raise
+        raise ongoing.aborted(str(error)) from error
+    except Unreadable as unreadable:
+        cause = unreadable.error
+        ours = isinstance(cause, EvaluationError)
+        if ours and not len(ongoing.tally):
+            raise cause from None
+        said = str(cause) if ours else f"{type(cause).__name__}: {cause}"
+        raise ongoing.aborted(f"the devset raised {said}") from cause
+
+
+@contextlib.contextmanager
+def told(ongoing: Ongoing) -> Generator[None]:
+    """Tell whoever listens how it goes, now and then and at the end."""
+    loop, timers = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
+
+    def tell() -> None:
+        if telemetry.listening:
+            telemetry.emit("otpy.evaluate.progress", run=ongoing.run, **asdict(ongoing.live()))
+        timers[:] = [loop.call_later(LIVE_SECONDS, tell)]
+
+    timers.append(loop.call_later(LIVE_SECONDS, tell))
+    try:
+        yield
+    finally:
+        timers[0].cancel()
+        if telemetry.listening:
+            telemetry.emit("otpy.evaluate.progress", run=ongoing.run, **asdict(ongoing.live()))
+
+
+def words(ongoing: Ongoing) -> str:
+    """What a progress bar says beside the score."""
+    live = ongoing.live()
+    money = "" if not live.money else f", ${live.money:.4f}"
+    return f", {live.rows_in_flight} in flight" + (f", {live.refused} × 429" if live.refused else "") + money  # noqa: RUF001 - a multiplication sign

@@ -1,0 +1,3 @@
+"""What others have built, and otpy runs on or works with; each needs an extra."""
+
+from __future__ import annotations

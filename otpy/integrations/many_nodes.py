@@ -1,0 +1,132 @@
+"""`ManyNodes`: an evaluation whose rows the nodes of a fleet work on; everything else is done as at home."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Protocol
+
+from otpy.clients.running import running
+from otpy.errors import EvaluationError
+from otpy.evaluate.distributed import Afar
+from otpy.evaluate.evaluate import Evaluate
+from otpy.evaluate.nodes import Fleet, Home
+from otpy.evaluate.ongoing import Live, Ongoing
+from otpy.evaluate.source import items_of
+from otpy.integrations.node_tree import Job
+from otpy.signatures import Example
+from otpy.telemetry import bus as telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator
+    from contextlib import AbstractAsyncContextManager
+
+    from otpy.application.app import Application
+    from otpy.evaluate.journal import Journal
+    from otpy.evaluate.row import Row
+    from otpy.evaluate.rows import Apart
+    from otpy.programs import Program
+
+__all__ = ["Hands", "ManyNodes"]
+
+
+class Hands(Fleet, Protocol):
+    """A fleet that can be told what to do."""
+
+    def work_on(self, job: Job) -> None:
+        """Say what the nodes have to do."""
+        ...
+
+
+class ManyNodes(Evaluate):
+    """`Evaluate` on many nodes; the application that runs here has the settings, the budget and the ledger.
+
+    Args:
+        fleet: The nodes.
+        losses: How often a row may be lost with its node; then it has failed.
+        patience: Seconds without any node after which it is given up.
+        on_progress: Called twice a second with how it goes.
+        arguments: As of `Evaluate`; `max_concurrency` is each node's.
+    """
+
+    fleet: Hands
+    losses: int
+    patience: float
+    on_progress: Callable[[Live], object] | None
+
+    def __init__(
+        self,
+        *arguments: Any,
+        fleet: Hands,
+        losses: int = 3,
+        patience: float = 60.0,
+        on_progress: Callable[[Live], object] | None = None,
+        **options: Any,
+    ) -> None:
+        """Check everything."""
+        super().__init__(*arguments, **options)
+        if not isinstance(losses, int) or losses < 1:
+            raise EvaluationError(f"losses={losses!r}; allowed: an integer >= 1")
+        vars(self).update(fleet=fleet, losses=losses, patience=patience, on_progress=on_progress)
+
+    async def _stream(self, program: Program, ongoing: Ongoing) -> AsyncGenerator[Row, None]:
+        with _heard(self.on_progress, ongoing.run):
+            async with aclosing(super()._stream(program, ongoing)) as rows:
+                async for row in rows:
+                    yield row
+
+    def _apart(self, program: Program) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - whose programs run elsewhere
+        return contextlib.nullcontext()
+
+    def _swarm(
+        self,
+        rows: Any,
+        program: Program,
+        ongoing: Ongoing,
+        apart: Apart | None,  # noqa: ARG002 - the same
+        journal: Journal | None,
+    ) -> Any:
+        application: Application = running()  # type: ignore[assignment]
+        settings = application.settings
+        if settings.recording.path is not None:
+            raise EvaluationError("what many nodes ask cannot be recorded or replayed in one file; leave recording out")
+        row = Evaluate(
+            [Example()],
+            metric=self.metric,
+            max_concurrency=self.max_concurrency,
+            timeout=self.timeout,
+            isolation=self.isolation,
+            workers=self.workers,
+        )
+        self.fleet.work_on(Job(program, row, ongoing.run, settings))
+        home = Home(lambda: application.settings, application.book, application.traffic)
+        items = items_of(rows, program, self.n_runs, journal)
+        afar = Afar(items, self.fleet, home, losses=self.losses, patience=self.patience)
+
+        async def fates() -> AsyncGenerator[Row]:
+            try:
+                async with aclosing(afar()) as ends:
+                    async for row in ends:
+                        ongoing.under_way = afar.under_way
+                        yield row
+            except EvaluationError as error:
+                if not len(ongoing.tally):
+                    raise
+                raise ongoing.aborted(str(error)) from error
+
+        return fates
+
+
+@contextlib.contextmanager
+def _heard(listener: Callable[[Live], object] | None, run: str) -> Generator[None]:
+    """Let somebody hear how an evaluation goes, inside the block; one that raises is not called again."""
+    if listener is None:
+        yield
+        return
+
+    def hear(_: str, fields: dict[str, Any]) -> None:
+        if fields["run"] == run:
+            listener(Live(**{name: value for name, value in fields.items() if name != "run"}))
+
+    with telemetry.attached(f"{run} on many nodes", hear, "otpy.evaluate.progress"):
+        yield
