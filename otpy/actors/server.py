@@ -44,6 +44,8 @@ __all__ = ["ServerProcess"]
 
 MESSAGES_PER_TURN: Final = 64
 """After so many messages a server lets others have the loop."""
+SHARE_PER_TURN: Final = 8
+"""And of a long mailbox the eighth: what waits in it is older than what the turn between would bring."""
 CANCELS_BEFORE_ORPHANED: Final = 100
 """A killed process that swallows so many cancellations is declared dead while its code still runs."""
 
@@ -219,7 +221,7 @@ class ServerProcess(Inspected):
             return
         self.running = True
         callbacks = self.callbacks
-        for _ in range(MESSAGES_PER_TURN):
+        for _ in range(MESSAGES_PER_TURN + (len(self._incoming) + len(self._batch)) // SHARE_PER_TURN):
             batch = self._batch
             if not batch:
                 if not self._incoming:

@@ -20,6 +20,8 @@ __all__ = ["unhurried"]
 
 PER_ROW: Final = 20
 """New objects between two walks, for each row that may be under way."""
+SECOND: Final = 100
+"""Walks over the newest before one over those that have outlived one: in between are the rows under way."""
 MOST: Final = 200_000
 """No longer than this, or what other code leaves in cycles stays for too long."""
 
@@ -59,4 +61,5 @@ def unhurried(rows: int) -> Generator[None]:
 def _set() -> None:
     assert _usual is not None
     if _usual[0]:  # else somebody has switched it off
-        gc.set_threshold(max(_usual[0], *_wanted, 0), *_usual[1:])
+        first = max(_usual[0], *_wanted, 0)
+        gc.set_threshold(first, _usual[1] if first == _usual[0] else max(_usual[1], SECOND), _usual[2])

@@ -36,10 +36,10 @@ class Room:
         (64, 0)
         >>> traffic.flow("default").in_flight = 64
         >>> room(64)
-        128
-        >>> traffic.flow("default").waiting = 20
+        64
+        >>> traffic.flow("default").waiting = 6
         >>> room(64)
-        0
+        2
     """
 
     def __init__(self, most: int | None, traffic: Traffic) -> None:
@@ -55,7 +55,9 @@ class Room:
         """
         if self._most is not None:
             return self._most - under_way
-        in_flight = self._traffic.in_flight
-        if self._traffic.waiting > max(QUEUE, in_flight // 10):
-            return 0
-        return min(FIRST + 2 * (in_flight + self.ended), MOST) - under_way
+        in_flight, waiting = self._traffic.in_flight, self._traffic.waiting
+        if waiting:
+            more = max(QUEUE, in_flight // 10) - waiting  # the clients have enough, or nearly
+        else:
+            more = max(QUEUE, in_flight) if in_flight else FIRST
+        return min(more, FIRST + 2 * (in_flight + self.ended) - under_way, MOST - under_way)

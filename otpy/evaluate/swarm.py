@@ -26,8 +26,6 @@ UNTAKEN: Final = 4_096
 """Ends that may wait to be taken; a slow consumer holds the swarm up."""
 LOOK_AGAIN: Final = 0.05
 """Seconds after which a room is asked again that had no place although nothing has ended."""
-BURST: Final = 64
-"""Tasks started in one turn of the loop."""
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
@@ -94,9 +92,13 @@ class Swarm(Generic[I, T]):
             await self._kill()
 
     async def _fill(self) -> tuple[int, bool]:
-        """Start as many as there is room for, a burst at most; returns how many, and whether there are no more."""
+        """Start as many as there is room for; returns how many, and whether there are no more.
+
+        All in one turn: what they ask is then sent before the first answer is looked at, and as many are in flight as
+        may be.
+        """
         started = 0
-        for _ in range(min(self._room(len(self._running)), BURST)):
+        for _ in range(self._room(len(self._running))):
             try:
                 item = await anext(self._items)
             except StopAsyncIteration:

@@ -232,8 +232,8 @@ def test_without_a_number_it_starts_few_and_goes_by_what_gets_through():
     room, flow = Room(None, traffic), traffic.flow("default")
     assert room(0) == 64
     flow.in_flight = 64
-    assert room(64) == 128
-    flow.waiting = 9
+    assert room(64) == 64
+    flow.waiting = 8
     assert room(64) == 0
     flow.waiting, flow.in_flight = 0, 1_000_000
     assert room(0) == MOST
