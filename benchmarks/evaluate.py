@@ -1,12 +1,12 @@
-"""Evaluation at 10,000 in flight, against the bare HTTP client in the same run; with faulty rows; and over a million rows.
+"""Evaluation at 10,000 in flight against the bare HTTP client in the same run; with faulty rows; over a million rows.
 
     python benchmarks/evaluate.py --json
 
-`clean`: 20,000 rows of `Predict("question -> answer")`, exact match, 1 s latency, cache off, breaker and limiter on. The
-floor is so many bare POSTs by pyreqwest (`http_floor.py`), the server a stub in a process of its own (`lm_stub.py`).
+`clean`: 20,000 rows of `Predict("question -> answer")`, exact match, 1 s latency, cache off, breaker and limiter on.
+The floor is so many bare POSTs by pyreqwest (`http_floor.py`), the server a stub in its own process (`lm_stub.py`).
 `faults`: the same with 1 % of rows in each of: the program raises, the metric raises, it hangs past its deadline, the
-connection is dropped, the answer is garbage. `million`: rows from a generator through a program without a model; how much
-memory grows beyond the first 10,000.
+connection is dropped, the answer is garbage. `million`: rows from a generator through a program without a model; how
+much memory grows beyond the first 10,000.
 
 Every measurement is a process of its own. The floor needs `pip install pyreqwest`.
 """
@@ -193,7 +193,7 @@ def stub(yardstick: Path) -> Generator[str]:
 def said(url: str, path: str, body: object = None) -> dict[str, Any]:
     """Ask the server how it was, or tell it how to be."""
     data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(url.removesuffix("/v1") + path, data, timeout=30) as answer:  # noqa: S310 - the stub's
+    with urllib.request.urlopen(url.removesuffix("/v1") + path, data, timeout=30) as answer:
         return dict(json.load(answer))
 
 
@@ -205,7 +205,7 @@ def measured(*command: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def main() -> None:
+def main() -> None:  # noqa: C901 - one thing after the other
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -230,7 +230,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < asked.in_flight + 100:
         sys.exit(
-            f"{hard} descriptors are allowed, {asked.in_flight + 100} are needed: --in-flight {hard - 100}, or ulimit -n"
+            f"{hard} descriptors are allowed, {asked.in_flight + 100} needed: --in-flight {hard - 100}, or ulimit -n"
         )
     rows, many = str(asked.rows), str(asked.in_flight)
 

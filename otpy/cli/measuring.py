@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from otpy.application import start
 from otpy.cli.failures import FAILED, INTERRUPTED, Stopped
-from otpy.cli.targets import checked, found_metric, found_program, found_rows, signature_of, writable
+from otpy.cli.targets import checked, found_metric, found_program, found_rows, refused, signature_of, writable
 from otpy.config import Settings
-from otpy.errors import EvaluationAborted
+from otpy.errors import EvaluationAborted, OtpyError
 from otpy.evaluate import Evaluate, EvaluationResult
+from otpy.evaluate.export import check_export, write_rows
+from otpy.evaluate.plot import check_picture, plot
 from otpy.programs import Program, save
 
 if TYPE_CHECKING:
@@ -75,25 +77,34 @@ class Job:
         return checked(start(lm=self.lm, base_url=self.base_url, temperature=self.temperature))
 
 
-def run_eval(screen: Screen, job: Job, out: Path | None) -> None:
+def run_eval(screen: Screen, job: Job, out: Path | None, picture: Path | None = None) -> None:
     """Evaluate a program and show the result.
 
     Args:
         screen: Where the result goes.
         job: What to do.
-        out: Where every row's outcome goes.
+        out: Where every row's outcome goes, as `.jsonl`, `.csv` or `.parquet`.
+        picture: Where the scores and latencies go, as `.png` or `.html`.
 
     Raises:
         Stopped: If no row could be scored, or after Ctrl-C; what there is has been shown and kept.
     """
-    writable(out, "--out")
+    for option, path, check in (("--out", out, check_export), ("--plot", picture, check_picture)):
+        writable(path, option)
+        if path is not None:
+            try:
+                check(path)
+            except OtpyError as error:
+                raise refused(option, str(error)) from error
     program, metric, columns = job.program_and_metric()
     evaluation = job.evaluation(job.rows(job.data, program, columns), metric, screen)
     application = job.application()
     with application:
         result, stopped = measured(evaluation, program)
     if out is not None:
-        result.to_jsonl(out)
+        write_rows(result.rows, out)
+    if picture is not None and result.rows:
+        plot(result, picture)
     show(screen, result, out)
     screen.result({"command": "eval", **summary(result), "out": str(out) if out else None, "stopped": stopped})
     if stopped:

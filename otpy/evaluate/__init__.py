@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from otpy.evaluate.comparison import Comparison, Flip
 from otpy.evaluate.dataset import check_labels, load_dataset, split
 from otpy.evaluate.evaluate import Evaluate
 from otpy.evaluate.metrics import Metric, check_metric, exact_match, f1, measure, metric_name
-from otpy.evaluate.result import EvaluationResult
+from otpy.evaluate.result import EvaluationResult, Tally
 from otpy.evaluate.row import Failed, Row, Scored
 from otpy.evaluate.rows import prepared
 from otpy.evaluate.score import Score
 
 __all__ = [
+    "Comparison",
     "Evaluate",
     "EvaluationResult",
     "Failed",
+    "Flip",
     "Metric",
     "Row",
     "Score",
     "Scored",
+    "Tally",
     "check_labels",
     "check_metric",
     "exact_match",

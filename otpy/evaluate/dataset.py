@@ -1,106 +1,130 @@
-"""Rows from files: JSONL and CSV, checked where they are read, by file, row and column."""
+"""Rows from files and from tables, checked where they are read, by file, row and column."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import random
+from collections.abc import Iterable, Mapping
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from otpy.errors import DatasetError
+from otpy.evaluate.dataset_files import data_files, file_rows
+from otpy.evaluate.sampling import split
 from otpy.signatures import Example
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from otpy.signatures import SignatureMeta
 
-__all__ = ["check_labels", "load_dataset", "split"]
+__all__ = ["Source", "check_labels", "iter_dataset", "load_dataset", "split"]
 
-LONGEST_CELL: Final = 2**27
-"""Characters that a CSV cell may have; Python's own bound is 128 KiB, which documents pass."""
+Source: TypeAlias = "str | Path | Iterable[Mapping[str, Any]] | Any"
+"""Where rows come from: a file, a pattern, a directory, a frame of pandas or polars, or rows."""
 
 
-def load_dataset(path: str | Path, inputs: Iterable[str] | None = None, required: Iterable[str] = ()) -> list[Example]:
-    """Read the rows of a `.jsonl` or `.csv` file.
+def load_dataset(source: Source, inputs: Iterable[str] | None = None, required: Iterable[str] = ()) -> list[Example]:
+    """Read rows from files or from a table.
 
     Args:
-        path: The file, UTF-8.
+        source: A file: `.jsonl` or `.csv` in UTF-8, either may be `.gz`; `.parquet` or `.arrow` with the extra
+            `parquet`. Or a pattern for several, such as `"data/*.jsonl"`; or a directory, as `datasets` saves one or as
+            the Hub keeps one; or a frame of pandas or polars, a table of pyarrow, or any rows that are mappings.
         inputs: The columns that are inputs; left out, the program's signature decides later.
         required: Further columns that every row must have.
 
     Raises:
-        DatasetError: If the file is missing, empty, of another kind, or a row is broken; the message names file, row
+        DatasetError: If a file is missing, empty, of another kind, or a row is broken; the message names file, row
             (from 1; of a CSV file, not counting the header) and column.
+
+    Example:
+        >>> from otpy.evaluate import load_dataset
+        >>> load_dataset([{"question": "2 + 2?", "answer": "4"}], inputs=["question"])
+        [Example(question='2 + 2?', answer='4')]
     """
-    file = Path(path)
-    names = None if inputs is None else tuple(inputs)
-    wanted = dict.fromkeys([*(names or ()), *required])
-    reader = _READERS.get(file.suffix.lower())
-    if reader is None:
-        raise DatasetError(f"unknown kind of file {file.suffix!r}; known: {', '.join(_READERS)}", str(path))
-    rows: list[Example] = []
-    for number, row in reader(_text(file), str(path)):
-        missing = [column for column in wanted if column not in row]
-        if missing:
-            has = ", ".join(row) or "nothing"
-            raise DatasetError(f"column {missing[0]!r} is missing; the row has {has}", str(path), number)
-        example = Example(row)
-        rows.append(example if names is None else example.with_inputs(*names))
-    if not rows:
-        raise DatasetError("has no rows", str(path))
-    return rows
+    return list(iter_dataset(source, inputs, required))
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DatasetError(f"is not UTF-8: byte 0x{error.object[error.start]:02x} in line {line}", str(file)) from error
-    except OSError as error:
-        raise DatasetError(f"cannot be read: {error.strerror or error}", str(file)) from error
+def iter_dataset(
+    source: Source, inputs: Iterable[str] | None = None, required: Iterable[str] = ()
+) -> Iterator[Example]:
+    """Return rows one at a time, read as they are asked for: a file of any size takes no more memory than a small one.
+
+    Args:
+        source: As for `load_dataset`.
+        inputs: As for `load_dataset`.
+        required: As for `load_dataset`.
+
+    Raises:
+        DatasetError: As `load_dataset` does; what is wrong with a row, when it is that row's turn.
+
+    Example:
+        >>> from otpy.evaluate.dataset import iter_dataset
+        >>> sum(row.n for row in iter_dataset({"n": n} for n in range(4)))
+        6
+    """
+    names = None if inputs is None else _columns("inputs", inputs)
+    wanted = tuple(dict.fromkeys([*(names or ()), *_columns("required", required)]))
+    return _examples(_tables(source), names, wanted)
 
 
-def _jsonl(text: str, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    lines = (line for line in io.StringIO(text, newline=None) if line.strip())
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DatasetError(f"is not JSON: {error}", path, number) from None
-        if not isinstance(row, dict):
-            raise DatasetError(f"is not an object of columns: {line.strip()[:60]}", path, number)
-        yield number, cast("dict[str, Any]", row)
+def _columns(argument: str, names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise DatasetError(f"{argument}={names!r} is one text; a list of columns is meant: [{names!r}]")
+    return tuple(names)
 
 
-def _csv(text: str, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        nothing: list[str] = []
-        columns = [column.strip() for column in next(reader, nothing)]
-        for number, column in enumerate(columns, 1):
-            if not column:
-                raise DatasetError(f"column {number} of the header has no name", path)
-            if columns.count(column) > 1:
-                raise DatasetError(f"the header has {column!r} more than once", path)
-        for number, values in enumerate((row for row in reader if row), 1):
-            if len(values) != len(columns):
-                raise DatasetError(
-                    f"has {len(values)} values for {len(columns)} columns ({', '.join(columns)})", path, number
-                )
-            yield number, dict(zip(columns, values, strict=True))
-    except csv.Error as error:
-        raise DatasetError(f"is not CSV (line {reader.line_num}): {error}", path) from None
+def _tables(source: Source) -> Iterable[tuple[str, Iterable[Any]]]:
+    """The rows, and where they come from for messages, file by file."""
+    if isinstance(source, (str, Path)):
+        return ((str(file), file_rows(file)) for file in data_files(source))
+    return [(type(source).__name__, _table_rows(source))]
 
 
-_READERS: Final[dict[str, Callable[[str, str], Iterator[tuple[int, dict[str, Any]]]]]] = {
-    ".jsonl": _jsonl,
-    ".csv": _csv,
-}
+def _table_rows(table: Any) -> Iterable[Any]:
+    """The rows of a table in memory, told by what it can do, so that neither pandas nor polars is imported."""
+    if hasattr(table, "iter_rows"):  # polars
+        return cast("Iterable[Any]", table.iter_rows(named=True))
+    if hasattr(table, "itertuples"):  # pandas
+        names = [str(name) for name in table.columns]
+        if len(set(names)) < len(names):
+            raise DatasetError(f"has a column more than once: {', '.join(names)}", type(table).__name__)
+        cells = (map(_without_gaps, column) for _, column in table.items())
+        return (dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True))
+    if hasattr(table, "to_batches"):  # pyarrow
+        return (row for batch in table.to_batches(max_chunksize=1_000) for row in batch.to_pylist())
+    given, kind = cast("object", table), type(table).__name__
+    if isinstance(given, Iterable) and not isinstance(given, (Mapping, bytes)):
+        return cast("Iterable[Any]", table)
+    if hasattr(table, "collect"):
+        raise DatasetError("is not read yet; call .collect() on it first", kind)
+    raise DatasetError("holds no rows; allowed: a path, a frame of pandas or polars, or rows", kind)
+
+
+def _without_gaps(value: Any) -> Any:
+    """A cell of pandas as other sources have it: nothing is `None`, not NaN; a list is no array."""
+    if type(value).__name__ in {"NAType", "NaTType"} or (isinstance(cast("object", value), float) and isnan(value)):
+        return None
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _examples(
+    tables: Iterable[tuple[str, Iterable[Any]]], names: tuple[str, ...] | None, wanted: tuple[str, ...]
+) -> Iterator[Example]:
+    where, found = "", 0
+    for where, rows in tables:
+        for number, row in enumerate(rows, 1):
+            if not isinstance(cast("object", row), Mapping):
+                raise DatasetError(f"is not an object of columns: {row!r:.60}", where, number)
+            for column in wanted:
+                if column not in row:
+                    has = ", ".join(map(str, row)) or "nothing"
+                    raise DatasetError(f"column {column!r} is missing; the row has {has}", where, number)
+            example = Example(row)
+            found += 1
+            yield example if names is None else example.with_inputs(*names)
+    if not found:
+        raise DatasetError("has no rows", where)
 
 
 def check_labels(examples: Sequence[Example], signature: SignatureMeta, path: str = "") -> None:
@@ -125,28 +149,3 @@ def check_labels(examples: Sequence[Example], signature: SignatureMeta, path: st
                     path,
                     number,
                 )
-
-
-def split(examples: Sequence[Example], share: float, seed: int = 0) -> tuple[list[Example], list[Example]]:
-    """Shuffle rows and cut them in two.
-
-    Args:
-        examples: The rows.
-        share: How much of them goes into the first part, between 0 and 1.
-        seed: Decides the order.
-
-    Raises:
-        DatasetError: If the share leaves a part empty.
-
-    Example:
-        >>> from otpy.evaluate import split
-        >>> from otpy.signatures import Example
-        >>> [len(part) for part in split([Example(n=n) for n in range(10)], 0.8)]
-        [8, 2]
-    """
-    count = round(len(examples) * share) if 0 < share < 1 else 0
-    if not 0 < count < len(examples):
-        raise DatasetError(f"share={share!r} of {len(examples)} rows leaves a part empty")
-    shuffled = list(examples)
-    random.Random(seed).shuffle(shuffled)  # noqa: S311 - a seeded order, no secret
-    return shuffled[:count], shuffled[count:]

@@ -56,8 +56,9 @@ class Room:
         if self._most is not None:
             return self._most - under_way
         in_flight, waiting = self._traffic.in_flight, self._traffic.waiting
+        more = FIRST
         if waiting:
             more = max(QUEUE, in_flight // 10) - waiting  # the clients have enough, or nearly
-        else:
-            more = max(QUEUE, in_flight) if in_flight else FIRST
+        elif in_flight:
+            more = max(QUEUE, in_flight)
         return min(more, FIRST + 2 * (in_flight + self.ended) - under_way, MOST - under_way)

@@ -35,6 +35,8 @@ VIOLATIONS = {
         "lm/planted.py",
         "import rich",
     ),
+    "pyarrow lives in evaluate/arrow.py": ("lm/planted.py", "import pyarrow"),
+    "matplotlib lives in evaluate/plot.py": ("lm/planted.py", "import matplotlib"),
     "pure rooms start no process and open no connection": ("lm/planted.py", "import threading"),
 }
 
@@ -122,7 +124,7 @@ def test_nothing_inside_imports_the_front_door():
 
 def test_importing_the_front_door_loads_nothing_heavy():
     heavy = {"asyncio", "httpx", "limits", "pybreaker", "pydantic", "pykka", "rich", "sqlite3", "wreq"}
-    heavy |= {"structlog", "typer", "uvloop", "xllamacpp"}
+    heavy |= {"matplotlib", "pyarrow", "structlog", "typer", "uvloop", "xllamacpp"}
     code = "import json, sys, otpy; print(json.dumps(sorted(sys.modules)))"
     ran = subprocess.run(
         [sys.executable, "-c", code],
