@@ -165,7 +165,12 @@ def evaluate(
     limit: LimitOption = None,
     inputs: InputsOption = None,
     load: LoadOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write every row's outcome here, as .jsonl.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write every row's outcome here, as .jsonl, .csv or .parquet.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw scores and latencies here, as .png or .html.")
+    ] = None,
     as_json: JSONOption = False,
 ) -> None:
     """Run a program over rows and score it.
@@ -176,7 +181,7 @@ def evaluate(
     from otpy.cli.screen import Screen
 
     job = Job(program, data, metric, lm, base_url, temperature, max_concurrency, limit, inputs, load)
-    run_eval(Screen(as_json=as_json), job, out)
+    run_eval(Screen(as_json=as_json), job, out, plot)
 
 
 @app.command(

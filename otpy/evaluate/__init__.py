@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from otpy.evaluate.comparison import Comparison, Flip
-from otpy.evaluate.dataset import check_labels, load_dataset, split
+from otpy.evaluate.dataset import check_labels, iter_dataset, load_dataset
 from otpy.evaluate.evaluate import Evaluate
+from otpy.evaluate.leakage import LeakReport, leaks
 from otpy.evaluate.metrics import Metric, check_metric, exact_match, f1, measure, metric_name
-from otpy.evaluate.result import EvaluationResult, Tally
+from otpy.evaluate.result import EvaluationResult
 from otpy.evaluate.row import Failed, Row, Scored
 from otpy.evaluate.rows import prepared
+from otpy.evaluate.sampling import sample, split
 from otpy.evaluate.score import Score
+from otpy.evaluate.tally import Tally
 
 __all__ = [
     "Comparison",
@@ -17,6 +20,7 @@ __all__ = [
     "EvaluationResult",
     "Failed",
     "Flip",
+    "LeakReport",
     "Metric",
     "Row",
     "Score",
@@ -26,9 +30,12 @@ __all__ = [
     "check_metric",
     "exact_match",
     "f1",
+    "iter_dataset",
+    "leaks",
     "load_dataset",
     "measure",
     "metric_name",
     "prepared",
+    "sample",
     "split",
 ]

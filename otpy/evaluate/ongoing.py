@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otpy.errors import EvaluationAborted, EvaluationError, NoApplication, NotRegistered
 from otpy.evaluate.journal_file import JournalError
-from otpy.evaluate.result import EvaluationResult, OnFailure, Tally
+from otpy.evaluate.result import EvaluationResult
 from otpy.evaluate.row import Failed, Row
 from otpy.evaluate.source import Unreadable
+from otpy.evaluate.tally import OnFailure, Tally
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:

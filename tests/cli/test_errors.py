@@ -34,7 +34,7 @@ FILES = {
     "json.jsonl": '{"query": "a", "intent": "bill"}\n{"query": \n',
     "empty.jsonl": "",
     "ragged.csv": "query,intent\na,bill\nb,bill,extra\n",
-    "rows.parquet": "",
+    "rows.txt": "",
     "program.json": "{}",
 }
 OK = {
@@ -52,7 +52,7 @@ MISTAKES = [
     ({"--data": "json.jsonl"}, 1, ["json.jsonl", "row 2"]),
     ({"--data": "empty.jsonl"}, 1, ["empty.jsonl"]),
     ({"--data": "ragged.csv"}, 1, ["ragged.csv", "row 2"]),
-    ({"--data": "rows.parquet"}, 1, ["rows.parquet", ".jsonl", ".csv"]),
+    ({"--data": "rows.txt"}, 1, ["rows.txt", ".jsonl", ".csv"]),
     ({"--data": "none.jsonl"}, 1, ["none.jsonl"]),
     ({"--program": "question ->"}, 2, ["question ->"]),
     ({"--program": "-> answer"}, 2, ["-> answer"]),

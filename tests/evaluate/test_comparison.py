@@ -8,8 +8,8 @@ import pytest
 
 from otpy.errors import EvaluationError
 from otpy.evaluate import EvaluationResult, Failed, Scored
-from otpy.evaluate.result import Tally
 from otpy.evaluate.statistics import paired
+from otpy.evaluate.tally import Tally
 from otpy.signatures import Example, Prediction
 
 

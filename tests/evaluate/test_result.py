@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from otpy.errors import EvaluationError, LMTimeout
 from otpy.evaluate import EvaluationResult, Failed, Score, Scored
-from otpy.evaluate.result import Tally
+from otpy.evaluate.tally import Tally
 from otpy.lm import Usage
 from otpy.signatures import Example, Prediction
 
