@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ GRACE = 3.0  # seconds in which what is ending may end
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True, max_examples=100)
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True, max_examples=50)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # below a shell that has put us into the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start would ignore Ctrl-C too
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
 
 

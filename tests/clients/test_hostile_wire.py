@@ -695,10 +695,15 @@ def test_an_answer_that_never_ends_is_a_timeout():
     assert server.seen[1:] == ["gone"]
 
 
-@pytest.mark.parametrize(
-    "piece", [b": ping\n\n", b'data: {"choices":[{"index":0,"delta":{"content":"h"}}]}\n\n'], ids=["pings", "words"]
-)
-def test_a_stream_that_never_ends_lasts_as_long_as_its_reader_wants(piece):
+def test_a_stream_that_only_says_that_it_is_alive_is_a_timeout():
+    with wire(drips(EVENTS, b": ping\n\n")) as server:
+        failure_of(of_loopback(server), LMTimeout, timeout=0.3, stream=True)
+    assert server.seen[1:] == ["gone"]
+
+
+def test_a_stream_that_never_ends_lasts_as_long_as_its_reader_wants():
+    piece = b'data: {"choices":[{"index":0,"delta":{"content":"h"}}]}\n\n'
+
     async def main(url):
         settings = {"model": "acme/m", "base_url": url, "api_key": KEY, "timeout": 0.3}
         async with otpy.start(settings={"clients": {"default": settings}, "cache": {"enabled": False}}) as app:

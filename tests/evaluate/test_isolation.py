@@ -517,7 +517,9 @@ def test_an_error_that_crashed_a_process_travels_itself():
 # -- scripts ----------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
-import asyncio, os, sys, time
+import asyncio, os, signal, sys, time
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored below a shell that put us into the background
 import otpy
 from otpy.evaluate.isolation import Isolated
 
@@ -604,8 +606,11 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
 
 def test_after_ctrl_c_nobody_is_left_and_only_the_parent_speaks(tmp_path):
     parent, pids = spinning(tmp_path)
-    os.killpg(parent.pid, signal.SIGINT)
-    printed, said = parent.communicate(timeout=20)
+    try:
+        os.killpg(parent.pid, signal.SIGINT)
+        printed, said = parent.communicate(timeout=20)
+    finally:
+        parent.kill()
     assert gone(pids, 0)
     assert printed == ""
     assert "isolated.py" not in said
