@@ -51,7 +51,7 @@ class TaskProcess(Process, Generic[T]):
         self.ready = True
         self._coroutine = coroutine
         self._caller = current_process()
-        self.task = self.loop.create_task(self._run(coroutine), context=self.context)
+        self.task: asyncio.Task[None] | None = self.loop.create_task(self._run(coroutine), context=self.context)
 
     async def _run(self, coroutine: Coroutine[Any, Any, T]) -> None:
         reason: Reason = NORMAL
@@ -63,7 +63,8 @@ class TaskProcess(Process, Generic[T]):
             reason = error.reason
         except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this process and no other
             reason = error
-            if isinstance(error, asyncio.CancelledError) and self.task.cancelling():
+            task = self.task
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 reason = KILLED
                 notice(self)
         self.died(reason if self.dying is None else self.dying)
@@ -82,22 +83,24 @@ class TaskProcess(Process, Generic[T]):
 
     def release(self) -> None:
         """Let go of the callers: a dead task must not keep their chain in memory."""
-        self._caller = None
+        self._caller = self.task = None  # which has its context, and that this process: a cycle
 
     def interrupt(self) -> None:
         """Cancel the coroutine; a kill insists."""
-        self.task.cancel()
+        task = self.task
+        assert task is not None, "only what is alive is interrupted"
+        task.cancel()
         if said(self.dying, KILLED):
             self._insist(CANCELS_BEFORE_ORPHANED)
         # a task that is cancelled before its first step never runs its body
-        self.task.add_done_callback(self._never_ran)
+        task.add_done_callback(self._never_ran)
 
     def _never_ran(self, _: asyncio.Task[None]) -> None:
         self._coroutine.close()
         self.died(self.dying)
 
     def _insist(self, left: int) -> None:
-        if self.task.done() or not self.alive:
+        if self.task is None or self.task.done() or not self.alive:
             return
         if left == 0:
             logger.error("%s was killed but swallows its cancellation; it is taken for dead, its code runs on", self)

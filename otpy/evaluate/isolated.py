@@ -37,8 +37,21 @@ if TYPE_CHECKING:
     from otpy.lm import LMRequest, LMResponse
     from otpy.signatures import Example, Prediction
 
-__all__ = ["MARK", "Answer", "Asked", "Begin", "Broken", "Failure", "Given", "Measured", "Predicted", "Ready", "main",
-           "portable"]  # fmt: skip
+__all__ = [
+    "MARK",
+    "Answer",
+    "Asked",
+    "Begin",
+    "Broken",
+    "Failure",
+    "Given",
+    "Measured",
+    "Predicted",
+    "Ready",
+    "Taken",
+    "main",
+    "portable",
+]
 
 T = TypeVar("T")
 
@@ -84,6 +97,12 @@ class Answer(NamedTuple):
 
 class Ready(NamedTuple):
     """The program is here."""
+
+
+class Taken(NamedTuple):
+    """It begins with a row: from here on its end is the row's."""
+
+    row: int
 
 
 class Broken(NamedTuple):
@@ -209,6 +228,7 @@ class _Rows:
 
     async def evaluate(self, given: Given) -> None:
         """Evaluate a row, and end the tasks that it has left behind; those that will not end the process."""
+        self._say(Taken(given.row))
         self._parent.row = given.row
         before = asyncio.all_tasks()
         end = await asyncio.create_task(self._evaluate(given))

@@ -11,7 +11,6 @@ import re
 import signal
 import sys
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from otpy.actors import (
@@ -29,12 +28,11 @@ from otpy.actors import (
     send_after,
 )
 from otpy.errors import EvaluationError, StartFailed
-from otpy.evaluate.isolated import MARK, Broken, Ready
+from otpy.evaluate.isolated import MARK, Broken, Ready, Taken
 from otpy.evaluate.parcels import unpacked
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
     from otpy.actors import Reason
 
@@ -184,7 +182,7 @@ class Keeper(GenServer):
                     inbox.put_nowait(NotTaken())
                     return None
                 self.inbox, self.was_given = inbox, False
-                self._tell(line, self._given)
+                self._tell(line)
             case Tell(inbox, line) if inbox is self.inbox:
                 self._tell(line)
             case Free(inbox) if inbox is self.inbox:
@@ -219,19 +217,13 @@ class Keeper(GenServer):
         if self.port is not None:
             await self.port.stop(SHUTDOWN)
 
-    def _tell(self, line: str, heard: Callable[[], None] = lambda: None) -> None:
+    def _tell(self, line: str) -> None:
         assert self.port is not None
-        sent = self.port.call(SendLine(line), None)
-        sent.add_done_callback(partial(self._told, heard))
+        self.port.call(SendLine(line), None).add_done_callback(self._told)
 
-    def _given(self) -> None:
-        self.was_given = True
-
-    def _told(self, heard: Callable[[], None], sent: asyncio.Future[None]) -> None:
+    def _told(self, sent: asyncio.Future[None]) -> None:
         error = None if sent.cancelled() else sent.exception()
-        if error is None:
-            heard()
-        elif isinstance(error, ValueError) and self.inbox is not None:
+        if isinstance(error, ValueError) and self.inbox is not None:
             self.inbox.put_nowait(Garbled(error))  # too long; of any other failure the end of the process tells
 
     def _heard(self, line: str) -> None:
@@ -246,6 +238,8 @@ class Keeper(GenServer):
             case Ready():
                 self.is_ready, self.failures = True, 0
                 self.pool.ready(self.ref)
+            case Taken():
+                self.was_given = True
             case Broken(why):
                 self.pool.broken(why)
             case _:

@@ -117,11 +117,20 @@ def test_on_a_terminal_it_asks(answers, environment, tmp_path, typed, status):
 
 
 def test_a_damaged_file_is_set_aside_and_that_is_said(otpy, answers):
-    Path(answers).write_bytes(b"this is no database" * 500)
+    Path(answers).write_bytes(b"SQLite format 3\0" + b"this is no database" * 500)
     ran = otpy("cache", "stats")
     assert (ran.status, ran.err) == (0, "")
     assert "0 answers" in ran.out
     assert "it is kept as answers.sqlite.corrupt-1" in ran.out
+
+
+def test_a_file_of_another_kind_is_not_touched_by_looking_at_it(otpy, answers):
+    Path(answers).write_bytes(b"my notes")
+    for command in (["stats"], ["clear", "--yes"]):
+        ran = otpy("cache", *command)
+        assert (ran.status, ran.out) == (1, "")
+        assert "is no cache file" in ran.err
+    assert Path(answers).read_bytes() == b"my notes"
 
 
 def test_a_file_that_cannot_be_used_is_one_line(otpy, tmp_path):

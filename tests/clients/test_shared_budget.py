@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import shutil
 import signal
 import socket
@@ -166,6 +167,7 @@ def run(main):
 
 
 def test_a_redis_server_that_is_killed_in_the_middle_costs_no_request_and_is_found_again(redis_server, caplog):
+    caplog.set_level(logging.WARNING, logger="otpy")
     server = redis_server()
 
     async def main():
@@ -224,6 +226,7 @@ def test_a_full_server_is_away_too(redis_server):
 
 @pytest.mark.parametrize("wrong", ["the password", "the port", "the name"])
 def test_what_cannot_be_reached_is_told_without_its_password_and_a_tenth_is_used(redis_server, wrong, caplog):
+    caplog.set_level(logging.WARNING, logger="otpy")
     server = redis_server("--requirepass", "right")
     urls = {
         "the password": server.url("hush"),

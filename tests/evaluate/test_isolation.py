@@ -487,6 +487,8 @@ def test_a_process_that_dies_between_two_rows_costs_none(risky):
             return before, await pool.evaluate(1, *acting("x"))
 
     before, after = asyncio.run(main())
+    assert not isinstance(before, Failed), before
+    assert not isinstance(after, Failed), after
     assert (before.score, after.score) == (1.0, 1.0)
     assert before.prediction.pid != after.prediction.pid
 
