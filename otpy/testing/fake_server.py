@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Departure", "FakeServer", "Provider"]
 
+LAST_TURNS: Final = 10
+"""Turns of the loop in which what was being accepted when the server closed becomes a connection."""
 BACKLOG: Final = 4096
 """Connections that may wait to be accepted."""
 _BLOCK: Final = 2**16
@@ -114,9 +116,10 @@ class FakeServer:
         self._ready.set()
         await self._stop.wait()
         server.close()
-        for transport in list(self._open):
-            transport.abort()
-        await asyncio.sleep(0)  # for conversations that have not even begun
+        for _ in range(LAST_TURNS):  # for conversations, and connections, that have not even begun
+            for transport in list(self._open):
+                transport.abort()
+            await asyncio.sleep(0)
         while self._conversations:
             await asyncio.wait(self._conversations)
 

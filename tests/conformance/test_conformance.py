@@ -35,17 +35,24 @@ def scenarios():
 ALL = scenarios()
 
 
+@pytest.fixture(autouse=True)
+def quiet_log():
+    """What supervisors say of scripted crashes is of no interest here, and only here."""
+    log = logging.getLogger("otpy")
+    log.disabled = True
+    yield
+    log.disabled = False
+
+
 @pytest.mark.skipif(not ALL, reason=f"no corpus at {CORPUS}; OTPY_CONFORMANCE_CORPUS names one")
 @pytest.mark.parametrize("scenario", [s for s in ALL if s["kind"] == "supervisor"], ids=lambda scenario: scenario["id"])
 def test_supervisors(scenario):
-    logging.getLogger("otpy").disabled = True
     replay(trees.Runner(scenario), scenario)
 
 
 @pytest.mark.skipif(not ALL, reason=f"no corpus at {CORPUS}; OTPY_CONFORMANCE_CORPUS names one")
 @pytest.mark.parametrize("scenario", [s for s in ALL if s["kind"] == "process"], ids=lambda scenario: scenario["id"])
 def test_processes(scenario):
-    logging.getLogger("otpy").disabled = True
     replay(servers.Runner(scenario), scenario)
 
 

@@ -281,6 +281,8 @@ def test_a_long_run_from_a_generator_keeps_nothing_of_its_rows():
             def source():
                 for row in range(3_000):
                     yield {"n": row, "answer": row}
+                    if row % 500 == 0:
+                        gc.collect()
                     alive.append(
                         sum(isinstance(thing, otpy.Prediction) for thing in gc.get_objects()) if row % 500 == 0 else 0
                     )
