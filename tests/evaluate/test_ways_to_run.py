@@ -220,7 +220,7 @@ def test_hung_rows_are_killed_at_their_deadline_and_the_others_are_not():
     assert [(row.index, row.reason, row.where) for row in result.failed] == [
         (n, "timeout", "task") for n in range(0, 200, 10)
     ]
-    assert all(0.3 < row.seconds < 0.6 for row in result.failed)  # from its first step; the deadline from its start
+    assert all(0.3 < row.seconds < 2 for row in result.failed)  # from its first step; the deadline from its start
     assert len(result.scored) == 180
 
 
@@ -300,12 +300,12 @@ def test_a_long_run_from_a_generator_keeps_nothing_of_its_rows():
 def test_rows_may_run_in_threads_where_code_that_blocks_holds_up_nobody():
     class Blocks(Echo):
         async def forward(self, n):
-            time.sleep(0.1)  # noqa: ASYNC251 - that is the point
+            time.sleep(0.2)  # noqa: ASYNC251 - that is the point
             return await super().forward(n)
 
     began = time.perf_counter()
     assert evaluated(rows(16), Blocks(), isolation="thread", workers=16).score == 1.0
-    assert time.perf_counter() - began < 1.2
+    assert time.perf_counter() - began < 2.5  # and not 3.2
 
 
 def test_rows_may_run_in_processes_where_what_ends_one_costs_a_row(tmp_path, monkeypatch):
