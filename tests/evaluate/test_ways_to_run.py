@@ -289,7 +289,7 @@ def test_a_long_run_from_a_generator_keeps_nothing_of_its_rows():
 
             result = await otpy.Evaluate(source(), metric=METRIC, max_concurrency=50).acall(Echo())
             assert result.score == 1.0
-            assert max(alive) <= 200
+            assert max(alive) - alive[0] <= 200  # what other tests have kept is not ours
 
     asyncio.run(main())
 
