@@ -311,7 +311,10 @@ def student_t(q: float, freedom: float) -> float:
 
 
 def _beyond(t: float, freedom: float) -> float:
-    return _beta(freedom / (freedom + t * t), freedom / 2, 0.5) / 2
+    square = t * t
+    if square < freedom:  # else a small t would be lost beside the freedom
+        return 0.5 - _beta(square / (freedom + square), 0.5, freedom / 2) / 2
+    return _beta(freedom / (freedom + square), freedom / 2, 0.5) / 2
 
 
 def _beta(x: float, a: float, b: float) -> float:

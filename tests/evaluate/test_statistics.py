@@ -54,7 +54,7 @@ def test_the_interval_of_numbers_of_any_size_is_scipys_student_t(values, confide
 @given(st.floats(0.5, 0.9999), st.one_of(st.integers(1, 100_000), st.floats(1, 50)))
 def test_quantiles_of_students_t_are_scipys(q, freedom):
     stats = pytest.importorskip("scipy.stats")
-    assert student_t(q, freedom) == pytest.approx(stats.t.ppf(q, freedom), rel=1e-6, abs=1e-6)
+    assert student_t(q, freedom) == pytest.approx(stats.t.ppf(q, freedom), rel=1e-7, abs=1e-7)
 
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=60), SHARES)
