@@ -26,6 +26,8 @@ IDLE_CONNECTIONS: Final = 10_000
 """Connections kept for later, to one server."""
 IDLE_SECONDS: Final = 90.0
 """How long they are kept."""
+WORKERS: Final = 2
+"""Threads that carry them: opening 10,000 connections keeps one of them busy for a second."""
 _MAPS_KEPT: Final = 32
 _SAID: Final = (
     (re.compile(r'message: "([^"]{1,200})"'), "{0}"),  # of the operating system
@@ -175,7 +177,7 @@ def _runtime() -> Any:
     from wreq import runtime  # noqa: PLC0415 - late, see the module
 
     if (here := os.getpid()) not in _runtimes:
-        _runtimes[here] = runtime.Runtime(workers=1, thread_name="otpy-wire")
+        _runtimes[here] = runtime.Runtime(workers=WORKERS, thread_name="otpy-wire")
     return _runtimes[here]
 
 
