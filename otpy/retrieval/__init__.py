@@ -1,0 +1,1 @@
+"""Retrieval: passages by words and by meaning, in this process."""
