@@ -10,8 +10,7 @@ Every kill is a run of its own, with a new journal: it is begun, killed, and beg
   server has seen every distinct request body, and in all as many requests as rows and these;
 * identical: whether the rows of the resumed run are those of a run that nobody has killed.
 
-Then what a journal costs: a run with one, with one that waits for the disk, and without; and, with no model at all,
-time and memory a row.
+Then what a journal costs: a run with one and without; and, with no model at all, time and memory a row.
 
 The server is a process of its own: otpy's fake provider, or a script given by `--stub` that takes `--port`, `--latency`
 and `--content`, says its address in its first line, and counts `requests` and distinct bodies (`seen`) under `/stats`.
@@ -36,9 +35,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import otpy
-from otpy.clients.running import running
-from otpy.evaluate import Scored, exact_match, measure
-from otpy.evaluate.journal import Journal, asked
+from otpy.evaluate import Scored
+from otpy.evaluate.journal import Journal
 from otpy.lm import Usage
 
 if TYPE_CHECKING:
@@ -94,42 +92,34 @@ def tell(word: str, what: object) -> None:
     os.write(1, f"{word} {json.dumps(what)}\n".encode())
 
 
-async def evaluate(path: str, url: str, count: int, concurrency: int, *, fsync: bool) -> None:
+def on_disk(path: str) -> list[int]:
+    """Return the indices of the rows in a journal."""
+    if not path or not Path(path).exists():
+        return []
+    lines = Path(path).read_bytes().splitlines(keepends=True)[1:]
+    return sorted(json.loads(line)["index"] for line in lines if line.endswith(b"}\n"))
+
+
+async def evaluate(path: str, url: str, count: int, concurrency: int) -> None:
     """Evaluate with a journal, or without if there is no path, and tell what happens."""
-    metric, examples = exact_match("answer"), devset(count)
     settings = {
         "clients": {"default": {"model": "acme/m", "base_url": url, "api_key": "none"}},
         "cache": {"enabled": False},
     }
-    async with otpy.start(settings=settings), contextlib.AsyncExitStack() as stack:
-        journal, found = None, list[int]()
-        left = list(enumerate(examples))
-        if path:
-            models = await asked(PROGRAM, running().names)
-            journal = await stack.enter_async_context(
-                Journal(path, program=PROGRAM, metric_name="exact_match", asked=models, fsync=fsync)
-            )
-            left = [(n, example) for n, example in left if journal.take(n, example) is None]
-            found = sorted({*range(count)} - {n for n, _ in left})
+    found = on_disk(path)
+    async with otpy.start(settings=settings):
+        measured = otpy.Evaluate(
+            devset(count), metric=otpy.exact_match("answer"), max_concurrency=concurrency, journal=path or None
+        )
         tell("found", found)
-        began, rows = time.perf_counter(), dict[int, Any]()
-        items = iter(left)
-
-        async def work() -> None:
-            for index, example in items:
-                prediction = await PROGRAM.acall(**example.inputs())
-                score = await measure(metric, example, prediction)
-                if journal is not None:
-                    await journal.put(Scored(index, example, prediction, score, 0.0, prediction.usage))
-                else:
-                    rows[index] = [index, prediction.answer, score]
-                tell("reported", index)
-
-        await asyncio.gather(*(work() for _ in range(concurrency)))
+        began, rows = time.perf_counter(), list[list[Any]]()
+        async with contextlib.aclosing(measured.stream(PROGRAM)) as stream:
+            async for row in stream:
+                assert isinstance(row, Scored), row
+                tell("reported", row.index)
+                rows.append([row.index, row.prediction.answer, row.score])
         tell("seconds", time.perf_counter() - began)
-        if journal is not None:
-            rows = {row.index: [row.index, row.prediction.answer, row.score] for row in journal.rows(examples)}
-        tell("rows", [rows[index] for index in sorted(rows)])
+        tell("rows", sorted(rows))
 
 
 class Worker:
@@ -139,12 +129,11 @@ class Worker:
         options: The options of this script.
         path: Its journal.
         url: Of the server.
-        more: Further arguments.
     """
 
-    def __init__(self, options: argparse.Namespace, path: Path | str, url: str, *more: str) -> None:
+    def __init__(self, options: argparse.Namespace, path: Path | str, url: str) -> None:
         """Start it, and wait until it begins to ask."""
-        command = [sys.executable, __file__, "--worker", str(path), url, *more]
+        command = [sys.executable, __file__, "--worker", str(path), url]
         command += ["--rows", str(options.rows), "--concurrency", str(options.concurrency)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self.process.stdout is not None
@@ -252,10 +241,9 @@ def kills(options: argparse.Namespace, server: Server, folder: Path) -> Generato
 
 
 def walls(options: argparse.Namespace, server: Server, folder: Path) -> dict[str, float]:
-    """Return the seconds of a run with a journal, with one that waits for the disk, and without."""
+    """Return the seconds of a run with a journal, and without."""
     return {
         "with": Worker(options, folder / "with.jsonl", server.url).end()[0],
-        "with_fsync": Worker(options, folder / "fsync.jsonl", server.url, "--fsync").end()[0],
         "without": Worker(options, "", server.url).end()[0],
     }
 
@@ -315,11 +303,10 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=200_000, help="rows for the figures without a model")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", nargs=2, metavar=("JOURNAL", "URL"), help=argparse.SUPPRESS)
-    parser.add_argument("--fsync", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         path, url = options.worker
-        asyncio.run(evaluate(path, url, options.rows, options.concurrency, fsync=options.fsync))
+        asyncio.run(evaluate(path, url, options.rows, options.concurrency))
         return
     results = list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as name:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from otpy.evaluate.comparison import Comparison, Flip
 from otpy.evaluate.dataset import check_labels, iter_dataset, load_dataset
 from otpy.evaluate.evaluate import Evaluate
+from otpy.evaluate.journal import Journal, JournalError
+from otpy.evaluate.journal_failures import RecordedFailure
+from otpy.evaluate.keeper import ProcessCrashed
 from otpy.evaluate.leakage import LeakReport, leaks
 from otpy.evaluate.metrics import Metric, check_metric, exact_match, f1, measure, metric_name
 from otpy.evaluate.result import EvaluationResult
@@ -20,8 +23,12 @@ __all__ = [
     "EvaluationResult",
     "Failed",
     "Flip",
+    "Journal",
+    "JournalError",
     "LeakReport",
     "Metric",
+    "ProcessCrashed",
+    "RecordedFailure",
     "Row",
     "Score",
     "Scored",

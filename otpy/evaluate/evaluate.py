@@ -22,6 +22,7 @@ from otpy.evaluate.collector import unhurried
 from otpy.evaluate.metrics import Metric, check_metric, metric_name
 from otpy.evaluate.ongoing import Ongoing, explained, told, words
 from otpy.evaluate.progress import Progress
+from otpy.evaluate.recorded import Recorded
 from otpy.evaluate.room import MOST, Room
 from otpy.evaluate.row import Row, Scored
 from otpy.evaluate.rows import Fates, Item, prepared, supervisor_of_tasks
@@ -274,7 +275,7 @@ class Evaluate:
                 opened(run, total or MOST),
                 self._journalled(program) as journal,
                 self._apart(program) as apart,
-                _fates(self._swarm(rows, program, ongoing, apart, journal), journal) as fates,
+                _fates(self._swarm(rows, program, ongoing, apart, journal), journal, ongoing) as fates,
             ):
                 async for row in fates:
                     ongoing.add(row)
@@ -310,7 +311,7 @@ class Evaluate:
 
         def places(under_way: int) -> int:
             ongoing.under_way, room.ended = under_way, len(ongoing.tally)
-            return room(under_way)
+            return room(under_way + (0 if ongoing.recorded is None else ongoing.recorded.unwritten))
 
         fates = Fates(program, self.metric, ongoing.run, apart, self.timeout)
         return Swarm(
@@ -341,14 +342,17 @@ class Evaluate:
 
 
 @contextlib.asynccontextmanager
-async def _fates(swarm: Swarm[Item, Row], journal: Journal | None) -> AsyncGenerator[AsyncGenerator[Row]]:
+async def _fates(
+    swarm: Swarm[Item, Row], journal: Journal | None, ongoing: Ongoing
+) -> AsyncGenerator[AsyncGenerator[Row]]:
     """Run the rows, each on disk before anybody hears of it if there is a journal."""
     async with aclosing(swarm()) as rows:
         if journal is None:
             yield rows
-        else:
-            async with aclosing(journal.recorded(rows)) as recorded:
-                yield recorded
+            return
+        ongoing.recorded = Recorded(journal, rows, swarm.look_again)
+        async with aclosing(ongoing.recorded()) as recorded:
+            yield recorded
 
 
 def _integer(value: object, least: int) -> bool:

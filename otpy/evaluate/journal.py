@@ -1,8 +1,8 @@
 """`Journal`: every finished row of an evaluation on disk before it is reported, so that the same call again goes on.
 
-A file to which lines are only appended, each by one write of the operating system: what was reported is there however
-this process ends, `kill -9` included. Rows that finish together are written together, in a thread, so that no row waits
-for another's disk.
+A file to which lines are only appended, and that waits for the disk: what was reported is there however this process
+ends, `kill -9` and a power cut included. Rows that finish together are written together, in a thread, so that
+no row waits for another's disk.
 
 It is a plain object that belongs to the run, and no process: there is nothing a supervisor could do for it. All it
 knows is in the file; if that cannot be written the run has to end, and no restart would help. When the run dies, its
@@ -11,43 +11,35 @@ lock goes with it.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import sys
 import threading
 import weakref
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from otpy.config.manager import CurrentSettings
 from otpy.evaluate.journal_file import JournalError, JournalFile
+from otpy.evaluate.journal_head import MARK, UNREADABLE, asked, begun, header_of, whole
 from otpy.evaluate.journal_keys import Offsets, differences, identity, key_of, place_of
 from otpy.evaluate.journal_lines import SCHEMA, head_of, row_line, row_of, signatures_of
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
+    import asyncio
     import os
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import BinaryIO, Self
 
-    from otpy.actors import Names
-    from otpy.config.settings import Settings
     from otpy.evaluate.row import Row
     from otpy.programs import Program
     from otpy.signatures import Example
 
 __all__ = ["Journal", "JournalError", "asked"]
 
-_NAME: Final = "otpy.evaluate"
-_MARK: Final = f'{{"v":{SCHEMA},"journal":"{_NAME}",'.encode()
 _TAKEN: Final = 1 << 63
-_AHEAD: Final = 4096
-"""Rows that may wait to be passed on."""
 _SHOWN: Final = 3
 _REPORTED: Final = 100
-_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class Journal:
@@ -61,8 +53,6 @@ class Journal:
             them.
         retry_failed: Which failed rows are asked again: `None` those whose failure may pass by itself (see `may_pass`),
             `True` all of them, `False` none.
-        fsync: Whether a row also has to outlive a power cut before it is reported; what the operating system has
-            outlives `kill -9`, and needs no waiting for the disk.
 
     Raises:
         JournalError: If the file cannot be written, is in use, is no journal, or one of another program, metric,
@@ -86,7 +76,7 @@ class Journal:
         (None, Prediction(answer='4'))
     """
 
-    def __init__(  # noqa: PLR0913 - keyword-only facts
+    def __init__(
         self,
         path: str | os.PathLike[str],
         *,
@@ -94,7 +84,6 @@ class Journal:
         metric_name: str,
         asked: Mapping[str, Any] | None = None,
         retry_failed: bool | None = None,
-        fsync: bool = False,
     ) -> None:
         """Open the file, see whether it is the right one, and learn which rows are there."""
         self.path = Path(path)
@@ -106,7 +95,7 @@ class Journal:
         self._reading = threading.Lock()
         self._count = 0
         header = {"metric": metric_name, "program": identity(program), "asked": dict(asked or {})}
-        self._file = JournalFile(self.path, fsync=fsync)
+        self._file = JournalFile(self.path)
         try:
             self._reader = self.path.open("rb")
             weakref.finalize(self, self._reader.close)
@@ -138,23 +127,23 @@ class Journal:
     def _read(self, header: dict[str, Any]) -> None:
         """Learn what is there; begin the file if nothing is."""
         first = self._reader.readline()
-        if _begun(first):
+        if begun(first):
             self._file.cut(0)
             about = {**header, "otpy": sys.modules[__name__.partition(".")[0]].__version__}
-            self._file.append(_MARK + json.dumps(about).encode("ascii")[1:] + b"\n")
+            self._file.append(MARK + json.dumps(about).encode("ascii")[1:] + b"\n")
             return
         self._check(first, header)
         end = len(first)
         for number, line in enumerate(self._reader, 2):
             last = not line.endswith(b"\n")
-            if last and not _whole(line):
+            if last and not whole(line):
                 self._note(number)
                 self._file.cut(end)  # nobody was told of it
                 break
             try:
                 key, repeat, time, fate = head_of(line)
                 self._know(place_of(key, repeat, time), 0 if fate in self._again else end + 1)
-            except _UNREADABLE:
+            except UNREADABLE:
                 self._note(number)
             end += len(line)
             if last:  # it lacks nothing but its end
@@ -162,7 +151,7 @@ class Journal:
                 break
 
     def _check(self, first: bytes, header: dict[str, Any]) -> None:
-        theirs = _header(first)
+        theirs = header_of(first)
         if theirs is None:
             raise JournalError(f"{self.path} is no journal of an evaluation, and is left as it is; choose another path")
         then = f"choose another path, or forget what is there: Journal.clear({str(self.path)!r})"
@@ -246,7 +235,7 @@ class Journal:
         try:
             if head_of(line)[:3] == (key, repeat, time):
                 return row_of(line, index, example, self._signatures)
-        except _UNREADABLE:
+        except UNREADABLE:
             telemetry.emit("otpy.journal.damaged", path=str(self.path), lines=())
         return None
 
@@ -305,61 +294,17 @@ class Journal:
         place = place_of(key, row.repeat, time)
         return self._file.add(line, lambda offset: self._know(place, _TAKEN | (offset + 1)))
 
-    def _added(self, row: Row) -> asyncio.Future[None]:
-        if (row.index, row.repeat) in self._asked:
-            return self.add(row)
-        there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        there.set_result(None)
-        return there
+    def expects(self, row: Row) -> bool:
+        """Return whether a row has been asked for with `take`, was not found, and has not been put yet.
+
+        Args:
+            row: The row.
+        """
+        return (row.index, row.repeat) in self._asked
 
     def _unasked(self, row: Row) -> tuple[bytes, int]:
         key = key_of(row.example)
         return key, self._claimed(key, row.repeat)[1]
-
-    async def recorded(self, rows: AsyncIterator[Row]) -> AsyncGenerator[Row, None]:
-        """Write rows as they finish, and pass them on in their order, each when it is on disk.
-
-        A row that `take` has found is there already and only passed on. It takes rows while others are being written,
-        so that they are written together. If the rows end with an exception, those before it are passed on first.
-
-        Args:
-            rows: The rows as they finish. If this generator is closed early, they are not closed with it.
-
-        Raises:
-            JournalError: As for `put`.
-            EvaluationError: As for `put`.
-        """
-        waiting: deque[tuple[Row, asyncio.Future[None]]] = deque()
-        news, room = asyncio.Event(), asyncio.Event()
-
-        async def write() -> None:
-            async for row in rows:
-                done = self._added(row)
-                waiting.append((row, done))
-                done.add_done_callback(lambda _: news.set())
-                if len(waiting) >= _AHEAD:
-                    room.clear()
-                    await room.wait()
-
-        writing = asyncio.get_running_loop().create_task(write())
-        writing.add_done_callback(lambda _: news.set())
-        try:
-            while True:
-                news.clear()
-                while waiting and waiting[0][1].done():
-                    row, done = waiting.popleft()
-                    done.result()
-                    room.set()
-                    yield row
-                if writing.done() and not waiting:
-                    break
-                await news.wait()
-            writing.result()
-        finally:
-            writing.cancel()
-            await asyncio.wait({writing})
-            if not writing.cancelled():
-                writing.exception()  # whoever leaves early does not want to know
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -400,59 +345,10 @@ class Journal:
         try:
             with Path(path).open("rb") as reader:
                 first = reader.readline()
-            if _header(first) is None and not _begun(first):
+            if header_of(first) is None and not begun(first):
                 raise JournalError(f"{path} is no journal of an evaluation, and is left as it is")
             file.cut(0)
         except OSError as error:
             raise file.unwritable(error, "remove it yourself") from error
         finally:
             file.close()
-
-
-def _header(line: bytes) -> dict[str, Any] | None:
-    """What a file's first line says it is a journal of; `None` if it is none."""
-    try:
-        header: Any = json.loads(line)
-        return dict(header) if header["journal"] == _NAME else None
-    except _UNREADABLE:
-        return None
-
-
-def _begun(line: bytes) -> bool:
-    """Whether a first line is empty, or whoever began the journal died at it."""
-    return not line.endswith(b"\n") and (_MARK.startswith(line) or line.startswith(_MARK))
-
-
-def _whole(line: bytes) -> bool:
-    """Whether a line lacks nothing but its end."""
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
-
-
-async def asked(program: Program, names: Names) -> dict[str, Any]:
-    """Return what the clients of a program are, as far as it decides the answers: models and parameters, no addresses.
-
-    Args:
-        program: The program; clients that its code asks by itself are not seen.
-        names: Of the application it runs in.
-    """
-    settings: Settings = await (await names.wait_for("config", 5.0)).call(CurrentSettings())
-    found: dict[str, Any] = {}
-    wanted = [predictor.client for _, predictor in program.named_predictors()]
-    while wanted:
-        name = wanted.pop()
-        if name in settings.routes and name not in found:
-            route = settings.routes[name]
-            found[name] = route.model_dump(mode="json", exclude_unset=True)
-            wanted += route.members
-        elif name in settings.clients:
-            client = settings.clients[name]
-            found[name] = {
-                "model": client.model,
-                "temperature": client.temperature,
-                "max_tokens": client.max_tokens,
-            }
-    return found

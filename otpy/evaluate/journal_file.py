@@ -39,18 +39,18 @@ class _Unwritten(NamedTuple):
 class JournalFile:
     """A file to append lines to, locked until it is closed, or its process ends in whatever way.
 
+    What is written outlives a power cut.
+
     Args:
         path: The file; it is made if it is not there, with its folders.
-        fsync: Whether lines have to outlive a power cut before they count as written.
 
     Raises:
         JournalError: If it cannot be written, is no regular file, or is in use.
     """
 
-    def __init__(self, path: Path, *, fsync: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         """Open and lock it."""
         self.path = path
-        self._fsync = fsync
         self._unwritten: list[_Unwritten] = []
         self._writing: asyncio.Future[None] | None = None
         self._broken: JournalError | None = None
@@ -61,7 +61,7 @@ class JournalFile:
         except OSError as error:
             raise self.unwritable(error, "choose another path") from error
         self._close = weakref.finalize(self, os.close, self._file)  # a run that was dropped keeps no lock
-        if fsync and sys.platform != "win32":
+        if sys.platform != "win32":
             _sync(path.parent)  # the file's name has to outlive a power cut too
 
     # -- at once -----------------------------------------------------------------------------------------------------
@@ -100,8 +100,7 @@ class JournalFile:
         rest = memoryview(lines)
         while rest:
             rest = rest[os.write(self._file, rest) :]
-        if self._fsync:
-            os.fsync(self._file)
+        os.fsync(self._file)
         if not os.fstat(self._file).st_nlink:
             raise FileNotFoundError(0, "it was deleted while it was in use")
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from otpy.clients.running import Running
+    from otpy.evaluate.recorded import Recorded
 
 __all__ = ["Live", "Ongoing", "explained", "told", "too_many", "words"]
 
@@ -99,6 +100,8 @@ class Ongoing:
         self._began = time.perf_counter()
         self.rows: list[Row] = []
         self.under_way = 0
+        self.recorded: Recorded | None = None
+        """What writes them into the journal, if there is one."""
         self._counted: OnFailure = "exclude" if on_failure == "exclude" else "score"
         self.tally = Tally(failure_score, self._counted)
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Swarm"]
 
-UNTAKEN: Final = 4_096
-"""Ends that may wait to be taken; a slow consumer holds the swarm up."""
 LOOK_AGAIN: Final = 0.05
 """Seconds after which a room is asked again that had no place although nothing has ended."""
 
@@ -77,14 +75,14 @@ class Swarm(Generic[I, T]):
         try:
             exhausted = False
             while not exhausted or self._running or self._ends:
-                started = 0
-                if not exhausted and len(self._ends) < UNTAKEN:
-                    started, exhausted = await self._fill()
-                while self._ends:
+                while self._ends:  # a slow consumer holds the swarm up
                     yield self._ends.popleft()
+                started = 0
+                if not exhausted:
+                    started, exhausted = await self._fill()
                 if started:
                     await asyncio.sleep(0)  # so that they get to ask, and everybody else has a turn
-                elif self._running or not exhausted:
+                elif not self._ends and (self._running or not exhausted):
                     await self._wait(None if exhausted else LOOK_AGAIN)
             if self._broken is not None:
                 raise self._broken
@@ -158,8 +156,12 @@ class Swarm(Generic[I, T]):
             while self._deadlines and self._deadlines[0][1] not in self._alive:
                 self._deadlines.popleft()  # so that they don't pile up where the time is long
         self._ends.append(end)
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Ask at once whether there is more room."""
+        if self._news is not None:
+            _wake(self._news)
 
     async def _wait(self, seconds: float | None) -> None:
         self._news = self._loop.create_future()

@@ -36,6 +36,7 @@ from otpy.evaluate.journal import Journal, JournalError, asked
 from otpy.evaluate.journal_failures import RecordedFailure
 from otpy.evaluate.journal_keys import Offsets, key_of
 from otpy.evaluate.journal_lines import row_line, row_of, signatures_of
+from otpy.evaluate.recorded import Recorded
 from otpy.lm import Usage
 from otpy.programs import ChainOfThought, Predict, Program
 from otpy.signatures import Example, InputField, OutputField, Prediction, Signature
@@ -487,7 +488,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_is_asked(tmp_p
 
 def test_missing_folders_are_made_and_clearing_what_is_not_there_is_nothing(tmp_path):
     Journal.clear(tmp_path / "a" / "b" / "j")
-    with again(tmp_path / "a" / "b" / "j", fsync=True):
+    with again(tmp_path / "a" / "b" / "j"):
         pass
     assert (tmp_path / "a" / "b" / "j").exists()
 
@@ -531,7 +532,7 @@ def test_rows_that_finish_together_are_written_together_and_not_on_the_loop(tmp_
         return write(file, data)
 
     async def main():
-        async with await asyncio.to_thread(opened, tmp_path / "j", fsync=True) as journal:
+        async with await asyncio.to_thread(opened, tmp_path / "j") as journal:
             monkeypatch.setattr(files.os, "write", counted)
             monkeypatch.setattr(files.os, "fsync", synced.append)
             await asyncio.gather(*(journal.put(scored(n, example(n))) for n in range(2500)))
@@ -647,7 +648,11 @@ def test_a_closed_journal_takes_no_row_and_closing_twice_is_nothing(tmp_path):
 def streamed(path, source, most=None):
     async def main():
         got = []
-        async with opened(path) as journal, aclosing(source(journal)) as rows, aclosing(journal.recorded(rows)) as out:
+        async with (
+            opened(path) as journal,
+            aclosing(source(journal)) as rows,
+            aclosing(Recorded(journal, rows)()) as out,
+        ):
             async for row in out:
                 assert row.index in {json.loads(line).get("index") for line in path.read_bytes().splitlines()}
                 got.append(row)
@@ -684,7 +689,7 @@ def test_when_a_stream_of_rows_breaks_those_before_are_passed_on_first(tmp_path)
 
     async def main():
         async with opened(tmp_path / "j") as journal:
-            async for row in journal.recorded(source(journal)):
+            async for row in Recorded(journal, source(journal))():
                 got.append(row.index)  # noqa: PERF401 - it ends with an exception
 
     with pytest.raises(LookupError):
@@ -716,7 +721,7 @@ def test_rows_are_read_in_the_order_of_the_devset_one_at_a_time(tmp_path):
 
 
 def test_a_slow_reader_of_a_stream_holds_its_source_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("otpy.evaluate.journal._AHEAD", 5)
+    monkeypatch.setattr("otpy.evaluate.recorded.AHEAD", 5)
     made = []
 
     async def source(journal):
@@ -726,7 +731,7 @@ def test_a_slow_reader_of_a_stream_holds_its_source_up(tmp_path, monkeypatch):
             yield scored(n, example(n))
 
     async def main():
-        async with opened(tmp_path / "j") as journal, aclosing(journal.recorded(source(journal))) as out:
+        async with opened(tmp_path / "j") as journal, aclosing(Recorded(journal, source(journal))()) as out:
             async for row in out:
                 for _ in range(20):
                     await asyncio.sleep(0)

@@ -9,11 +9,9 @@ import asyncio
 import json
 import os
 import sys
+from contextlib import aclosing
 
 import otpy
-from otpy.clients.running import running
-from otpy.evaluate import Scored, exact_match, measure
-from otpy.evaluate.journal import Journal, asked
 
 PATH, URL, ROWS, CONCURRENCY = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 DEVSET = [
@@ -29,30 +27,18 @@ def report(row):
 
 
 async def evaluate():
-    program, metric = otpy.Predict("question -> answer"), exact_match("answer")
     settings = {
         "clients": {"default": {"model": "acme/m", "base_url": URL, "api_key": "none"}},
         "cache": {"enabled": False},
     }
+    rows = []
     async with otpy.start(settings=settings):
-        models = await asked(program, running().names)
-        journal = await asyncio.to_thread(Journal, PATH, program=program, metric_name="exact_match", asked=models)
-        left = iter(enumerate(DEVSET))
-
-        async def work():
-            for index, example in left:
-                if journal.take(index, example) is not None:
-                    continue
-                prediction = await program.acall(**example.inputs())
-                score = await measure(metric, example, prediction)
-                row = Scored(index, example, prediction, score, 0.0, prediction.usage)
-                await journal.put(row)
+        evaluate = otpy.Evaluate(DEVSET, metric=otpy.exact_match("answer"), max_concurrency=CONCURRENCY, journal=PATH)
+        async with aclosing(evaluate.stream(otpy.Predict("question -> answer"))) as stream:
+            async for row in stream:
                 report(row)
-
-        async with journal:
-            await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
-        rows = [[row.index, row.prediction.answer, row.score] for row in journal.rows(DEVSET)]
-    os.write(1, (json.dumps(rows) + "\n").encode())
+                rows.append([row.index, row.prediction.answer, row.score])
+    os.write(1, (json.dumps(sorted(rows)) + "\n").encode())
 
 
 asyncio.run(evaluate())
