@@ -274,7 +274,7 @@ class Evaluate:
             async with (
                 opened(run, total or MOST),
                 self._journalled(program) as journal,
-                self._apart(program) as apart,
+                self.apart(program) as apart,
                 _fates(self._swarm(rows, program, ongoing, apart, journal), journal, ongoing) as fates,
             ):
                 async for row in fates:
@@ -290,7 +290,12 @@ class Evaluate:
                 raise EvaluationError("the devset is empty")
             found.update(score=ongoing.tally.running_mean, failed=ongoing.tally.failed)
 
-    def _apart(self, program: Program) -> AbstractAsyncContextManager[Apart | None]:
+    def apart(self, program: Program) -> AbstractAsyncContextManager[Apart | None]:
+        """Return what opens the place where its rows are evaluated, if that is not in tasks of their own.
+
+        Args:
+            program: The program.
+        """
         if self.isolation == "process":
             from otpy.evaluate.isolation import Isolated  # noqa: PLC0415 - only where it is wanted
 

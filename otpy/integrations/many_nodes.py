@@ -75,7 +75,8 @@ class ManyNodes(Evaluate):
                 async for row in rows:
                     yield row
 
-    def _apart(self, program: Program) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - whose programs run elsewhere
+    def apart(self, program: Program) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - whose programs run elsewhere
+        """Return nothing: rows are evaluated on the nodes, and apart there."""
         return contextlib.nullcontext()
 
     def _swarm(
@@ -101,20 +102,29 @@ class ManyNodes(Evaluate):
         self.fleet.work_on(Job(program, row, ongoing.run, settings))
         home = Home(lambda: application.settings, application.book, application.traffic)
         items = items_of(rows, program, self.n_runs, journal)
-        afar = Afar(items, self.fleet, home, losses=self.losses, patience=self.patience)
+        return _Told(ongoing, items, self.fleet, home, losses=self.losses, patience=self.patience)
 
-        async def fates() -> AsyncGenerator[Row]:
-            try:
-                async with aclosing(afar()) as ends:
-                    async for row in ends:
-                        ongoing.under_way = afar.under_way
-                        yield row
-            except EvaluationError as error:
-                if not len(ongoing.tally):
-                    raise
-                raise ongoing.aborted(str(error)) from error
 
-        return fates
+class _Told(Afar):
+    """Rows on many nodes, of which their evaluation is told how many are under way, and why it ends early."""
+
+    def __init__(self, ongoing: Ongoing, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._ongoing = ongoing
+
+    async def __call__(self) -> AsyncGenerator[Row]:
+        try:
+            async with aclosing(super().__call__()) as ends:
+                async for row in ends:
+                    self._ongoing.under_way = self.under_way
+                    yield row
+        except EvaluationError as error:
+            if not len(self._ongoing.tally):
+                raise
+            raise self._ongoing.aborted(str(error)) from error
+
+    def look_again(self) -> None:
+        """Nothing: how many rows a node takes is its own matter."""
 
 
 @contextlib.contextmanager

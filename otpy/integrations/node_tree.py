@@ -168,7 +168,7 @@ class NodeTree:
         """Evaluate what is in the queue, whenever something is."""
         program, how, run = self._job.program, self._job.evaluate, self._job.run
         try:
-            async with opened(run, EXAMPLES), how._apart(program) as apart:  # noqa: SLF001 - it says it of itself
+            async with opened(run, EXAMPLES), how.apart(program) as apart:
                 most = how.max_concurrency if apart is None else min(how.max_concurrency or MOST, AHEAD * apart.workers)
                 self._room = Room(most, self.app.traffic)
                 fates = Fates(program, how.metric, run, apart, how.timeout)
@@ -212,8 +212,8 @@ class NodeTree:
             await self.app.achange(**orders.settings)
         self._limit(orders)
         self._queue.extend(Item(index, example, repeat) for index, repeat, example in orders.rows)
-        if orders.rows and (idle := self._swarm._news) is not None and not idle.done():  # noqa: SLF001 - there is more
-            idle.set_result(None)
+        if orders.rows:
+            self._swarm.look_again()
         floors = self._given_back() if orders.give_back else None
         if floors is None:
             await self._something(orders.wait)
