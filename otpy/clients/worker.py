@@ -160,8 +160,12 @@ async def _attempt(job: Job) -> LMResponse | LMError:
         return error
     flight.outcome = response
     flight.charge.answered(response.usage)
+    answer, several = response, len(flight.callers) > 1
     for caller in flight.callers:
-        caller.reply(response)
+        first = several and caller.waiting
+        caller.reply(answer)
+        if first:
+            answer = replace(response, cached=True)  # the others pay nothing
     return response
 
 

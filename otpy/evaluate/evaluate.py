@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import math
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from otpy.clients.running import running
 from otpy.errors import EvaluationError
+from otpy.evaluate.arguments import check_arguments
 from otpy.evaluate.collector import unhurried
 from otpy.evaluate.metrics import Metric, check_metric, metric_name
 from otpy.evaluate.ongoing import Ongoing, explained, told, words
 from otpy.evaluate.progress import Progress
 from otpy.evaluate.recorded import Recorded
 from otpy.evaluate.room import MOST, Room
-from otpy.evaluate.row import Row, Scored
-from otpy.evaluate.rows import Fates, Item, prepared, supervisor_of_tasks
+from otpy.evaluate.row import Failed, Row, Scored
+from otpy.evaluate.rows import Fates, Item, check_program, prepared, supervisor_of_tasks
 from otpy.evaluate.runs import named, opened
 from otpy.evaluate.source import Rows, items_of, rows_of
 from otpy.evaluate.swarm import Swarm
@@ -33,10 +33,11 @@ from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from otpy.evaluate.journal import Journal
+    from otpy.evaluate.ongoing import Live
     from otpy.evaluate.result import EvaluationResult
     from otpy.evaluate.rows import Apart
     from otpy.programs import Program
@@ -65,20 +66,22 @@ class Evaluate:
         timeout: Seconds a row may take; then its task, or its worker process, is killed, and the row has failed with
             `"timeout"`.
         max_failures: Stop when more rows than this have failed: a number, or a share of all rows, above 0 and below 1;
-            `None` never stops.
+            `None` never stops. Of a generator the share is that of the rows so far, from the 100th on.
         on_failure: `"score"` counts a failed row as `failure_score`, `"exclude"` leaves it out of the score, `"raise"`
             stops at the first one.
-        n_runs: How often each row is run, for models that answer differently each time; give the program's questions
-            another `rollout` or switch the cache off, or the same answer comes back.
+        n_runs: How often each row is run, for models that answer differently each time: every run is another asking,
+            past the cache.
         isolation: `"task"`: a row that raises or hangs costs itself; `"thread"`: also one that blocks; `"process"`:
             also one that ends its process, crashes it, or takes all memory.
         workers: Threads or processes for that.
+        memory: MiB that a worker process may have; see `otpy.evaluate.isolation.Isolated`.
         journal: A file in which every finished row is before it is reported: the same call again goes on, also after
             `kill -9`, and asks nothing twice.
         retry_failed: Which failed rows of the journal are asked again: by default those whose failure may pass by
             itself, `True` for all, `False` for none.
         keep: Which rows the result holds: `"all"`, or those that `"failed"`; the numbers are over all in any case. By
             default all of a list, and the failed ones of a generator.
+        on_progress: Called twice a second, and at the end, with how it goes; one that raises is not called again.
 
     Raises:
         EvaluationError: If an argument cannot be used; the message names it.
@@ -104,6 +107,8 @@ class Evaluate:
     journal: Path | None
     retry_failed: bool | None
     keep: Keep
+    memory: float | None
+    on_progress: Callable[[Live], object] | None
 
     def __init__(  # noqa: PLR0913 - each is a parameter of the evaluation
         self,
@@ -122,30 +127,30 @@ class Evaluate:
         journal: str | os.PathLike[str] | None = None,
         retry_failed: bool | None = None,
         keep: Keep | None = None,
+        memory: float | None = None,
+        on_progress: Callable[[Live], object] | None = None,
     ) -> None:
         """Check everything."""
         rows = rows_of(devset)
         if rows == ():
             raise EvaluationError("the devset is empty")
         check_metric(metric)
-        for name, value, ok, allowed in (
-            (
-                "max_concurrency",
-                max_concurrency,
-                max_concurrency is None or _integer(max_concurrency, 1),
-                "an integer >= 1, or None",
-            ),
-            ("timeout", timeout, timeout is None or (_number(timeout) and timeout > 0), "seconds > 0, or None"),
-            ("max_failures", max_failures, _bound(max_failures), "an integer >= 0, a share between 0 and 1, or None"),
-            ("failure_score", failure_score, _number(failure_score), "a finite number"),
-            ("on_failure", on_failure, on_failure in {"score", "exclude", "raise"}, "'score', 'exclude' or 'raise'"),
-            ("n_runs", n_runs, _integer(n_runs, 1), "an integer >= 1"),
-            ("isolation", isolation, isolation in {"task", "thread", "process"}, "'task', 'thread' or 'process'"),
-            ("workers", workers, workers is None or _integer(workers, 1), "an integer >= 1, or None"),
-            ("keep", keep, keep in {None, "all", "failed"}, "'all', 'failed' or None"),
-        ):
-            if not ok:
-                raise EvaluationError(f"{name}={value!r}; allowed: {allowed}")
+        check_arguments(
+            max_concurrency=max_concurrency,
+            timeout=timeout,
+            max_failures=max_failures,
+            failure_score=failure_score,
+            on_failure=on_failure,
+            n_runs=n_runs,
+            isolation=isolation,
+            workers=workers,
+            memory=memory,
+            journal=journal,
+            retry_failed=retry_failed,
+            keep=keep,
+            display_progress=display_progress,
+            on_progress=on_progress,
+        )
         vars(self).update(
             devset=rows,
             metric=metric,
@@ -161,6 +166,8 @@ class Evaluate:
             journal=None if journal is None else Path(journal),
             retry_failed=retry_failed,
             keep=("all" if isinstance(rows, tuple) else "failed") if keep is None else keep,
+            memory=memory,
+            on_progress=on_progress,
         )
 
     def __repr__(self) -> str:
@@ -262,13 +269,14 @@ class Evaluate:
                 " or start it on this one with `async with otpy.start(...)`"
             )
         rows: Any = self.devset
+        check_program(program, self.metric, rows)
         if isinstance(rows, tuple):
             rows = prepared(rows, program)  # pyright: ignore[reportUnknownArgumentType] - of examples
         with (
             telemetry.span("otpy.evaluate", rows=total, metric=metric_name(self.metric), run=run) as found,
             Progress(total, "evaluating", shown=self.display_progress, more=lambda: words(ongoing)) as progress,
             explained(ongoing),
-            told(ongoing),
+            told(ongoing, self.on_progress),
             unhurried(min(MOST if self.max_concurrency is None else self.max_concurrency, total or MOST)),
         ):
             async with (
@@ -285,9 +293,12 @@ class Evaluate:
                         progress.fail()
                     yield row
                     if (why := ongoing.over(row)) is not None:
-                        raise ongoing.aborted(why)
+                        cause = row.reason if isinstance(row, Failed) else None
+                        raise ongoing.aborted(why) from cause if isinstance(cause, BaseException) else None
             if not len(ongoing.tally):
-                raise EvaluationError("the devset is empty")
+                raise EvaluationError("the devset is empty; a generator has its rows only once")
+            if (why := ongoing.over_in_the_end()) is not None:
+                raise ongoing.aborted(why)
             found.update(score=ongoing.tally.running_mean, failed=ongoing.tally.failed)
 
     def apart(self, program: Program) -> AbstractAsyncContextManager[Apart | None]:
@@ -299,7 +310,7 @@ class Evaluate:
         if self.isolation == "process":
             from otpy.evaluate.isolation import Isolated  # noqa: PLC0415 - only where it is wanted
 
-            return Isolated(program, self.metric, self.workers)
+            return Isolated(program, self.metric, self.workers, self.memory)
         if self.isolation == "thread":
             from otpy.evaluate.threaded import InThreads  # noqa: PLC0415 - the same
 
@@ -315,7 +326,7 @@ class Evaluate:
         room = Room(most, running().traffic)
 
         def places(under_way: int) -> int:
-            ongoing.under_way, room.ended = under_way, len(ongoing.tally)
+            room.ended = len(ongoing.tally)
             return room(under_way + (0 if ongoing.recorded is None else ongoing.recorded.unwritten))
 
         fates = Fates(program, self.metric, ongoing.run, apart, self.timeout)
@@ -351,6 +362,7 @@ async def _fates(
     swarm: Swarm[Item, Row], journal: Journal | None, ongoing: Ongoing
 ) -> AsyncGenerator[AsyncGenerator[Row]]:
     """Run the rows, each on disk before anybody hears of it if there is a journal."""
+    ongoing.swarm = swarm
     async with aclosing(swarm()) as rows:
         if journal is None:
             yield rows
@@ -358,19 +370,3 @@ async def _fates(
         ongoing.recorded = Recorded(journal, rows, swarm.look_again)
         async with aclosing(ongoing.recorded()) as recorded:
             yield recorded
-
-
-def _integer(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _bound(value: object) -> bool:
-    return (
-        value is None
-        or _integer(value, 0)
-        or (_number(value) and not _integer(value, 0) and 0 < cast("float", value) < 1)
-    )

@@ -29,6 +29,7 @@ from otpy.clients.running import entered
 from otpy.errors import EvaluationError, NoApplication, OtpyError
 from otpy.evaluate.metrics import measure
 from otpy.evaluate.parcels import Origin, main_is, packed, unpacked, unpickled
+from otpy.programs.rollouts import go_beyond
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -85,6 +86,7 @@ class Given(NamedTuple):
     row: int
     example: bytes
     labels: Labels
+    rollout: int = 0
 
 
 class Answer(NamedTuple):
@@ -246,6 +248,7 @@ class _Rows:
 
     async def _evaluate(self, given: Given) -> Measured | Failure:
         relabel(given.labels)
+        go_beyond(given.rollout)
         where: Literal["program", "metric"] = "program"
         try:
             example: Example = unpickled(given.example)

@@ -32,6 +32,7 @@ from otpy.evaluate.metrics import metric_name
 from otpy.evaluate.parcels import importing_main, origin_of_main, packed, pickled
 from otpy.evaluate.prints import Prints
 from otpy.evaluate.row import Failed, Row, Scored, Where
+from otpy.programs.rollouts import beyond
 from otpy.programs.trace import Call, asking, calling, spent
 from otpy.signatures.example import came_of
 from otpy.supervisors import DynamicSupervisorRef, Supervisor
@@ -241,7 +242,7 @@ class Isolated:
         """
         number = next(self._numbers)
         try:
-            given = Given(number, pickled(example, f"row {index}"), current_labels())
+            given = Given(number, pickled(example, f"row {index}"), current_labels(), beyond())
             line = packed(given, f"row {index}")
         except EvaluationError as error:
             return Failed(index, example, error, "task", 0.0)

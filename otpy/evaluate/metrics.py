@@ -54,7 +54,7 @@ def exact_match(field: str, *, normalize: bool = False) -> Metric:
         return bool(wanted == got)
 
     metric.__name__ = f"exact_match({field!r})"
-    metric.quick = True  # type: ignore[attr-defined]  # it needs no thread
+    metric.quick, metric.field = True, field  # type: ignore[attr-defined]  # it needs no thread
     return metric
 
 
@@ -90,7 +90,7 @@ def f1(field: str) -> Metric:
         return 2 * common / (len(wanted) + len(got))
 
     metric.__name__ = f"f1({field!r})"
-    metric.quick = True  # type: ignore[attr-defined]  # the same
+    metric.quick, metric.field = True, field  # type: ignore[attr-defined]  # the same
     return metric
 
 

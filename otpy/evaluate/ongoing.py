@@ -17,7 +17,7 @@ from otpy.evaluate.tally import OnFailure, Tally
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from decimal import Decimal
 
     from otpy.clients.running import Running
@@ -99,7 +99,8 @@ class Ongoing:
         self._application, self._refused = application, application.traffic.refused
         self._began = time.perf_counter()
         self.rows: list[Row] = []
-        self.under_way = 0
+        self.swarm: Any = None
+        """What runs the rows, as soon as it does."""
         self.recorded: Recorded | None = None
         """What writes them into the journal, if there is one."""
         self._counted: OnFailure = "exclude" if on_failure == "exclude" else "score"
@@ -129,8 +130,17 @@ class Ongoing:
         if self._on_failure == "raise":
             return f"{what}, failed ({row.where}), and on_failure is 'raise'"
         if too_many(self.tally.failed, len(self.tally), self.total, self._max_failures):
-            return f"{self.tally.failed} rows failed, more than max_failures={self._max_failures}; the last: {what}"
+            return f"{self._failures()}; the last: {what}"
         return None
+
+    def over_in_the_end(self) -> str | None:
+        """Return why too many rows have failed, now that it is known how many there are, if so."""
+        done = len(self.tally)
+        return self._failures() if too_many(self.tally.failed, done, done, self._max_failures) else None
+
+    def _failures(self) -> str:
+        failed = self.tally.failed
+        return f"{failed} row{'s' if failed > 1 else ''} failed, more than max_failures={self._max_failures}"
 
     def result(self) -> EvaluationResult:
         """Return what there is so far."""
@@ -168,7 +178,7 @@ class Ongoing:
             tally.failed,
             tally.running_mean,
             done / seconds if seconds > 0 else 0.0,
-            self.under_way,
+            0 if self.swarm is None else self.swarm.under_way,
             traffic.in_flight,
             traffic.waiting,
             traffic.refused - self._refused,
@@ -226,26 +236,35 @@ def explained(ongoing: Ongoing) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def told(ongoing: Ongoing) -> Generator[None]:
-    """Tell whoever listens how it goes, now and then and at the end."""
+def told(ongoing: Ongoing, listener: Callable[[Live], object] | None = None) -> Generator[None]:
+    """Tell whoever listens how it goes, now and then and at the end; a listener that raises is not called again."""
     loop, timers = asyncio.get_running_loop(), list[asyncio.TimerHandle]()
 
     def tell() -> None:
         if telemetry.listening:
             telemetry.emit("otpy.evaluate.progress", run=ongoing.run, **asdict(ongoing.live()))
-        timers[:] = [loop.call_later(LIVE_SECONDS, tell)]
 
-    timers.append(loop.call_later(LIVE_SECONDS, tell))
-    try:
-        yield
-    finally:
-        timers[0].cancel()
-        if telemetry.listening:
-            telemetry.emit("otpy.evaluate.progress", run=ongoing.run, **asdict(ongoing.live()))
+    def again() -> None:
+        tell()
+        timers[:] = [loop.call_later(LIVE_SECONDS, again)]
+
+    def hear(_: str, fields: dict[str, Any]) -> None:
+        if listener is not None and fields["run"] == ongoing.run:
+            listener(Live(**{name: value for name, value in fields.items() if name != "run"}))
+
+    listening = telemetry.attached(f"progress of {ongoing.run}", hear, "otpy.evaluate.progress")
+    with contextlib.nullcontext() if listener is None else listening:
+        timers.append(loop.call_later(LIVE_SECONDS, again))
+        try:
+            yield
+        finally:
+            timers[0].cancel()
+            tell()
 
 
 def words(ongoing: Ongoing) -> str:
     """What a progress bar says beside the score."""
     live = ongoing.live()
     money = "" if not live.money else f", ${live.money:.4f}"
-    return f", {live.rows_in_flight} in flight" + (f", {live.refused} × 429" if live.refused else "") + money  # noqa: RUF001 - a multiplication sign
+    refused = f", {live.refused} × 429" if live.refused else ""  # noqa: RUF001 - a multiplication sign
+    return f", {live.rows_in_flight} rows and {live.in_flight} requests in flight{refused}{money}"

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from otpy.clients.labels import Labels, current_labels, relabel
 from otpy.clients.running import running
 from otpy.errors import EvaluationError
-from otpy.evaluate.metrics import Metric, measure
+from otpy.evaluate.metrics import Metric, measure, metric_name
 from otpy.evaluate.row import Failed, Row, Scored, Where
 from otpy.lm import Usage
+from otpy.programs import Program
+from otpy.programs.rollouts import APART, beyond, go_beyond
 from otpy.programs.trace import Call, calling
 
 if TYPE_CHECKING:
@@ -20,11 +22,10 @@ if TYPE_CHECKING:
 
     from otpy.actors import Reason
     from otpy.clients.running import Running
-    from otpy.programs import Program
     from otpy.signatures import Example
     from otpy.supervisors import TaskSupervisorRef
 
-__all__ = ["Fates", "Item", "marked", "prepared", "supervisor_of_tasks"]
+__all__ = ["Fates", "Item", "check_program", "marked", "prepared", "supervisor_of_tasks"]
 
 RESTART_SECONDS: Final = 5.0
 """How long to wait for the supervisor of tasks while it is restarted."""
@@ -109,6 +110,8 @@ class Fates:
         if item.known is not None:
             return item.known
         self._sign(item)
+        if item.repeat:
+            go_beyond(beyond() + APART * item.repeat)
         if self._apart is not None:
             item.began = time.perf_counter()
             row = await self._apart.evaluate(item.index, item.example, self._timeout)
@@ -161,7 +164,7 @@ class Fates:
             return _FREE, 0
         sums = self._application.book.example(cast("str", labels.run), cast("str", labels.example))
         if sums is None:  # nothing was asked; or there are more examples than the ledger keeps apart
-            known = answers if answers is not None else 0 if item.call is None else len(item.call.usages)
+            known = answers if answers is not None else 0 if item.call is None else item.call.usage.requests
             return (None, known) if known else (_FREE, 0)
         requests, money, unpriced = item.before
         return sums.money - money if sums.unpriced == unpriced else None, sums.requests - requests
@@ -177,15 +180,45 @@ def prepared(devset: Sequence[Example], program: Program) -> list[Example]:
     Raises:
         EvaluationError: If a row has not the program's inputs, marks others, or they cannot be known.
     """
-    return [marked(example, number, program) for number, example in enumerate(devset, 1)]
+    return [marked(example, index, program) for index, example in enumerate(devset)]
 
 
-def marked(example: Example, number: int, program: Program) -> Example:
+def check_program(program: object, metric: Metric, devset: object) -> None:
+    """Refuse what cannot be evaluated, before anything is asked.
+
+    Args:
+        program: The program.
+        metric: What measures it; one of a field, such as `exact_match("answer")`, needs that in rows and outputs.
+        devset: The rows; a generator is not looked at.
+
+    Raises:
+        EvaluationError: If it is no program, or the metric's field is not there.
+    """
+    if not isinstance(program, Program):
+        name = getattr(program, "__name__", None)
+        then = f"an instance of it, as in {name}()" if isinstance(program, type) else "a class with a forward method"
+        raise EvaluationError(f"{program!r:.100} is no program; allowed: a Program, {then}")
+    field = getattr(metric, "field", None)
+    if field is None:
+        return
+    for index, example in enumerate(devset if isinstance(devset, tuple) else ()):
+        if field not in example:
+            raise EvaluationError(
+                f"row {index} has no {field!r}, which {metric_name(metric)} compares; it has {', '.join(example)}"
+            )
+    outputs = getattr(getattr(program, "signature", None), "output_fields", None)
+    if outputs is not None and field not in outputs:
+        raise EvaluationError(
+            f"the program has no output {field!r}, which {metric_name(metric)} compares; it has {', '.join(outputs)}"
+        )
+
+
+def marked(example: Example, index: int, program: Program) -> Example:
     """Return a row with its inputs marked: as it is, or by the program's own inputs.
 
     Args:
         example: The row.
-        number: Which one it is, from 1, for the message.
+        index: Its position, from 0, for the message.
         program: The program it is for.
 
     Raises:
@@ -197,7 +230,7 @@ def marked(example: Example, number: int, program: Program) -> Example:
         if others:
             wanted = ", ".join(names or ())
             raise EvaluationError(
-                f"row {number} marks {others[0]!r} as an input, which the program does not take; it takes {wanted}"
+                f"row {index} marks {others[0]!r} as an input, which the program does not take; it takes {wanted}"
             )
         return example
     if names is None:
@@ -207,5 +240,5 @@ def marked(example: Example, number: int, program: Program) -> Example:
     missing = [name for name in names if name not in example]
     if missing:
         has = ", ".join(example)
-        raise EvaluationError(f"row {number} has no {missing[0]!r}, an input of the program; it has {has}")
+        raise EvaluationError(f"row {index} has no {missing[0]!r}, an input of the program; it has {has}")
     return example.with_inputs(*names)

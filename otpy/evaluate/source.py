@@ -43,7 +43,10 @@ def rows_of(devset: object) -> tuple[Example, ...] | Rows:
         EvaluationError: If it has no rows, or a row of a list is none.
     """
     if isinstance(devset, Sequence) and not isinstance(devset, (str, bytes)):
-        return tuple(_example(number, row) for number, row in enumerate(cast("Sequence[object]", devset), 1))
+        return tuple(_example(index, row) for index, row in enumerate(cast("Sequence[object]", devset)))
+    if callable(devset) and not hasattr(devset, "__iter__"):
+        name = getattr(devset, "__name__", "it")
+        raise EvaluationError(f"devset={devset!r:.100} is a function; call it: {name}()")
     if isinstance(devset, (str, bytes)) or not (hasattr(devset, "__iter__") or isinstance(devset, AsyncIterable)):
         raise EvaluationError(f"devset={devset!r:.100}; allowed: examples, in a list or from a generator")
     return cast("Rows", devset)
@@ -66,7 +69,7 @@ async def items_of(rows: Any, program: Program, runs: int, journal: Journal | No
     while True:
         try:
             row: Any = await anext(source)
-            example = row if isinstance(rows, list) else marked(_example(index + 1, row), index + 1, program)
+            example = row if isinstance(rows, list) else marked(_example(index, row), index, program)
         except StopAsyncIteration:
             return
         except Exception as error:
@@ -82,9 +85,9 @@ async def _one_by_one(rows: Iterable[Any]) -> AsyncGenerator[Any]:
         yield row
 
 
-def _example(number: int, row: object) -> Example:
+def _example(index: int, row: object) -> Example:
     if isinstance(row, Example):
         return row
     if hasattr(row, "keys"):
         return Example(cast("Mapping[str, Any]", row))
-    raise EvaluationError(f"row {number} of the devset is {row!r}, not an Example")
+    raise EvaluationError(f"row {index} of the devset is {row!r:.100}, not an Example")

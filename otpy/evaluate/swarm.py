@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from otpy.actors import KILL, KILLED, NORMAL, TIMEOUT
 from otpy.actors.reasons import said
 from otpy.errors import SupervisionError
+from otpy.telemetry import bus as telemetry
+from otpy.telemetry.reports import reports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Swarm"]
 
+logger = reports("otpy")
+
+BLOCKED: Final = 0.25
+"""Seconds that a deadline comes late before somebody is said to have blocked the event loop."""
+BLOCKING: Final = (
+    "a row's code has blocked the event loop for %.1f s, and with it all rows; await instead, make `forward` a plain"
+    ' method, or evaluate with isolation="thread"'
+)
 LOOK_AGAIN: Final = 0.05
 """Seconds after which a room is asked again that had no place although nothing has ended."""
 
@@ -62,6 +72,7 @@ class Swarm(Generic[I, T]):
         self._late: set[Process] = set()
         self._deadlines: deque[tuple[float, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = self._lost_seconds = 0.0
         self._ends: deque[T] = deque()
         self._news: asyncio.Future[None] | None = None
         self._broken: Exception | None = None
@@ -124,20 +135,32 @@ class Swarm(Generic[I, T]):
         process.when_down(self._ended)
         if self._timeout is not None:
             self._alive[number] = process
-            deadline = self._loop.time() + self._timeout
-            self._deadlines.append((deadline, number))
+            self._deadlines.append((self._loop.time() + self._timeout - self._lost_seconds, number))
             if self._timer is None:
-                self._timer = self._loop.call_at(deadline, self._expire)
+                self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._due = self._deadlines[0][0] + self._lost_seconds
+        self._timer = self._loop.call_at(self._due, self._expire)
 
     def _expire(self) -> None:
-        """Kill those whose time is up; they were started in the order in which it ends."""
+        """Kill those whose time is up; they were started in the order in which it ends.
+
+        If this comes late, somebody has blocked the loop, for that long or longer, and nobody could go on: the others
+        get that time once more, from now.
+        """
         self._timer, now = None, self._loop.time()
+        blocked = now - self._due
+        if blocked > BLOCKED:
+            self._lost_seconds += 2 * blocked
+            telemetry.emit("otpy.evaluate.blocked", seconds=blocked)
+            logger.warning(BLOCKING, blocked)
         while self._deadlines:
             deadline, number = self._deadlines[0]
             process = self._alive.get(number)
             if process is not None:
-                if deadline > now:
-                    self._timer = self._loop.call_at(deadline, self._expire)
+                if deadline + self._lost_seconds > now:
+                    self._set_timer()
                     return
                 self._late.add(process)
                 process.signal(None, KILL)
@@ -157,6 +180,11 @@ class Swarm(Generic[I, T]):
                 self._deadlines.popleft()  # so that they don't pile up where the time is long
         self._ends.append(end)
         self.look_again()
+
+    @property
+    def under_way(self) -> int:
+        """How many are running."""
+        return len(self._running)
 
     def look_again(self) -> None:
         """Ask at once whether there is more room."""

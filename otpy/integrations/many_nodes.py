@@ -11,18 +11,17 @@ from otpy.errors import EvaluationError
 from otpy.evaluate.distributed import Afar
 from otpy.evaluate.evaluate import Evaluate
 from otpy.evaluate.nodes import Fleet, Home
-from otpy.evaluate.ongoing import Live, Ongoing
 from otpy.evaluate.source import items_of
 from otpy.integrations.node_tree import Job
 from otpy.signatures import Example
-from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator
     from contextlib import AbstractAsyncContextManager
 
     from otpy.application.app import Application
     from otpy.evaluate.journal import Journal
+    from otpy.evaluate.ongoing import Ongoing
     from otpy.evaluate.row import Row
     from otpy.evaluate.rows import Apart
     from otpy.programs import Program
@@ -45,14 +44,12 @@ class ManyNodes(Evaluate):
         fleet: The nodes.
         losses: How often a row may be lost with its node; then it has failed.
         patience: Seconds without any node after which it is given up.
-        on_progress: Called twice a second with how it goes.
         arguments: As of `Evaluate`; `max_concurrency` is each node's.
     """
 
     fleet: Hands
     losses: int
     patience: float
-    on_progress: Callable[[Live], object] | None
 
     def __init__(
         self,
@@ -60,20 +57,13 @@ class ManyNodes(Evaluate):
         fleet: Hands,
         losses: int = 3,
         patience: float = 60.0,
-        on_progress: Callable[[Live], object] | None = None,
         **options: Any,
     ) -> None:
         """Check everything."""
         super().__init__(*arguments, **options)
         if not isinstance(losses, int) or losses < 1:
             raise EvaluationError(f"losses={losses!r}; allowed: an integer >= 1")
-        vars(self).update(fleet=fleet, losses=losses, patience=patience, on_progress=on_progress)
-
-    async def _stream(self, program: Program, ongoing: Ongoing) -> AsyncGenerator[Row, None]:
-        with _heard(self.on_progress, ongoing.run):
-            async with aclosing(super()._stream(program, ongoing)) as rows:
-                async for row in rows:
-                    yield row
+        vars(self).update(fleet=fleet, losses=losses, patience=patience)
 
     def apart(self, program: Program) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - whose programs run elsewhere
         """Return nothing: rows are evaluated on the nodes, and apart there."""
@@ -106,7 +96,7 @@ class ManyNodes(Evaluate):
 
 
 class _Told(Afar):
-    """Rows on many nodes, of which their evaluation is told how many are under way, and why it ends early."""
+    """Rows on many nodes, of which their evaluation is told why it ends early."""
 
     def __init__(self, ongoing: Ongoing, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -116,7 +106,6 @@ class _Told(Afar):
         try:
             async with aclosing(super().__call__()) as ends:
                 async for row in ends:
-                    self._ongoing.under_way = self.under_way
                     yield row
         except EvaluationError as error:
             if not len(self._ongoing.tally):
@@ -125,18 +114,3 @@ class _Told(Afar):
 
     def look_again(self) -> None:
         """Nothing: how many rows a node takes is its own matter."""
-
-
-@contextlib.contextmanager
-def _heard(listener: Callable[[Live], object] | None, run: str) -> Generator[None]:
-    """Let somebody hear how an evaluation goes, inside the block; one that raises is not called again."""
-    if listener is None:
-        yield
-        return
-
-    def hear(_: str, fields: dict[str, Any]) -> None:
-        if fields["run"] == run:
-            listener(Live(**{name: value for name, value in fields.items() if name != "run"}))
-
-    with telemetry.attached(f"{run} on many nodes", hear, "otpy.evaluate.progress"):
-        yield

@@ -26,13 +26,12 @@ from otpy.integrations.node_tree import Job, NodeTree
 from otpy.integrations.sending import packer, sendable, unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from otpy.clients.budget import Cap
     from otpy.evaluate.evaluate import Rows
     from otpy.evaluate.metrics import Metric
     from otpy.evaluate.nodes import Worker
-    from otpy.evaluate.ongoing import Live
     from otpy.evaluate.result import EvaluationResult
     from otpy.programs import Program
 
@@ -295,7 +294,6 @@ def run_distributed(  # noqa: PLR0913 - each is a parameter of the evaluation
     *,
     address: str | None = None,
     nodes: int | None = None,
-    on_progress: Callable[[Live], object] | None = None,
     losses: int = 3,
     restarts: int = RESTARTS,
     patience: float = 60.0,
@@ -315,7 +313,6 @@ def run_distributed(  # noqa: PLR0913 - each is a parameter of the evaluation
             connected to already, or starts one here, and ends it again.
         nodes: How many nodes to use at most, by default all, also those that join later; of a Ray that is started here,
             how many there are, by default 2.
-        on_progress: Called twice a second with how it goes.
         losses: How often a row may be lost with its node; then it has failed.
         restarts: How often Ray restarts a node's process when it dies; then the node is gone.
         patience: Seconds without any node after which it is given up.
@@ -337,7 +334,6 @@ def run_distributed(  # noqa: PLR0913 - each is a parameter of the evaluation
             fleet=fleet,
             losses=losses,
             patience=patience,
-            on_progress=on_progress,
             **options,
         )(program)
     finally:

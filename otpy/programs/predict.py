@@ -10,6 +10,7 @@ from otpy.clients.running import running
 from otpy.errors import AdapterParseError, ProgramError, SignatureError
 from otpy.lm import LMRequest, Usage
 from otpy.programs.program import Program
+from otpy.programs.rollouts import beyond
 from otpy.programs.trace import asking, record, relabelled, signed, spent
 from otpy.signatures import Example, Prediction, Signature, SignatureMeta
 from otpy.signatures.example import came_of
@@ -106,10 +107,10 @@ class Predict(Program):
         said = signed(self)
         attempts: list[str] = []
         numbers: list[int] = []
-        usage = Usage()
+        usage, rollout = Usage(), self.rollout + beyond()
         try:
             while True:
-                request = LMRequest(messages, schema, self.temperature, self.max_tokens, rollout=self.rollout)
+                request = LMRequest(messages, schema, self.temperature, self.max_tokens, rollout=rollout)
                 numbers.append(asking(request))
                 try:
                     response = await application.ask(self.client, request)

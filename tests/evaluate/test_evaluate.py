@@ -221,7 +221,7 @@ def test_metrics_may_be_asynchronous_and_return_numbers():
     ("arguments", "message"),
     [
         ({"rows": []}, "devset is empty"),
-        ({"rows": ["text"]}, "row 1 of the devset is 'text'"),
+        ({"rows": ["text"]}, "row 0 of the devset is 'text'"),
         ({"metric": "exact"}, "metric='exact'"),
         ({"metric": lambda example: 1}, "cannot be called with"),
         ({"max_concurrency": 0}, "max_concurrency=0; allowed: an integer >= 1"),
@@ -237,7 +237,7 @@ def test_what_cannot_be_is_refused_by_name(arguments, message):
 
 
 def test_rows_without_the_programs_inputs_are_refused_before_anything_is_asked():
-    with pytest.raises(EvaluationError, match="row 1 has no 'question'"):
+    with pytest.raises(EvaluationError, match="row 0 has no 'question'"):
         evaluate(rows=[{"query": "x", "answer": "y"}])
 
 

@@ -197,7 +197,7 @@ def test_an_evaluation_is_a_value():
 def test_inputs_that_the_program_does_not_take_are_refused_before_anything_is_asked():
     rows = [otpy.Example(query="x", answer="0").with_inputs("query")]
     with LoopbackLM(lambda _: ZERO) as server, started(server):
-        with pytest.raises(EvaluationError, match=r"row 1 marks 'query' .* it takes question"):
+        with pytest.raises(EvaluationError, match=r"row 0 marks 'query' .* it takes question"):
             otpy.Evaluate(rows, metric=METRIC)(PROGRAM)
         assert server.requests == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from contextlib import aclosing
 from decimal import Decimal
@@ -96,7 +97,7 @@ def test_a_generator_that_raises_ends_it_and_its_error_is_seen():
 
 
 def test_a_bad_row_of_a_generator_ends_it_with_what_is_done():
-    with pytest.raises(EvaluationAborted, match="row 3 has no 'n', an input of the program") as caught:
+    with pytest.raises(EvaluationAborted, match="row 2 has no 'n', an input of the program") as caught:
         evaluated(iter([*rows(2), otpy.Example(m=1)]), keep="all")
     assert len(caught.value.result.rows) == 2
 
@@ -233,6 +234,94 @@ def test_hung_rows_are_killed_at_their_deadline_and_the_others_are_not():
     assert sorted(killed) == list(range(0, 200, 10))
     assert all(0.4 - 0.01 <= killed[n] - began[n] <= 0.4 + 0.1 for n in killed)
     assert len(result.scored) == 180
+
+
+def test_a_row_that_blocks_the_loop_costs_time_and_no_other_row(caplog):
+    class Blocks(Echo):
+        async def forward(self, n):
+            if n == 0:
+                time.sleep(0.9)  # noqa: ASYNC251 - that is the point
+            await asyncio.sleep(0.05)
+            return await super().forward(n)
+
+    blocked = []
+    with bus.attached("test", lambda _, said: blocked.append(said["seconds"]), prefix="otpy.evaluate.blocked"):
+        result = evaluated(rows(20), Blocks(), timeout=0.4)
+    assert [row.index for row in result.failed] in ([], [0])
+    assert blocked
+    assert 'isolation="thread"' in caplog.text
+
+
+def test_each_run_of_a_row_is_another_asking_past_the_cache_and_is_counted_as_it_was():
+    with FakeProvider(lambda request: Say('{"answer": "4"}')) as fake:
+        settings = {"clients": {"default": {"model": "a/b", "base_url": fake.url("openai_chat"), "api_key": "none"}}}
+        with otpy.start(settings=settings):
+            evaluate = otpy.Evaluate(
+                [otpy.Example(question=f"{n}?", answer="4") for n in range(4)], metric=METRIC, n_runs=3
+            )
+            result = evaluate(otpy.Predict("question -> answer"))
+            assert (fake.counts.requests, result.attempts, result.usage.requests) == (12, 12, 12)
+            again = evaluate(otpy.Predict("question -> answer"))
+        assert (fake.counts.requests, again.attempts, again.usage.requests) == (12, 0, 0)
+        assert again.money == 0
+
+
+def test_rows_that_share_an_answer_on_its_way_pay_for_it_once():
+    with FakeProvider(lambda request: Say('{"answer": "4"}', delay=0.05)) as fake:
+        settings = {"clients": {"default": {"model": "a/b", "base_url": fake.url("openai_chat"), "api_key": "none"}}}
+        with otpy.start(settings=settings):
+            devset = [otpy.Example(question="2 + 2?", answer="4")] * 5
+            result = otpy.Evaluate(devset, metric=METRIC)(otpy.Predict("question -> answer"))
+        assert (fake.counts.requests, result.attempts, result.usage.requests) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("program", "metric", "why"),
+    [
+        (Echo, METRIC, r"is no program; allowed: a Program, an instance of it, as in Echo\(\)"),
+        (len, METRIC, "is no program; allowed: a Program, a class with a forward method"),
+        (Echo(), otpy.exact_match("anwser"), r"row 0 has no 'anwser', which exact_match\('anwser'\) compares"),
+        (otpy.Predict("n: int -> result"), METRIC, r"the program has no output 'answer', .*; it has result"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_asked(program, metric, why):
+    with pytest.raises(EvaluationError, match=why):
+        evaluated(rows(3), program, metric=metric)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"workers": 4}, {"memory": 512}, {"retry_failed": True}, {"display_progress": "yes"}]
+)
+def test_what_would_be_of_no_use_is_refused(arguments):
+    with pytest.raises(EvaluationError, match=rf"{next(iter(arguments))}=.*; allowed: "):
+        otpy.Evaluate(rows(3), metric=METRIC, **arguments)
+
+
+def test_a_share_of_failures_holds_for_short_generators_too():
+    with pytest.raises(EvaluationAborted, match=r"2 rows failed, more than max_failures=0\.1: ") as caught:
+        evaluated(iter(rows(11)), Echo(bad=(0, 1)), max_failures=0.1)
+    assert len(caught.value.result.tally) == 11
+
+
+def test_the_error_that_ends_it_has_the_rows_own_as_its_cause():
+    with pytest.raises(EvaluationAborted) as caught:
+        evaluated(rows(3), Echo(bad=(1,)), on_failure="raise")
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_a_used_up_generator_and_a_function_are_told_apart():
+    devset = iter(rows(2))
+    assert evaluated(devset).score == 1.0
+    with pytest.raises(EvaluationError, match="empty; a generator has its rows only once"):
+        evaluated(devset)
+    with pytest.raises(EvaluationError, match=r"is a function; call it: rows\(\)"):
+        evaluated(rows)
+
+
+def test_whoever_wants_to_hear_how_it_goes_says_so_to_the_evaluation():
+    heard = []
+    evaluated(rows(30), on_progress=heard.append)
+    assert (heard[-1].done, heard[-1].total, heard[-1].score) == (30, 30, 1.0)
 
 
 # -- how many at a time -----------------------------------------------------------------------------------------------
