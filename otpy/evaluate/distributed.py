@@ -24,11 +24,12 @@ from otpy.telemetry import bus as telemetry
 from otpy.telemetry.reports import reports
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from otpy.clients.book import Book
     from otpy.config.settings import Settings
     from otpy.evaluate.rows import Item
+    from otpy.evaluate.source import Source
 
 __all__ = ["Afar"]
 
@@ -63,9 +64,7 @@ class Afar:
         patience: Seconds without any node after which it is given up.
     """
 
-    def __init__(
-        self, items: AsyncIterator[Item], fleet: Fleet, home: Home, *, losses: int = 3, patience: float = 60.0
-    ) -> None:
+    def __init__(self, items: Source, fleet: Fleet, home: Home, *, losses: int = 3, patience: float = 60.0) -> None:
         """Reach nobody yet."""
         self._items, self._fleet, self._home = items, fleet, home
         self._losses, self._patience = losses, patience
@@ -119,8 +118,7 @@ class Afar:
             await asyncio.gather(*crew, *self._serving, return_exceptions=True)
             await asyncio.gather(*(self._finish(worker) for worker in self._rows.nodes))
             self._account_for_lost()
-            if (close := getattr(self._items, "aclose", None)) is not None:
-                await close()
+            self._items.close()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._serving.discard(task)

@@ -27,7 +27,7 @@ from otpy.evaluate.room import MOST, Room
 from otpy.evaluate.row import Failed, Row, Scored
 from otpy.evaluate.rows import Fates, Item, check_program, prepared, supervisor_of_tasks
 from otpy.evaluate.runs import named, opened
-from otpy.evaluate.source import Rows, items_of, rows_of
+from otpy.evaluate.source import Rows, Source, rows_of
 from otpy.evaluate.swarm import Swarm
 from otpy.telemetry import bus as telemetry
 
@@ -331,7 +331,7 @@ class Evaluate:
 
         fates = Fates(program, self.metric, ongoing.run, apart, self.timeout)
         return Swarm(
-            items_of(rows, program, self.n_runs, journal),
+            Source(rows, program, self.n_runs, journal),
             work=fates.row,
             lost=fates.failed,
             supervisor=supervisor_of_tasks,

@@ -82,9 +82,13 @@ class Failed:
     @property
     def explanation(self) -> str:
         """The reason in one line."""
-        if isinstance(self.reason, BaseException):
-            return f"{type(self.reason).__name__}: {self.reason}".splitlines()[0]
-        return str(self.reason)
+        if not isinstance(self.reason, BaseException):
+            return str(self.reason)
+        kind = type(self.reason).__name__
+        try:
+            return f"{kind}: {self.reason}".splitlines()[0]
+        except Exception as error:  # noqa: BLE001 - its own __str__ may raise anything
+            return f"{kind}: (its text cannot be told: {type(error).__name__})"
 
     @property
     def kind(self) -> str:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from otpy.errors import EvaluationError
 from otpy.evaluate.rows import Item, marked
 from otpy.signatures import Example
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
     from otpy.evaluate.journal import Journal
     from otpy.programs import Program
 
-__all__ = ["Rows", "Unreadable", "items_of", "rows_of"]
+__all__ = ["Rows", "Source", "Unreadable", "rows_of"]
 
 Rows: TypeAlias = "Iterable[Example | Mapping[str, Any]] | AsyncIterable[Example | Mapping[str, Any]]"
+
+PATIENCE: Final = 0.05
+"""Seconds that a row of a plain source may take; past it the others are read in a thread."""
+_LATER: Final = object()
+_END: Final = object()
 
 
 class Unreadable(Exception):
@@ -27,7 +35,7 @@ class Unreadable(Exception):
         error: What was wrong.
     """
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         """Keep it."""
         self.error = error
         super().__init__(str(error))
@@ -52,37 +60,124 @@ def rows_of(devset: object) -> tuple[Example, ...] | Rows:
     return cast("Rows", devset)
 
 
-async def items_of(rows: Any, program: Program, runs: int, journal: Journal | None) -> AsyncGenerator[Item]:
-    """Yield the rows, each as often as it is run, with what the journal knows of it.
+class Source:
+    """Rows as items, each as often as it is run, with what the journal knows of it.
+
+    What is there is handed out at once. An asynchronous source may let one wait, and so may a plain one: once it has
+    taken long, it is read in a thread.
 
     Args:
         rows: A list of examples with their inputs marked, or what has to be read.
         program: The program they are for.
         runs: How often each is run.
         journal: The journal, if there is one.
-
-    Raises:
-        Unreadable: If the source raises, or a row of it is none.
     """
-    index = 0
-    source: AsyncIterator[Any] = aiter(rows) if hasattr(rows, "__aiter__") else _one_by_one(rows)
-    while True:
+
+    def __init__(self, rows: Any, program: Program, runs: int, journal: Journal | None) -> None:
+        """Read nothing yet."""
+        self._program, self._runs, self._journal = program, runs, journal
+        self._marked = isinstance(rows, list)
+        self._next = aiter(rows).__anext__ if hasattr(rows, "__aiter__") else None
+        self._rows: Iterator[Any] = iter(()) if self._next else iter(rows)
+        self._index = 0
+        self._ready: deque[Item] = deque()
+        self._reading: asyncio.Future[Any] | None = None
+        self._listener: Callable[[], None] = _nothing
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have somebody called when there is something that was not there when it was asked for.
+
+        Args:
+            listener: Whom.
+        """
+        self._listener = listener
+
+    def read(self) -> Item | None:
+        """Return the next item, or `None` if it is not there yet.
+
+        Raises:
+            StopIteration: At the end.
+            Unreadable: If the source raises, or a row of it is none.
+        """
+        if self._ready:
+            return self._ready.popleft()
         try:
-            row: Any = await anext(source)
-            example = row if isinstance(rows, list) else marked(_example(index, row), index, program)
-        except StopAsyncIteration:
-            return
-        except Exception as error:
+            row: Any = self._read()
+            if row is _LATER:
+                return None
+            example = row if self._marked else marked(_example(self._index, row), self._index, self._program)
+        except (StopIteration, StopAsyncIteration):
+            raise StopIteration from None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise Unreadable(error) from error
-        for repeat in range(runs):
-            known = None if journal is None else journal.take(index, example, repeat)
-            yield Item(index, example, repeat, known=known)
-        index += 1
+        index = self._index
+        self._index += 1
+        for repeat in range(self._runs):
+            known = None if self._journal is None else self._journal.take(index, example, repeat)
+            self._ready.append(Item(index, example, repeat, known=known))
+        return self._ready.popleft()
+
+    def _read(self) -> Any:
+        """The next row, or that it comes later."""
+        if self._reading is None and self._next is None:
+            began = time.perf_counter()
+            row: Any = next(self._rows)
+            if time.perf_counter() - began > PATIENCE:
+                self._next = self._in_thread
+            return row
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._told())
+            self._reading.add_done_callback(lambda _: self._listener())
+        if not self._reading.done():
+            return _LATER
+        reading, self._reading = self._reading, None
+        row, error = reading.result()
+        if error is not None:
+            raise error
+        return row
+
+    async def _told(self) -> tuple[Any, BaseException | None]:
+        """The next row, or what was raised instead: some of it would not stay in a task."""
+        assert self._next is not None
+        try:
+            return await self._next(), None
+        except BaseException as error:  # noqa: BLE001 - as above
+            return None, error
+
+    async def _in_thread(self) -> Any:
+        def read() -> Any:
+            return next(self._rows, _END)  # StopIteration cannot leave a thread
+
+        row: Any = await asyncio.to_thread(read)
+        if row is _END:
+            raise StopAsyncIteration
+        return row
+
+    async def __aiter__(self) -> AsyncGenerator[Item]:
+        """Yield every item, waiting for it."""
+        news = asyncio.Event()
+        self.listen(news.set)
+        while True:
+            news.clear()
+            try:
+                item = self.read()
+            except StopIteration:
+                return
+            if item is None:
+                await news.wait()
+            else:
+                yield item
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._reading is not None:
+            self._reading.cancel()
 
 
-async def _one_by_one(rows: Iterable[Any]) -> AsyncGenerator[Any]:
-    for row in rows:
-        yield row
+def _nothing() -> None:
+    """Tell nobody."""
 
 
 def _example(index: int, row: object) -> Example:

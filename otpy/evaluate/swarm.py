@@ -7,22 +7,22 @@ timer of its own.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from otpy.actors import KILL, KILLED, NORMAL, TIMEOUT
+from otpy.actors import KILL, KILLED, NORMAL, SHUTDOWN, TIMEOUT
 from otpy.actors.reasons import said
 from otpy.errors import SupervisionError
 from otpy.telemetry import bus as telemetry
 from otpy.telemetry.reports import reports
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from otpy.actors import Process, Reason
     from otpy.supervisors import TaskSupervisorRef
 
-__all__ = ["Swarm"]
+__all__ = ["Items", "Swarm"]
 
 logger = reports("otpy")
 
@@ -32,18 +32,41 @@ BLOCKING: Final = (
     "a row's code has blocked the event loop for %.1f s, and with it all rows; await instead, make `forward` a plain"
     ' method, or evaluate with isolation="thread"'
 )
+ANEW: Final = 3
+"""How often an item begins anew whose task's supervisor has died."""
 LOOK_AGAIN: Final = 0.05
 """Seconds after which a room is asked again that had no place although nothing has ended."""
 
 I = TypeVar("I")  # noqa: E741 - an item
 T = TypeVar("T")
+I_co = TypeVar("I_co", covariant=True)
+
+
+class Items(Protocol[I_co]):
+    """Where a swarm has its items from."""
+
+    def read(self) -> I_co | None:
+        """Return the next item, or `None` if it is not there yet.
+
+        Raises:
+            StopIteration: At the end.
+        """
+        ...
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have somebody called when there is something that was not there when it was asked for."""
+        ...
+
+    def close(self) -> None:
+        """Read no more."""
+        ...
 
 
 class Swarm(Generic[I, T]):
     """Runs a function on every item.
 
     Args:
-        items: The items.
+        items: The items; `read` returns one, `None` if it is not there yet, and raises `StopIteration` at the end.
         work: The function; it runs as a task under the supervisor.
         lost: Makes an end of an item whose task was ended: with its reason, `TIMEOUT` if its time was up.
         supervisor: Returns the supervisor of the tasks, waiting while it is restarted.
@@ -53,7 +76,7 @@ class Swarm(Generic[I, T]):
 
     def __init__(  # noqa: PLR0913 - keyword-only facts
         self,
-        items: AsyncIterator[I],
+        items: Items[I],
         *,
         work: Callable[[I], Coroutine[Any, Any, T]],
         lost: Callable[[I, Reason], T],
@@ -67,6 +90,7 @@ class Swarm(Generic[I, T]):
         self._loop = asyncio.get_running_loop()
         self._tasks: TaskSupervisorRef | None = None
         self._started = 0
+        self._exhausted = False
         self._running: dict[Process, tuple[int, I]] = {}
         self._alive: dict[int, Process] = {}
         self._late: set[Process] = set()
@@ -76,6 +100,9 @@ class Swarm(Generic[I, T]):
         self._ends: deque[T] = deque()
         self._news: asyncio.Future[None] | None = None
         self._broken: Exception | None = None
+        self._again: deque[I] = deque()
+        self._times: Counter[int] = Counter()
+        items.listen(self.look_again)
 
     async def __call__(self) -> AsyncGenerator[T]:
         """Yield the ends as they come; leaving early kills what is under way.
@@ -84,40 +111,47 @@ class Swarm(Generic[I, T]):
             Exception: What the source has raised, behind the ends of what was under way.
         """
         try:
-            exhausted = False
-            while not exhausted or self._running or self._ends:
+            while self._left or self._running or self._ends:
                 while self._ends:  # a slow consumer holds the swarm up
                     yield self._ends.popleft()
-                started = 0
-                if not exhausted:
-                    started, exhausted = await self._fill()
-                if started:
+                if self._left and await self._fill():
                     await asyncio.sleep(0)  # so that they get to ask, and everybody else has a turn
-                elif not self._ends and (self._running or not exhausted):
-                    await self._wait(None if exhausted else LOOK_AGAIN)
+                elif not self._ends and (self._running or self._left):
+                    await self._wait(LOOK_AGAIN if self._left else None)
             if self._broken is not None:
                 raise self._broken
         finally:
+            self._items.close()
             await self._kill()
 
-    async def _fill(self) -> tuple[int, bool]:
-        """Start as many as there is room for; returns how many, and whether there are no more.
+    @property
+    def _left(self) -> bool:
+        """Whether there may be more to start."""
+        return bool(self._again) or not self._exhausted
+
+    async def _fill(self) -> int:
+        """Start as many as there is room for, and as are there; returns how many.
 
         All in one turn: what they ask is then sent before the first answer is looked at, and as many are in flight as
         may be.
         """
         started = 0
         for _ in range(self._room(len(self._running))):
-            try:
-                item = await anext(self._items)
-            except StopAsyncIteration:
-                return started, True
-            except Exception as error:  # noqa: BLE001 - whatever it is, what is under way comes to its end first
-                self._broken = error
-                return started, True
+            item = self._again.popleft() if self._again else self._read()
+            if item is None:
+                break
             await self._start(item)
             started += 1
-        return started, False
+        return started
+
+    def _read(self) -> I | None:
+        try:
+            return None if self._exhausted else self._items.read()
+        except StopIteration:
+            self._exhausted = True
+        except Exception as error:  # noqa: BLE001 - whatever it is, what is under way comes to its end first
+            self._exhausted, self._broken = True, error
+        return None
 
     async def _start(self, item: I) -> None:
         while True:
@@ -172,6 +206,11 @@ class Swarm(Generic[I, T]):
         if said(reason, NORMAL):
             done: Any = process
             end: T = done.result
+        elif process not in self._late and self._falls_with_its_supervisor(reason, item):
+            self._alive.pop(number, None)
+            self._again.append(item)
+            self.look_again()
+            return
         else:
             end = self._lost(item, TIMEOUT if process in self._late and said(reason, KILLED) else reason)
         self._late.discard(process)
@@ -180,6 +219,13 @@ class Swarm(Generic[I, T]):
                 self._deadlines.popleft()  # so that they don't pile up where the time is long
         self._ends.append(end)
         self.look_again()
+
+    def _falls_with_its_supervisor(self, reason: Reason, item: I) -> bool:
+        """Whether a task was ended because its supervisor was: then its item is none the worse, and begins anew."""
+        if not said(reason, SHUTDOWN) and self._tasks is not None and self._tasks.is_alive():
+            return False
+        self._times[id(item)] += 1
+        return self._times[id(item)] <= ANEW
 
     @property
     def under_way(self) -> int:

@@ -11,7 +11,7 @@ from otpy.errors import EvaluationError
 from otpy.evaluate.distributed import Afar
 from otpy.evaluate.evaluate import Evaluate
 from otpy.evaluate.nodes import Fleet, Home
-from otpy.evaluate.source import items_of
+from otpy.evaluate.source import Source
 from otpy.integrations.node_tree import Job
 from otpy.signatures import Example
 
@@ -91,7 +91,7 @@ class ManyNodes(Evaluate):
         )
         self.fleet.work_on(Job(program, row, ongoing.run, settings))
         home = Home(lambda: application.settings, application.book, application.traffic)
-        items = items_of(rows, program, self.n_runs, journal)
+        items = Source(rows, program, self.n_runs, journal)
         return _Told(ongoing, items, self.fleet, home, losses=self.losses, patience=self.patience)
 
 

@@ -26,7 +26,7 @@ from otpy.evaluate.swarm import Swarm
 from otpy.signatures import Example
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from otpy.clients.budget import Cap
     from otpy.clients.labels import Labels
@@ -173,7 +173,7 @@ class NodeTree:
                 self._room = Room(most, self.app.traffic)
                 fates = Fates(program, how.metric, run, apart, how.timeout)
                 self._swarm = Swarm(
-                    self._items(),
+                    _Queued(self._queue),
                     work=fates.row,
                     lost=fates.failed,
                     supervisor=supervisor_of_tasks,
@@ -191,10 +191,6 @@ class NodeTree:
             if ready.done():
                 raise
             ready.set_exception(error)
-
-    async def _items(self) -> AsyncGenerator[Item]:
-        while True:  # asked only while there are some
-            yield self._queue.popleft()
 
     def _places_for(self, under_way: int) -> int:
         self._under_way = under_way
@@ -322,6 +318,22 @@ class NodeTree:
             reserved=error.reserved,
             asked=error.asked,
         )
+
+
+class _Queued:
+    """The rows that a node has been given: there is always one as long as there is room for one."""
+
+    def __init__(self, queue: deque[Item]) -> None:
+        self._queue = queue
+
+    def read(self) -> Item | None:
+        return self._queue.popleft() if self._queue else None
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Nothing: whoever gives more says so."""
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 def _without_caps(settings: Settings) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import aclosing
 from dataclasses import FrozenInstanceError
 
@@ -31,7 +32,7 @@ def number(body):
     return int(body["messages"][1]["content"].rpartition(" ")[2])
 
 
-def test_when_the_supervisor_of_tasks_is_killed_the_rows_not_begun_go_to_the_next_one():
+def test_when_the_supervisor_of_tasks_is_killed_the_rows_under_way_begin_anew_under_the_next_one():
     held = [True]
     with LoopbackLM(lambda _: Scripted(ZERO, hold=held[0])) as server:
 
@@ -44,13 +45,101 @@ def test_when_the_supervisor_of_tasks_is_killed_the_rows_not_begun_go_to_the_nex
                 first.exit(KILL)
                 result = await evaluating
                 assert app.tasks.process is not first.process
-                assert app.tasks.process.actor.started == 32
+                assert app.tasks.process.actor.started == 40
                 return result
 
         result = asyncio.run(main())
     assert [row.index for row in result.rows] == list(range(40))
-    assert [(row.where, row.reason) for row in result.failed] == [("task", "killed")] * 8
-    assert len(result.scored) == 32
+    assert not result.failed
+
+
+def test_a_row_whose_supervisor_dies_again_and_again_fails_in_the_end():
+    with LoopbackLM(lambda body: Scripted(ZERO, hold=number(body) == 0)) as server:
+
+        async def main():
+            async with started(server) as app:
+                evaluate = otpy.Evaluate(ROWS[:1], metric=METRIC)
+                evaluating = asyncio.ensure_future(evaluate.acall(PROGRAM))
+                for attempt in range(1, 5):
+                    await asyncio.to_thread(server.wait_for, attempt)
+                    tasks = app.tasks
+                    tasks.exit(KILL)
+                    await tasks.join()
+                return await evaluating
+
+        result = asyncio.run(main())
+    assert [(row.index, row.where, row.reason) for row in result.failed] == [(0, "task", "killed")]
+
+
+def test_rows_that_have_finished_are_reported_while_the_devset_makes_one_wait():
+    async def main():
+        more = asyncio.Event()
+
+        async def source():
+            yield ROWS[0]
+            await more.wait()
+            yield ROWS[1]
+
+        evaluate = otpy.Evaluate(source(), metric=METRIC, keep="all")
+        async with started(server), aclosing(evaluate.stream(PROGRAM)) as rows:
+            async for row in rows:
+                if row.index == 0:
+                    more.set()
+                yielded.append(row.index)
+
+    yielded = []
+    with LoopbackLM(lambda _: ZERO) as server:
+        asyncio.run(asyncio.wait_for(main(), 30))
+    assert yielded == [0, 1]
+
+
+def test_a_plain_devset_that_blocks_is_read_in_a_thread_and_holds_up_nobody():
+    threads = []
+
+    def source():
+        for row in ROWS[:6]:
+            time.sleep(0.06)
+            threads.append(threading.current_thread().name)
+            yield row
+
+    with LoopbackLM(lambda _: ZERO) as server, started(server):
+        assert otpy.Evaluate(source(), metric=METRIC)(PROGRAM).complete
+    assert threads[0] not in threads[1:]
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, asyncio.CancelledError, RuntimeError])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_whatever_a_devset_raises_ends_its_evaluation_and_nothing_else(error, asynchronous):
+    def plain():
+        yield ROWS[0]
+        raise error("enough")
+
+    async def awaiting():
+        yield ROWS[0]
+        await asyncio.sleep(0)
+        raise error("enough")
+
+    with LoopbackLM(lambda _: ZERO) as server, started(server):
+        for _ in range(2):
+            with pytest.raises(EvaluationAborted, match=f"the devset raised {error.__name__}") as caught:
+                otpy.Evaluate(awaiting() if asynchronous else plain(), metric=METRIC, keep="all")(PROGRAM)
+            assert len(caught.value.result.rows) == 1
+
+
+def test_an_exception_that_cannot_be_printed_costs_its_row_only():
+    class Odd(Exception):
+        def __str__(self):
+            return "code " + self.args[0]
+
+    def metric(example, prediction, trace=None):
+        if example.question.endswith("3"):
+            raise Odd(5)
+        return True
+
+    with LoopbackLM(lambda _: ZERO) as server, started(server):
+        result = otpy.Evaluate(ROWS[:10], metric=metric)(PROGRAM)
+    assert [row.explanation for row in result.failed] == ["Odd: (its text cannot be told: TypeError)"]
+    assert "Odd" in result.summary()
 
 
 def test_what_is_done_survives_the_end_of_the_application():
