@@ -239,6 +239,25 @@ def optimize(
     )
 
 
+@app.command(
+    epilog=examples(
+        "otpy diff before.json after.json",
+        "otpy diff before.json after.json --json",
+    ),
+)
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A saved program.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another.")],
+    *,
+    as_json: JSONOption = False,
+) -> None:
+    """Show in what two saved programs differ, and who made each."""
+    from otpy.cli.difference import show_difference
+    from otpy.cli.screen import Screen
+
+    show_difference(Screen(as_json=as_json), before, after)
+
+
 @models_app.command(
     "list",
     epilog=examples(

@@ -9,42 +9,64 @@ import os
 import sys
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.errors import ProgramError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FORMAT", "content_hash", "read", "write"]
+__all__ = ["FORMAT", "checked", "content_hash", "otpy_version", "parsed", "read", "write"]
 
-FORMAT: Final = 1
-"""The version of the file's shape."""
+FORMAT: Final = 2
+"""The version of the file's shape: 1 had no `tree` and no `lineage`."""
+
+_KEYS: Final = {
+    1: {"format", "otpy", "program", "predictors", "hash"},
+    2: {"format", "otpy", "program", "tree", "predictors", "lineage", "hash"},
+}
 
 
 def content_hash(state: Mapping[str, Any]) -> str:
-    """Return a hash of a program's state, the same in every process.
+    """Return a hash of a program's state, the same in every process and wherever its classes are defined.
 
     Args:
-        state: The class's name as `program`, and the `predictors` by path.
+        state: The class's name as `program`, the `predictors` by path, and the `tree` if it has one.
     """
     content = {"program": state["program"], "predictors": state["predictors"]}
+    if "tree" in state:
+        content["tree"] = _without_modules(state["tree"])
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _without_modules(node: Any) -> Any:
+    """Leave out where classes are defined: a script's are in `__main__` today, and in a module tomorrow."""
+    if isinstance(node, list):
+        return [_without_modules(item) for item in node]  # pyright: ignore[reportUnknownVariableType] - JSON
+    if not isinstance(node, dict) or "value" in node:
+        return cast("Any", node)
+    known = cast("dict[str, Any]", node)
+    plain = {key: _without_modules(value) for key, value in known.items()}
+    return {**plain, "class": str(plain["class"]).rpartition(":")[2]} if "class" in plain else plain
+
+
+def otpy_version() -> str:
+    """Return the version of otpy that runs here."""
+    return str(sys.modules[__name__.partition(".")[0]].__version__)
 
 
 def write(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write the state of a program; an older file is replaced at once, when the new one is safely on disk.
 
     Args:
-        state: As for `content_hash`.
+        state: As for `content_hash`, and its `lineage` if it has one.
         path: The file.
 
     Raises:
         ProgramError: If it cannot be written.
     """
-    version = sys.modules[__name__.partition(".")[0]].__version__
-    whole = {"format": FORMAT, "otpy": version, **state, "hash": content_hash(state)}
+    whole = {"format": FORMAT, "otpy": otpy_version(), **state, "hash": content_hash(state)}
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
@@ -55,12 +77,86 @@ def write(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
+            _keep_name(target.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
     except OSError as error:
         raise ProgramError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def _keep_name(directory: Path) -> None:
+    """Have the new name survive a power cut too; where directories cannot be opened, the system sees to it itself."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def parsed(path: str | os.PathLike[str]) -> Any:
+    """Return what a JSON file holds.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ProgramError: If it cannot be read, is no JSON, or is a pickle.
+    """
+    file = Path(path)
+    if file.is_dir() and (file / "program.pkl").exists():
+        raise _pickled(path)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ProgramError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if file.suffix == ".pkl" or content.startswith(b"\x80"):  # how every pickle since protocol 2 begins
+        raise _pickled(path)
+    try:
+        return json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ProgramError(f"{path}: not a saved program: {error}") from error
+
+
+def _pickled(path: str | os.PathLike[str]) -> ProgramError:
+    return ProgramError(
+        f"{path}: a pickle, which can run any code when it is read, so it is not read here; where it came from, save"
+        " the state as .json: program.save('program.json')"
+    )
+
+
+def checked(state: Any, path: str | os.PathLike[str], *, verify: bool) -> dict[str, Any]:
+    """Return the content of a file if it is a program that this version of otpy can read.
+
+    Args:
+        state: What the file holds.
+        path: The file, for messages.
+        verify: Whether the content must match the file's own hash.
+
+    Raises:
+        ProgramError: If it is no saved program, comes from a newer version, has unknown keys, or was edited.
+    """
+    match state:
+        case {"format": int() as found, "program": str(), "predictors": dict()} if not isinstance(found, bool):
+            pass
+        case _:
+            raise ProgramError(f"{path}: not a saved program: it has no 'format', 'program' and 'predictors'")
+    if found not in _KEYS:
+        writer = f", which otpy {state.get('otpy', '?')} wrote" if found > FORMAT else ""
+        raise ProgramError(
+            f"{path}: format {found!r}{writer}; this version of otpy ({otpy_version()}) reads the formats"
+            f" {', '.join(map(str, _KEYS))}" + ("; a newer one reads it" if found > FORMAT else "")
+        )
+    if unknown := [key for key in state if key not in _KEYS[found]]:
+        raise ProgramError(
+            f"{path}: unknown key {unknown[0]!r}; a file of format {found} has {', '.join(sorted(_KEYS[found]))}"
+        )
+    if verify and content_hash(state) != state.get("hash"):
+        raise ProgramError(f"{path}: its content does not match its hash; if you edited it, load it with verify=False")
+    return dict(state)
 
 
 def read(path: str | os.PathLike[str], *, verify: bool) -> dict[str, Any]:
@@ -71,21 +167,6 @@ def read(path: str | os.PathLike[str], *, verify: bool) -> dict[str, Any]:
         verify: Whether the content must match the file's own hash.
 
     Raises:
-        ProgramError: If it cannot be read, is no saved program, or was edited.
+        ProgramError: If it cannot be read, is no saved program, comes from a newer version, or was edited.
     """
-    try:
-        state: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ProgramError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ProgramError(f"{path}: not a saved program: {error}") from error
-    match state:
-        case {"format": found, "program": str(), "predictors": dict()}:
-            pass
-        case _:
-            raise ProgramError(f"{path}: not a saved program: it has no 'format', 'program' and 'predictors'")
-    if found != FORMAT:
-        raise ProgramError(f"{path}: format {found!r}; this version of otpy reads format {FORMAT}")
-    if verify and content_hash(state) != state.get("hash"):
-        raise ProgramError(f"{path}: its content does not match its hash; if you edited it, load it with verify=False")
-    return dict(state)
+    return checked(parsed(path), path, verify=verify)

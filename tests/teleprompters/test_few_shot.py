@@ -261,4 +261,4 @@ def test_the_result_can_be_saved_and_loaded(tmp_path):
     better, _ = compile_(otpy.BootstrapFewShot(METRIC))
     better.save(tmp_path / "better.json")
     assert otpy.Predict(Sort).load(tmp_path / "better.json").content_hash() == better.content_hash()
-    assert json.loads((tmp_path / "better.json").read_text())["format"] == 1
+    assert json.loads((tmp_path / "better.json").read_text())["format"] == 2
