@@ -61,7 +61,7 @@ def _named_program(text: str) -> Program:
     if isinstance(found, Program):
         return found
     if isinstance(found, SignatureMeta):
-        return Predict(found)
+        return Predict(found)  # type: ignore[arg-type]
     if inspect.isclass(found) and issubclass(found, Program):
         raise refused("--program", f"{text} is the class {found.__name__}; name a program made from it")
     raise refused("--program", f"{text} is {_kind(found)}; name a program or a signature")

@@ -5,19 +5,20 @@ Source: Wei et al. 2022, "Chain-of-Thought Prompting Elicits Reasoning in Large 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from otpy.programs.predict import Predict
 from otpy.programs.program import Program
 from otpy.signatures import OutputField
+from otpy.signatures.returned import Returned
 
 if TYPE_CHECKING:
-    from otpy.signatures import Prediction, Signature, SignatureMeta
+    from otpy.signatures import Prediction, Signature
 
 __all__ = ["ChainOfThought"]
 
 
-class ChainOfThought(Program):
+class ChainOfThought(Program, Generic[Returned]):
     """Like `Predict`, with one more output, `reasoning`, which comes before the others.
 
     Args:
@@ -36,10 +37,16 @@ class ChainOfThought(Program):
 
     predict: Predict
 
-    def __init__(self, signature: SignatureMeta | str, **config: Any) -> None:
+    def __init__(self, signature: type[Returned] | str, **config: Any) -> None:
         """Put the reasoning in front."""
         plain = Predict(signature).signature
         self.predict = Predict(plain.prepend("reasoning", OutputField(desc="think step by step")), **config)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **inputs: Any) -> Returned: ...  # noqa: D102 - as any program's
+
+        async def acall(self, *args: Any, **inputs: Any) -> Returned: ...  # noqa: D102 - as any program's
 
     async def forward(self, **inputs: Any) -> Prediction:
         """Ask."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Self
 
 from otpy.adapters import ADAPTERS, Adapter, JSONAdapter, repair
 from otpy.clients.history import over
@@ -10,10 +10,10 @@ from otpy.clients.running import running
 from otpy.errors import AdapterParseError, ProgramError, SignatureError
 from otpy.lm import LMRequest, Usage
 from otpy.programs.program import Program
-from otpy.programs.rollouts import beyond
 from otpy.programs.trace import asking, record, relabelled, signed, spent
 from otpy.signatures import Example, Prediction, Signature, SignatureMeta
 from otpy.signatures.example import came_of
+from otpy.signatures.returned import Returned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -26,7 +26,7 @@ _NOTHING: Final = Usage()
 _CONFIG: Final = ("client", "adapter", "max_reasks", "temperature", "max_tokens", "rollout")
 
 
-class Predict(Program):
+class Predict(Program, Generic[Returned]):
     """Asks a model to fill the outputs of a signature.
 
     Args:
@@ -62,7 +62,7 @@ class Predict(Program):
 
     def __init__(  # noqa: PLR0913 - each is a parameter of the question
         self,
-        signature: SignatureMeta | str,
+        signature: type[Returned] | str,
         *,
         client: str = "default",
         adapter: Adapter | None = None,
@@ -90,13 +90,17 @@ class Predict(Program):
 
     # -- calling ---------------------------------------------------------------------------------------------------
 
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **inputs: Any) -> Returned: ...  # noqa: D102 - as any program's
+
     def acall(  # pyright: ignore[reportIncompatibleMethodOverride] - `async def` without a coroutine more
         self, *args: Any, **inputs: Any
-    ) -> Coroutine[Any, Any, Prediction]:
+    ) -> Coroutine[Any, Any, Returned]:
         """Ask, in asynchronous code; arguments and errors as for a plain call."""
         if args:
             self._refuse(args, inputs)
-        return self.forward(**inputs)
+        return self.forward(**inputs)  # type: ignore[return-value]  # to the checkers, a prediction is its signature
 
     async def forward(self, **inputs: Any) -> Prediction:
         """Ask, and ask again if the answer does not fulfil the signature."""
@@ -107,10 +111,10 @@ class Predict(Program):
         said = signed(self)
         attempts: list[str] = []
         numbers: list[int] = []
-        usage, rollout = Usage(), self.rollout + beyond()
+        usage = Usage()
         try:
             while True:
-                request = LMRequest(messages, schema, self.temperature, self.max_tokens, rollout=rollout)
+                request = LMRequest(messages, schema, self.temperature, self.max_tokens, rollout=self.rollout)
                 numbers.append(asking(request))
                 try:
                     response = await application.ask(self.client, request)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, dataclass_
 
 from otpy.clients.running import running
 from otpy.errors import ProgramError
-from otpy.programs import files, state
+from otpy.programs import files
 from otpy.programs.parts import frozen, mapped, programs_in, thawed
 from otpy.programs.trace import Call, calling
 from otpy.programs.worker import in_worker
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator
 
-    from otpy.programs.lineage import Lineage
     from otpy.programs.predict import Predict
 
 __all__ = ["Program"]
@@ -189,6 +188,8 @@ class Program(metaclass=ProgramMeta):
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse once construction is finished."""
+        if name == "__orig_class__":  # typing notes it of `Predict[Triage](Triage)`; it is no content
+            return
         if hasattr(self, "_memo"):
             raise ProgramError(
                 f"{type(self).__name__}.{name}: programs do not change; with_demos, with_instructions, with_config,"
@@ -331,18 +332,29 @@ class Program(metaclass=ProgramMeta):
         }
 
     def content_hash(self) -> str:
-        """Return a hash of all that a file would hold of it, the same in every process."""
+        """Return a hash of `dump_state`, the same in every process."""
         if "hash" not in self._memo:
-            self._memo["hash"] = files.content_hash(state.dumped(self))
+            self._memo["hash"] = files.content_hash(self.dump_state())
         return str(self._memo["hash"])
 
-    def save(self, path: str | os.PathLike[str], *, lineage: Lineage | None = None) -> None:
-        """Write it to a JSON file; see `otpy.programs.save`."""
-        state.saved(self, path, lineage)
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to a JSON file; see `otpy.programs.save`."""
+        files.write(self.dump_state(), path)
 
     def load(self, path: str | os.PathLike[str], *, verify: bool = True) -> Self:
-        """Return a copy with the state of a JSON file, otpy's or DSPy's; see `otpy.programs.load`."""
-        return state.loaded(self, path, verify=verify)
+        """Return a copy with the state of a JSON file; see `otpy.programs.load`."""
+        state = files.read(path, verify=verify)
+        if verify and state["program"] != type(self).__name__:
+            raise ProgramError(
+                f"{path}: holds a {state['program']}, not a {type(self).__name__}; if that is the same program under"
+                " another name, load it with verify=False"
+            )
+        own, saved = [name for name, _ in self.named_predictors()], state["predictors"]
+        if set(own) != set(saved):
+            raise ProgramError(
+                f"{path}: predictors differ: the file has {', '.join(saved)}; the program has {', '.join(own)}"
+            )
+        return self.map_predictors(lambda name, predictor: predictor.filled(saved[name], f"{path}: {name}"))
 
     def render(self) -> str:
         """Return the tree of sub-programs as text.

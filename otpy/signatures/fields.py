@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
-import enum
 import types
 import typing
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin
 
 from otpy.errors import SignatureError
+from otpy.types import Type
+from otpy.types.values import allowed_values
 
-__all__ = ["Declared", "FieldSpec", "InputField", "OutputField", "Side", "allowed_values", "type_text"]
+if typing.TYPE_CHECKING:
+    import builtins
+
+__all__ = ["TAKES", "Declared", "FieldSpec", "InputField", "OutputField", "Side", "allowed_values", "type_text"]
 
 Side: TypeAlias = Literal["input", "output"]
 
@@ -78,11 +82,19 @@ class FieldSpec:
         return allowed_values(self.annotation)
 
     @property
-    def misfit(self) -> str:
-        """A constraint that means nothing for the type, in words; empty if there is none.
+    def kind(self) -> builtins.type[Type] | None:
+        """The class of `otpy.types` that it is of, with or without `None`; a list or a model of such is none itself."""
+        kinds = [kind for kind in _classes(self.annotation) if issubclass(kind, Type)]
+        return kinds[0] if len(kinds) == len(_classes(self.annotation)) == 1 else None
 
-        pydantic would find out only when it validates the first value.
+    @property
+    def misfit(self) -> str:
+        """What is wrong with the type, or a constraint that means nothing for it, in words; empty if there is nothing.
+
+        pydantic would find out only when it validates the first value, or never.
         """
+        if misshapen := _misshapen(self.annotation):
+            return misshapen
         kinds = _classes(self.annotation)
         for name, value in self.constraints:
             if not kinds <= _FITTING[name] and kinds & (_ORDERED | _SIZED | {bool}):
@@ -174,6 +186,23 @@ def type_text(annotation: Any) -> str:
     return known or getattr(annotation, "__name__", None) or str(annotation)
 
 
+TAKES: Final = {**dict.fromkeys(("list", "set", "frozenset", "Optional"), 1), "dict": 2}
+"""How many types stand in the brackets of another."""
+
+
+def _misshapen(annotation: Any) -> str:
+    """What is wrong with the brackets of a type, or of one inside of it."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    takes = TAKES.get(getattr(origin, "__name__", ""), len(args))
+    if takes != len(args):
+        return (
+            f"{type_text(annotation)} is no type: in the brackets of {origin.__name__} stand {takes}, not {len(args)}"
+        )
+    if origin is Literal:
+        return ""
+    return next((found for arg in args if (found := _misshapen(arg))), "")
+
+
 def _classes(annotation: Any) -> set[type]:
     """The classes that a value may have, without `None`."""
     origin, args = get_origin(annotation), get_args(annotation)
@@ -182,25 +211,3 @@ def _classes(annotation: Any) -> set[type]:
     if origin is Annotated:
         return _classes(args[0])
     return {kind for kind in (origin or annotation,) if isinstance(kind, type)}
-
-
-def allowed_values(annotation: Any) -> tuple[Any, ...]:
-    """Return the values a type lists, as JSON data, or nothing if it does not list them.
-
-    Example:
-        >>> from typing import Literal
-        >>> from otpy.signatures.fields import allowed_values
-        >>> allowed_values(Literal["a", "b"]), allowed_values(Literal["a"] | None), allowed_values(str)
-        (('a', 'b'), ('a', None), ())
-    """
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return tuple(value.value if isinstance(value, enum.Enum) else value for value in args)
-    if origin in {typing.Union, types.UnionType}:
-        parts = [(None,) if arg is type(None) else allowed_values(arg) for arg in args]
-        return tuple(value for part in parts for value in part) if all(parts) else ()
-    if origin is Annotated:
-        return allowed_values(args[0])
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return tuple(member.value for member in annotation)
-    return (True, False) if annotation is bool else ()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Record", "Unfit"]
 
 _SHOWN: Final = 80  # characters of an offending value
+_SAID_ALL: Final = {"value_error", "assertion_error"}  # a validator's own words
 
 
 class Unfit(ValueError):
@@ -45,21 +46,25 @@ class Record:
         owner: The signature's name, for messages.
         module: Where the signature is defined: there, pydantic looks up names inside of types.
         fields: The fields, in order.
+        validators: pydantic's validators that watch this side, by name.
 
     Raises:
         SignatureError: If pydantic can't build a schema for a field's type and constraints.
     """
 
-    def __init__(self, owner: str, module: str, fields: Iterable[FieldSpec]) -> None:
+    def __init__(
+        self, owner: str, module: str, fields: Iterable[FieldSpec], validators: Mapping[str, Any] | None = None
+    ) -> None:
         """Build the validator; each field is tried alone only if together they fail, to name the one to blame."""
         self.fields = {field.name: field for field in fields}
         try:
-            self._adapter = _adapter(owner, module, self.fields.values())
-            self.schema = FrozenJSON.of(_tidied(self._adapter.json_schema()), sort_keys=False)
+            self._adapter = _adapter(owner, module, self.fields.values(), validators or {})
+            schema = _tidied(self._adapter.json_schema())
+            self.schema = FrozenJSON.of(_inlined(schema, _short(schema)), sort_keys=False)
         except Exception as error:
             for field in self.fields.values():
                 try:
-                    _adapter(owner, module, [field]).json_schema()
+                    _adapter(owner, module, [field], {}).json_schema()
                 except Exception as why:  # noqa: BLE001 - a type's own hooks may raise anything
                     raise SignatureError(f"{owner}.{field.name}: the type {field.type} {_refused(why)}") from None
             raise SignatureError(f"{owner}: {_refused(error)}") from error
@@ -123,28 +128,44 @@ class Record:
         names: list[str] = []
         words: list[str] = []
         for item in error.errors(include_url=False, include_context=False):
-            where, message = ".".join(str(part) for part in item["loc"]), item["msg"][0].lower() + item["msg"][1:]
+            where, message = ".".join(str(part) for part in item["loc"]), _said(item["msg"])
             names.extend([str(item["loc"][0])] if item["loc"] else self.fields)
             if item["type"] == "missing":
                 words.append(f"{where!r} is missing")
             else:
-                shown = repr(item["input"])
-                shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
-                words.append(f"{where!r}: {message}, not {shown}" if where else f"{message}, not {shown}")
+                fault = message if item["type"] in _SAID_ALL or not where else f"{message}, not {_shown(item['input'])}"
+                words.append(f"{where!r}: {fault}" if where else fault)
         return Unfit(tuple(dict.fromkeys(names)), "; ".join(words))
 
 
-def _adapter(owner: str, module: str, fields: Iterable[FieldSpec]) -> TypeAdapter[Any]:
+def _adapter(owner: str, module: str, fields: Iterable[FieldSpec], validators: Mapping[str, Any]) -> TypeAdapter[Any]:
     kinds: list[tuple[str, Any]] = []
     for field in fields:
         described: Any = Field(description=field.desc or None, **dict(field.constraints))
         kinds.append((field.name, Annotated[field.annotation, described]))
-    namespace = {"__pydantic_config__": ConfigDict(extra="ignore"), "__module__": module}
+    namespace = {**validators, "__pydantic_config__": ConfigDict(extra="ignore"), "__module__": module}
     return TypeAdapter(make_dataclass(owner, kinds, namespace=namespace))
 
 
+def _said(message: str) -> str:
+    """pydantic's sentence in the middle of ours; that of a validator as it was raised."""
+    for beginning in ("Value error, ", "Assertion failed, "):
+        if message.startswith(beginning):
+            return message.removeprefix(beginning)
+    return message[:1].lower() + message[1:]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
+
+
 def _refused(error: Exception) -> str:
-    return f"can't be used: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    lines = str(error).splitlines() or [type(error).__name__]
+    why = lines[-1].strip() if lines[0].endswith(":") else lines[0]  # pydantic nests the cause of what it can't build
+    return f"can't be used: {why}"
 
 
 _DROPPED: Final = {"title", "default", "discriminator", "required"}
@@ -178,3 +199,27 @@ def _tidied(node: Any) -> Any:
     if "properties" in tidy:
         tidy |= {"required": list(tidy["properties"]), "additionalProperties": False}
     return tidy
+
+
+def _inlined(node: Any, short: Mapping[str, Any]) -> Any:
+    """Put definitions of one line where they are used."""
+    if isinstance(node, list):
+        items: list[Any] = cast("Any", node)
+        return [_inlined(item, short) for item in items]
+    if not isinstance(node, dict):
+        return node
+    schema: dict[str, Any] = cast("Any", node)
+    if schema.get("$ref") in short:
+        return short[schema["$ref"]]
+    inlined = {key: _inlined(value, short) for key, value in schema.items() if key != "$defs"}
+    named = {name: part for name, part in schema.get("$defs", {}).items() if f"#/$defs/{name}" not in short}
+    return {"$defs": {name: _inlined(part, short) for name, part in named.items()}, **inlined} if named else inlined
+
+
+def _short(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The definitions that are no objects: enumerations, and what `otpy.types` are written as."""
+    return {
+        f"#/$defs/{name}": part
+        for name, part in schema.get("$defs", {}).items()
+        if "properties" not in part and "$ref" not in str(part)
+    }

@@ -8,31 +8,32 @@ from __future__ import annotations
 
 import inspect
 import json
-import keyword
 import sys
+from abc import ABCMeta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from otpy.errors import AdapterParseError, SignatureError
 from otpy.lm import OutputSchema
-from otpy.signatures.annotations import annotations_in, resolved
-from otpy.signatures.example import Prediction
+from otpy.signatures.definition import check, default_instructions, inherited_instructions, read_body
 from otpy.signatures.fields import Declared, FieldSpec
 from otpy.signatures.record import Record, Unfit
 from otpy.signatures.string_form import parse_string
+from otpy.signatures.validators import inherited, keeping, known, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    # To the checkers, a signature is the class of its predictions, so that they know the types of the outputs.
+    from otpy.signatures.example import Prediction as _Row
     from otpy.signatures.fields import Side
+else:
+    _Row = object
 
-__all__ = ["RESERVED", "Signature", "SignatureMeta"]
-
-RESERVED: Final = frozenset({"self", *(name for name in dir(Prediction) if not name.startswith("_"))})
-"""Names a field cannot have, because examples and predictions use them."""
+__all__ = ["Signature", "SignatureMeta"]
 
 
-class SignatureMeta(type):
+class SignatureMeta(ABCMeta):
     """Makes signature classes, and checks them while it does."""
 
     _fields: tuple[FieldSpec, ...]
@@ -40,8 +41,9 @@ class SignatureMeta(type):
     _by_name: Mapping[str, FieldSpec]
     _by_side: dict[Side, Mapping[str, FieldSpec]]
     _records: dict[Side, Record]
+    _validators: Mapping[str, Any]
 
-    def __new__(
+    def __new__(  # noqa: PLR0913 - what a copy is made of
         mcs,
         name: str,
         bases: tuple[type, ...],
@@ -49,31 +51,43 @@ class SignatureMeta(type):
         *,
         fields: Iterable[FieldSpec] | None = None,
         instructions: str | None = None,
+        validators: Mapping[str, Any] | None = None,
     ) -> Any:
         """Read the class body, or take ready-made fields."""
+        bases = tuple(base for base in bases if base is not object)  # the root alone is no contract
         module = namespace.get("__module__", __name__)
         written = instructions or (inspect.cleandoc(namespace.get("__doc__") or "") if bases else "")
         if fields is None and bases:
             scope = sys._getframe(1).f_locals  # noqa: SLF001 - where the class statement stands, as pydantic does it
-            fields, namespace = _read_body(name, bases, namespace, scope)
-            written = written or _inherited(bases)
+            fields, own, namespace = read_body(name, bases, namespace, scope)
+            validators = {**inherited(bases), **own}
+            written = written or inherited_instructions(bases)
         fields = tuple(fields or ())
+        validators = known(name, validators or {}, [field.name for field in fields])
         if bases:
-            _check(name, fields)
+            check(name, fields)
             written = written.strip()
-            if written == _default_instructions(fields):
+            if written == default_instructions(fields):
                 written = ""  # so that the sentence follows the fields when they change
         sides: tuple[Side, ...] = ("input", "output")
+        by_side: dict[Side, list[FieldSpec]] = {
+            side: [field for field in fields if field.side == side] for side in sides
+        }
         content = {
             "_fields": fields,
             "_written": written,
             "_by_name": MappingProxyType({field.name: field for field in fields}),
-            "_by_side": {side: MappingProxyType({f.name: f for f in fields if f.side == side}) for side in sides},
-            "_records": {side: Record(name, module, (f for f in fields if f.side == side)) for side in sides if bases},
+            "_by_side": {side: MappingProxyType({f.name: f for f in own}) for side, own in by_side.items()},
+            "_records": {
+                side: Record(name, module, own, watching(validators, side, [f.name for f in own]))
+                for side, own in by_side.items()
+                if bases
+            },
+            "_validators": MappingProxyType(validators),
         }
         return super().__new__(mcs, name, bases, {**namespace, **content, "__module__": module, "__slots__": ()})
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as __new__
         cls,
         name: str,
         bases: tuple[type, ...],
@@ -81,6 +95,7 @@ class SignatureMeta(type):
         *,
         fields: Iterable[FieldSpec] | None = None,  # noqa: ARG002 - taken by __new__
         instructions: str | None = None,  # noqa: ARG002 - taken by __new__
+        validators: Mapping[str, Any] | None = None,  # noqa: ARG002 - taken by __new__
     ) -> None:
         """Take the keyword arguments of `__new__`."""
         super().__init__(name, bases, namespace)
@@ -117,7 +132,7 @@ class SignatureMeta(type):
     @property
     def instructions(cls) -> str:
         """What to do: the docstring, or a sentence made from the names of the fields."""
-        return cls._written or _default_instructions(cls._fields)
+        return cls._written or default_instructions(cls._fields)
 
     @property
     def fields(cls) -> Mapping[str, FieldSpec]:
@@ -141,12 +156,13 @@ class SignatureMeta(type):
         return " -> ".join(", ".join(f"{field.name}: {field.type}" for field in side.values()) for side in sides)
 
     def __eq__(cls, other: object) -> bool:
-        """Whether instructions and fields are the same."""
+        """Whether instructions, fields and validators are the same."""
         if cls is other:
             return True
         if not isinstance(other, SignatureMeta):
             return NotImplemented
-        return cls._fields == other._fields and cls.instructions == other.instructions
+        same = cls._fields == other._fields and cls.instructions == other.instructions
+        return same and cls._validators == other._validators
 
     def __hash__(cls) -> int:
         """By content."""
@@ -159,11 +175,14 @@ class SignatureMeta(type):
     # -- changed copies --------------------------------------------------------------------------------------------
 
     def _with(cls, fields: Iterable[FieldSpec] | None = None, instructions: str | None = None) -> type[Signature]:
+        fields = cls._fields if fields is None else tuple(fields)
+        gone = {field.name for field in cls._fields} - {field.name for field in fields}
         return _made(
             cls.__name__,
             {"__module__": cls.__module__, "__qualname__": cls.__qualname__},
-            cls._fields if fields is None else fields,
+            fields,
             cls._written if instructions is None else instructions,
+            keeping(cls._validators, gone),
         )
 
     def with_instructions(cls, instructions: str) -> type[Signature]:
@@ -216,7 +235,7 @@ class SignatureMeta(type):
         return cls.insert(-1, name, field, type_)
 
     def delete(cls, name: str) -> type[Signature]:
-        """Return a signature without a field.
+        """Return a signature without a field, and without the validators that may speak of it.
 
         Raises:
             SignatureError: If there is no such field, or it is the last of its side.
@@ -333,7 +352,7 @@ class SignatureMeta(type):
         }
 
 
-class Signature(metaclass=SignatureMeta):
+class Signature(_Row, metaclass=SignatureMeta):
     """The base of class signatures, and the maker of string ones.
 
     Raises:
@@ -359,69 +378,20 @@ class Signature(metaclass=SignatureMeta):
         ) -> type[Signature]: ...
 
 
-def _read_body(
-    name: str, bases: tuple[type, ...], namespace: dict[str, Any], scope: Mapping[str, Any]
-) -> tuple[list[FieldSpec], dict[str, Any]]:
-    """Return the fields, inherited ones first, and what else the class body holds."""
-    annotations = annotations_in(namespace)
-    fields: dict[str, FieldSpec] = {field.name: field for base in bases for field in getattr(base, "_fields", ())}
-    rest = {key: value for key, value in namespace.items() if not isinstance(value, Declared)}
-    for key in dict.fromkeys([*(key for key, value in namespace.items() if isinstance(value, Declared)), *annotations]):
-        declared, annotation = namespace.get(key), annotations.get(key, str)
-        if not isinstance(declared, Declared):
-            how = f"has the default {declared!r}" if key in namespace else "is neither input nor output"
-            raise SignatureError(f"{name}.{key} {how}; write `{key}: … = InputField()` or `= OutputField()`")
-        if isinstance(annotation, Declared):
-            raise SignatureError(
-                f"{name}.{key} has the same name as its type, which is hidden by it; import the type by another name"
-            )
-        if isinstance(annotation, str):
-            annotation = resolved(f"{name}.{key}", annotation, namespace.get("__module__", ""), scope)
-        fields[key] = FieldSpec(key, declared.side, annotation, declared.desc, declared.constraints)
-    for key, value in rest.items():
-        if not (key.startswith("__") and key.endswith("__")) and not isinstance(value, type):
-            raise SignatureError(f"{name}.{key} is no field; write `{key}: … = InputField()` or `= OutputField()`")
-    return list(fields.values()), rest
-
-
-def _inherited(bases: tuple[type, ...]) -> str:
-    written = (base._written for base in bases if isinstance(base, SignatureMeta))  # noqa: SLF001 - our own metaclass
-    return next((text for text in written if text), "")
-
-
-def _check(name: str, fields: tuple[FieldSpec, ...]) -> None:
-    for side, example in (("input", "question: str = InputField()"), ("output", "answer: str = OutputField()")):
-        if not any(field.side == side for field in fields):
-            raise SignatureError(f"signature {name} has no {side} fields; add one, as in `{example}`")
-    seen: set[str] = set()
-    for field in fields:
-        if not field.name.isidentifier() or keyword.iskeyword(field.name):
-            raise SignatureError(f"{name}: {field.name!r} cannot be the name of a field: it is no Python name")
-        if field.name in RESERVED or field.name.startswith("_"):
-            raise SignatureError(f"{name}.{field.name}: this name is taken by examples and predictions; choose another")
-        if field.name in seen:
-            raise SignatureError(f"{name}: field {field.name!r} appears twice")
-        if field.misfit:
-            raise SignatureError(f"{name}.{field.name}: {field.misfit}")
-        if field.type.startswith("Literal["):
-            bad = [value for value in field.allowed if not isinstance(value, (str, int, bool, type(None)))]
-            if bad or not field.allowed:
-                what = f"not {bad[0]!r}" if bad else "at least one"
-                raise SignatureError(f"{name}.{field.name}: Literal takes texts, integers, booleans and None, {what}")
-        seen.add(field.name)
-
-
-def _default_instructions(fields: Iterable[FieldSpec]) -> str:
-    inputs, outputs = (", ".join(f"`{f.name}`" for f in fields if f.side == side) for side in ("input", "output"))
-    return f"Given the fields {inputs}, produce the fields {outputs}."
-
-
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise SignatureError(f"{name}={value!r}: a text")
     return value
 
 
-def _made(name: str, namespace: dict[str, Any], fields: Iterable[FieldSpec], instructions: str) -> type[Signature]:
-    made: Any = SignatureMeta(name, (Signature,), namespace, fields=fields, instructions=instructions)
+def _made(
+    name: str,
+    namespace: dict[str, Any],
+    fields: Iterable[FieldSpec],
+    instructions: str,
+    validators: Mapping[str, Any] | None = None,
+) -> type[Signature]:
+    made: Any = SignatureMeta(
+        name, (Signature,), namespace, fields=fields, instructions=instructions, validators=validators
+    )
     return made  # type: ignore[no-any-return]

@@ -16,7 +16,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from otpy.errors import SignatureError
-from otpy.signatures.fields import FieldSpec
+from otpy.signatures.fields import TAKES, FieldSpec
+from otpy.types import (
+    Audio,
+    Citations,
+    Code,
+    Decision,
+    Document,
+    File,
+    History,
+    Image,
+    Reasoning,
+    Tool,
+    ToolCalls,
+    ToolResults,
+    Type,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,16 +40,27 @@ if TYPE_CHECKING:
 
 __all__ = ["TYPES", "parse_string", "parse_type"]
 
+_OURS: Final[tuple[type[Type], ...]] = (
+    *(Audio, Document, File, History, Image),
+    *(Citations, Code, Decision, Reasoning),
+    *(Tool, ToolCalls, ToolResults),
+)
+_OWN: Final = {kind.__name__: kind for kind in _OURS}
+
 TYPES: Final[Mapping[str, Any]] = {
     **{kind.__name__: kind for kind in (str, int, float, bool, bytes, list, dict, tuple, set, frozenset)},
     **{kind.__name__: kind for kind in (dt.date, dt.datetime, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID)},
     **{name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union", "List", "Dict", "Tuple", "Set")},
+    **_OWN,
     "None": None,
 }
 """The names a string signature may use for types."""
 
-_MODULES: Final = ("typing", "datetime", "decimal", "uuid")
-"""A type may stand behind its module, as in `datetime.date`."""
+_MODULES: Final = {
+    **dict.fromkeys(("typing", "datetime", "decimal", "uuid"), frozenset(TYPES) - frozenset(_OWN)),
+    **dict.fromkeys(("otpy", "otpy.types", "dspy"), frozenset(_OWN)),
+}
+"""A type may stand behind its module, as in `datetime.date` or `dspy.Image`."""
 
 _CLOSES: Final = {"(": ")", "[": "]", "{": "}"}
 
@@ -177,8 +203,10 @@ class _Reader:
                 kind = ...
             case ast.Name(id=name):
                 kind = self.named(name, at)
-            case ast.Attribute(value=ast.Name(id=module), attr=name) if module in _MODULES:
-                kind = self.named(name, at)
+            case ast.Attribute(value=module, attr=name) if (names := _MODULES.get(ast.unparse(module))) is not None:
+                if name not in names:
+                    self.refuse(f"{ast.unparse(node)} is no type; known: {', '.join(sorted(names, key=str.lower))}", at)
+                kind = self.known[name]
             case ast.BinOp(op=ast.BitOr(), left=left, right=right):
                 kind = typing.Union[self.type(left, text, begin), self.type(right, text, begin)]  # noqa: UP007
             case ast.Subscript(value=value, slice=inner):
@@ -193,13 +221,21 @@ class _Reader:
         items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
         if origin is typing.Literal:
             return typing.Literal[tuple(self.literal(item, text, begin) for item in items)]
-        args = tuple(self.type(item, text, begin) for item in items)
+        args: tuple[Any, ...]
+        if origin is _OWN["Code"]:
+            args = tuple(self.literal(item, text, begin, "Code takes a language's name") for item in items)
+        else:
+            args = tuple(self.type(item, text, begin) for item in items)
         if not args:
             self.refuse(f"{text} is no type: the brackets are empty", at)
         try:
             return origin[args if len(args) != 1 else args[0]]
-        except TypeError as error:
-            self.refuse(f"{text} is no type: {error}", at)
+        except SignatureError as error:
+            self.refuse(str(error), at)
+        except TypeError:
+            name = getattr(origin, "__name__", str(origin))
+            count = f"in the brackets of {name} stand {TAKES[name]}, not {len(args)}" if name in TAKES else ""
+            self.refuse(f"{text} is no type: {count or f'{name} has no brackets'}", at)
 
     def named(self, name: str, at: int) -> Any:
         if name not in self.known:
@@ -207,7 +243,9 @@ class _Reader:
             self.refuse(f"unknown type {name!r}; known: {names}; others: Signature(…, types={{{name!r}: {name}}})", at)
         return self.known[name]
 
-    def literal(self, node: ast.expr, text: str, begin: int) -> Any:
+    def literal(
+        self, node: ast.expr, text: str, begin: int, takes: str = "Literal takes texts, integers, booleans and None"
+    ) -> Any:
         at = begin + len(text.encode()[: node.col_offset].decode())
         try:
             value = ast.literal_eval(node)
@@ -215,5 +253,5 @@ class _Reader:
             value = node
         if value is not None and not isinstance(value, (str, int)):  # a bool is an int
             hint = f"; write {node.id!r} in quotes" if isinstance(node, ast.Name) else ""
-            self.refuse(f"Literal takes texts, integers, booleans and None, not {ast.unparse(node)}{hint}", at)
+            self.refuse(f"{takes}, not {ast.unparse(node)}{hint}", at)
         return value

@@ -7,7 +7,7 @@ import datetime as dt
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from otpy.errors import SignatureError
@@ -115,7 +115,7 @@ def test_what_is_no_text_or_empty_is_refused(source):
 def test_an_unknown_type_is_told_which_names_there_are_and_how_to_add_one():
     with pytest.raises(SignatureError) as raised:
         Signature("q -> a: Person")
-    assert "known: Any, bool, bytes" in str(raised.value)
+    assert "known: Any, Audio, bool, bytes" in str(raised.value)
     assert "types={'Person': Person}" in str(raised.value)
 
 
@@ -135,12 +135,17 @@ SIMPLE = st.sampled_from(["str", "int", "float", "bool", "date", "datetime", "De
 LITERAL = st.lists(
     st.text(max_size=5) | st.integers(-9, 9) | st.booleans(), min_size=1, max_size=4, unique_by=lambda v: (type(v), v)
 ).map(lambda values: f"Literal[{', '.join(map(repr, values))}]")
+OURS = st.sampled_from(["Image", "Audio", "File", "Document", "Code", "Reasoning", "Citations", "Tool", "ToolCalls"])
+WITH_BRACKETS = st.sampled_from(["python", "sql", "c++"]).map(lambda name: f"Code[{name!r}]") | LITERAL.map(
+    lambda literal: f"Decision[{literal}]"
+)
 KINDS = st.recursive(
-    SIMPLE | LITERAL,
+    SIMPLE | LITERAL | OURS | WITH_BRACKETS,
     lambda inner: st.one_of(
         inner.map(lambda kind: f"list[{kind}]"),
         inner.map(lambda kind: f"dict[str, {kind}]"),
         inner.map(lambda kind: f"tuple[{kind}, ...]"),
+        inner.map(lambda kind: f"{kind} | None"),
         st.tuples(inner, inner).map(lambda pair: f"tuple[{pair[0]}, {pair[1]}]"),
     ),
     max_leaves=4,
@@ -152,6 +157,21 @@ def test_the_text_of_a_type_is_read_as_the_same_type(text):
     field = parse_string(f"q -> a: {text}")[1]
     assert parse_string(f"q -> a: {field.type}")[1] == field
     assert parse_type(field.type) == field.annotation
+
+
+@given(st.lists(KINDS, min_size=1, max_size=3), st.lists(KINDS, min_size=1, max_size=3))
+def test_the_string_form_of_a_signature_is_read_as_the_same_signature(inputs, outputs):
+    def fields(kinds, prefix):
+        return ", ".join(f"{prefix}{number}: {kind}" for number, kind in enumerate(kinds))
+
+    try:
+        signature = Signature(f"{fields(inputs, 'i')} -> {fields(outputs, 'o')}")
+    except SignatureError:
+        assume(False)  # noqa: FBT003 - a type that no model can be asked for
+    again = Signature(signature.signature)
+    assert again == signature
+    assert again.signature == signature.signature
+    assert hash(again) == hash(signature)
 
 
 @given(st.text(alphabet="ab ,:->[](){}'\"|\\\n.0é" + "".join(sorted({c for name in TYPES for c in name})), max_size=40))

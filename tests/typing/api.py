@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from signal import Signals
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import otpy
 from otpy.actors import GroupsRef, ProcessInfo, RegistryRef, Timer, process_info, processes, sys
@@ -21,6 +21,7 @@ from otpy.supervisors import (
     SupervisorRef,
     TaskSupervisorRef,
 )
+from otpy.types import Code, Decision, History, Image
 
 
 def clocks() -> None:
@@ -66,6 +67,34 @@ def programs(question: otpy.Predict, thinking: otpy.ChainOfThought) -> None:
 async def awaited(question: otpy.Predict) -> None:
     """Awaiting does too."""
     assert_type(await question.acall(question="?"), otpy.Prediction)
+
+
+class Triage(otpy.Signature):
+    """Classify."""
+
+    query: str = otpy.InputField()
+    intent: Literal["card", "pin"] = otpy.OutputField()
+    sure: Decision[Literal["yes", "no"]] = otpy.OutputField()
+    code: Code[Literal["python"]] = otpy.OutputField()
+
+
+async def outputs(history: History) -> None:
+    """A prediction of a class signature has the types of its outputs; one of the string form has `Any`."""
+    triage = otpy.Predict(Triage)
+    assert_type(triage, otpy.Predict[Triage])
+    assert_type(triage(query="?").intent, Literal["card", "pin"])
+    assert_type((await triage.acall(query="?")).sure.value, Literal["yes", "no"])
+    assert_type(triage.with_config(temperature=0.5)(query="?").intent, Literal["card", "pin"])
+    assert_type(triage(query="?").usage, Usage)
+    assert_type(triage(query="?").code.code, str)
+    assert_type(otpy.ChainOfThought(Triage)(query="?").intent, Literal["card", "pin"])
+    predictors: list[otpy.Predict] = [triage]  # a predictor of a class signature is a predictor
+    assert_type(predictors[0](query="?"), otpy.Prediction)
+    assert_type(otpy.Predict("question -> answer"), otpy.Predict)
+    assert_type(otpy.Predict("question -> answer")(question="?").answer, Any)
+    assert_type(history.adding(triage(query="?"), query="?"), History)
+    assert_type(Image("https://example.org/x.png", detail="low", allow_private=True), Image)
+    assert_type(Image.from_path("x.png"), Image)
 
 
 def evaluations(devset: list[otpy.Example], program: otpy.Predict) -> None:
