@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from otpy.adapters.words import ENGLISH
 from otpy.lm import Message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from otpy.adapters.words import Words
     from otpy.errors import AdapterParseError
     from otpy.lm import OutputSchema
     from otpy.signatures import SignatureMeta
@@ -20,7 +22,9 @@ __all__ = ["Adapter", "repair"]
 class Adapter(Protocol):
     """How a program and a model talk.
 
-    Implementations are stateless values: equal if they behave the same, and known by `name` in saved programs.
+    Implementations are stateless values: equal if they behave the same, and known by `name` in saved programs. This is
+    all that a program needs. Ours know more: `fits` refuses a signature, `exchange` lays out a turn of a conversation,
+    `reader` reads a stream, `native` says what travels beside the text; see `otpy.adapters.prompting`.
 
     Example:
         >>> from otpy.adapters import ChatAdapter
@@ -62,12 +66,13 @@ class Adapter(Protocol):
         ...
 
 
-def repair(text: str, error: AdapterParseError) -> tuple[Message, Message]:
+def repair(text: str, error: AdapterParseError, words: Words = ENGLISH) -> tuple[Message, Message]:
     """Return the two turns that ask again: the model's answer, and what was wrong with it.
 
     Args:
         text: What the model said.
         error: Why it will not do.
+        words: The language; what is wrong is said in pydantic's.
 
     Example:
         >>> from otpy.adapters import repair
@@ -77,5 +82,5 @@ def repair(text: str, error: AdapterParseError) -> tuple[Message, Message]:
         assistant: blue
         user: That does not fit: no JSON object in the answer. Answer again.
     """
-    said = text if text.strip() else "(nothing)"  # several providers refuse a turn without content
-    return Message("assistant", said), Message("user", f"That does not fit: {error.detail}. Answer again.")
+    said = text if text.strip() else words.nothing  # several providers refuse a turn without content
+    return Message("assistant", said), Message("user", words.again.format(detail=error.detail))

@@ -7,26 +7,33 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from otpy.adapters.wording import described, input_text, output_shapes
+from otpy.adapters.finding import read_object, without_thought
+from otpy.adapters.prompting import Prompting
+from otpy.adapters.reading import JSONReader
 from otpy.errors import AdapterParseError
-from otpy.lm import Message, OutputSchema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
+    from otpy.adapters.content import Pieces
+    from otpy.adapters.reading import Reader
+    from otpy.lm import OutputSchema
     from otpy.signatures import SignatureMeta
 
 __all__ = ["JSONAdapter"]
 
-_TRIES: Final = 100  # opening braces at which an object is looked for: an answer of thousands of them is noise
-_DECODER: Final = json.JSONDecoder()
 
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class JSONAdapter(Prompting):
+    """Asks for one JSON object that fulfils the output schema.
 
-@dataclass(frozen=True, slots=True)
-class JSONAdapter:
-    """Asks for one JSON object that fulfils the output schema; demos are turns of the conversation.
+    Args:
+        words: As in `Prompting`.
+        demos: As in `Prompting`.
+        native_tools: As in `Prompting`.
+        native_reasoning: As in `Prompting`.
 
     Example:
         >>> from otpy.adapters import JSONAdapter
@@ -43,69 +50,35 @@ class JSONAdapter:
         """What saved programs call it."""
         return "json"
 
-    def prefix(self, signature: SignatureMeta, demos: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
-        """Return the instructions, and one pair of turns a demo."""
-        turns = [Message("system", _system(signature))]
-        for demo in demos:
-            turns.append(self.question(signature, demo))
-            turns.append(Message("assistant", self.render(signature, demo)))
-        return tuple(turns)
-
-    def question(self, signature: SignatureMeta, inputs: Mapping[str, Any]) -> Message:
-        """Return the inputs, one a line."""
-        return Message("user", input_text(signature, inputs))
-
     def schema(self, signature: SignatureMeta) -> OutputSchema | None:
-        """Return the schema of the outputs, which the instructions say in words too."""
-        return replace(signature.output_schema(), optional=True)
+        """Return the schema of the outputs that are written, which the instructions say in words too."""
+        written = self._native(signature).plain
+        return None if written is None else replace(written.output_schema(), optional=True)
 
-    def render(self, signature: SignatureMeta, outputs: Mapping[str, Any]) -> str:
-        """Return the outputs as one JSON object."""
-        return json.dumps(signature.dump_outputs(outputs), ensure_ascii=False)
+    def _form(self, signature: SignatureMeta) -> list[str]:
+        wanted = self._wanted(signature)
+        phrase = self.words.answer_with_keys if len(wanted) > 1 else self.words.answer_with_key
+        names = self.words.both.join(f'"{name}"' for name in wanted)
+        return [*(self.words.output.format(field=text) for text in wanted.values()), phrase.format(names=names)]
 
-    def parse(self, signature: SignatureMeta, text: str) -> dict[str, Any]:
-        """Read the answer: the first JSON object in the text that has all outputs, whatever stands around it.
+    def _layout(self, inputs: Mapping[str, Pieces]) -> Pieces:
+        """One input a line, behind its name."""
+        pieces: Pieces = ()
+        for name, value in inputs.items():
+            pieces = (*pieces, f"{chr(10) if pieces else ''}{name}: ", *value)
+        return pieces
 
-        Raises:
-            AdapterParseError: If there is no JSON object, or none fulfils the signature.
-        """
-        first: str | None = None
-        for found, keys in _objects(text):
-            if keys >= signature.output_fields.keys():
-                return signature.read_outputs(found, answer=text)
-            first = first or found
-        if first is not None:
-            return signature.read_outputs(first, answer=text)
-        names = tuple(signature.output_fields)
-        detail = f"no JSON object with {', '.join(names)} in the answer"
-        raise AdapterParseError(signature.__name__, text, names, detail)
+    def _written(self, signature: SignatureMeta, data: Mapping[str, Any]) -> str:  # noqa: ARG002 - the family's form
+        return json.dumps(dict(data), ensure_ascii=False)
 
+    def _read(self, signature: SignatureMeta, text: str) -> dict[str, Any]:
+        """The first JSON object in the text that has all outputs, whatever stands around it."""
+        said = without_thought(text)
+        if said is None:
+            names = tuple(signature.output_fields)
+            detail = f"the answer ends before its thought does (wanted: {', '.join(names)})"
+            raise AdapterParseError(signature.__name__, text, names, detail)
+        return read_object(signature, said, text)
 
-def _system(signature: SignatureMeta) -> str:
-    """The instructions, a line a field, the form of the answer: what little a small model can keep."""
-    shapes = output_shapes(signature)
-    keys = " and ".join(f'"{name}"' for name in shapes)
-    return "\n".join(
-        [
-            signature.instructions,
-            "",
-            *(f"Input {described(field)}" for field in signature.input_fields.values()),
-            *(f"Output {described(field, shapes[name])}" for name, field in signature.output_fields.items()),
-            f"Answer with a JSON object with the key{'s' if len(shapes) > 1 else ''} {keys}.",
-        ]
-    )
-
-
-def _objects(text: str) -> Iterator[tuple[str, set[str]]]:
-    """Every JSON object in a text that stands in no other, with its keys."""
-    at = text.find("{")
-    for _ in range(_TRIES):
-        if at < 0:
-            return
-        try:
-            value, end = _DECODER.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError):
-            end = at + 1
-        else:
-            yield text[at:end], set(value)
-        at = text.find("{", end)
+    def _reader(self, signature: SignatureMeta) -> Reader:
+        return JSONReader(signature)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from otpy.adapters.words import ENGLISH
+from otpy.types.text import TextType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from otpy.adapters.words import Words
     from otpy.signatures import FieldSpec, SignatureMeta
 
-__all__ = ["as_text", "described", "input_text", "output_shapes", "shape"]
+__all__ = ["as_text", "described", "output_shapes", "shape"]
 
 
 def as_text(value: Any) -> str:
@@ -28,25 +32,13 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def input_text(signature: SignatureMeta, inputs: Mapping[str, Any]) -> str:
-    """Return the inputs, one a line, each behind its name.
-
-    Example:
-        >>> from otpy.adapters.wording import input_text
-        >>> from otpy.signatures import Signature
-        >>> print(input_text(Signature("question, years: list[int] -> answer"), {"question": "When?", "years": [1815]}))
-        question: When?
-        years: [1815]
-    """
-    return "\n".join(f"{name}: {as_text(value)}" for name, value in signature.dump_inputs(inputs).items())
-
-
-def described(field: FieldSpec, form: str = "") -> str:
+def described(field: FieldSpec, form: str = "", words: Words = ENGLISH) -> str:
     """Return a field's name and what a model must know of it: meaning, form, constraints.
 
     Args:
         field: The field.
         form: The form of its value in words, if it is no plain text.
+        words: The language.
 
     Example:
         >>> from otpy.adapters.wording import described
@@ -54,11 +46,11 @@ def described(field: FieldSpec, form: str = "") -> str:
         >>> described(FieldSpec("stars", "output", int, "how good it was", (("le", 5),)), "an integer")
         '`stars`: how good it was; an integer; at most 5'
     """
-    parts = [part for part in (field.desc, form, field.constraint_text) if part]
+    parts = [part for part in (field.desc, form, words.constraints(field.constraints)) if part]
     return f"`{field.name}`: {'; '.join(parts)}" if parts else f"`{field.name}`"
 
 
-def output_shapes(signature: SignatureMeta) -> dict[str, str]:
+def output_shapes(signature: SignatureMeta, words: Words = ENGLISH) -> dict[str, str]:
     """Return the form of each output in words; nothing for a plain text.
 
     Example:
@@ -71,37 +63,41 @@ def output_shapes(signature: SignatureMeta) -> dict[str, str]:
     definitions = schema.get("$defs", {})
     shapes: dict[str, str] = {}
     for name, part in schema["properties"].items():
-        labels = part.get("enum", ())
-        if len(labels) > 1 and all(isinstance(label, str) and "," not in label for label in labels):
-            words = f"one of {', '.join(labels)}"  # quotes only distract a small model
+        labels, kind = part.get("enum", ()), signature.output_fields[name].kind
+        if kind is not None and issubclass(kind, TextType):
+            form = kind.form() or words.text
+        elif len(labels) > 1 and all(isinstance(label, str) and "," not in label for label in labels):
+            form = words.one_of.format(values=", ".join(labels))  # quotes only distract a small model
         else:
-            words = shape(part, definitions)
-        shapes[name] = "" if words == "text" else words
+            form = shape(part, definitions, words)
+        shapes[name] = "" if form == words.text else form
     return shapes
 
 
-_WORD = re.compile(r"[^\W\d][\w-]*( [\w-]+)*")
+_WORD: Final = re.compile(r"[^\W\d][\w-]*( [\w-]+)*")
 
 
-def _choice(values: Sequence[Any]) -> str:
+def _choice(values: Sequence[Any], words: Words) -> str:
     """The allowed values; bare where they are words: fewer tokens, and a small model chose no worse among them."""
     if len(values) == 1:
         return json.dumps(values[0], ensure_ascii=False)
     bare = all(isinstance(value, str) and _WORD.fullmatch(value) for value in values)
-    return f"one of {', '.join(values if bare else (json.dumps(value, ensure_ascii=False) for value in values))}"
+    listed = ", ".join(values if bare else (json.dumps(value, ensure_ascii=False) for value in values))
+    return words.one_of.format(values=listed)
 
 
-_PLAIN = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false", "null": "null"}
+_PLAIN: Final = {name: name for name in ("integer", "number", "boolean", "null")} | {"string": "text"}
 
 
 def shape(  # noqa: PLR0911 - one line a kind of schema
-    schema: Mapping[str, Any], definitions: Mapping[str, Any], inside: tuple[str, ...] = ()
+    schema: Mapping[str, Any], definitions: Mapping[str, Any], words: Words = ENGLISH, inside: tuple[str, ...] = ()
 ) -> str:
     """Return a JSON schema in few words, for a model that has little room.
 
     Args:
         schema: The schema.
         definitions: What its references mean.
+        words: The language.
         inside: The references being explained already; a recursive one is named only.
 
     Example:
@@ -112,15 +108,15 @@ def shape(  # noqa: PLR0911 - one line a kind of schema
     """
 
     def inner(part: Any) -> str:
-        return shape(part, definitions, inside)
+        return shape(part, definitions, words, inside)
 
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return name if name in inside else shape(definitions[name], definitions, (*inside, name))
+        return name if name in inside else shape(definitions[name], definitions, words, (*inside, name))
     if "enum" in schema:
-        return _choice(schema["enum"])
+        return _choice(schema["enum"], words)
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(inner(part) for part in schema["anyOf"]))
+        return words.either.join(dict.fromkeys(inner(part) for part in schema["anyOf"]))
     if "properties" in schema:
         listed = ", ".join(f'"{name}": {inner(part)}' for name, part in schema["properties"].items())
         return f"{{{listed}}}"
@@ -132,4 +128,4 @@ def shape(  # noqa: PLR0911 - one line a kind of schema
         return f'{{"…": {inner({} if values is True else values or {})}, …}}'
     if kind == "array":
         return f"[{inner(schema.get('items', {}))}, …]"
-    return str(schema.get("format") or _PLAIN.get(kind, "any JSON"))
+    return str(schema.get("format") or getattr(words, _PLAIN.get(kind, "anything")))

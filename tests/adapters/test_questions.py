@@ -41,7 +41,7 @@ def test_the_system_turn_says_all_a_model_must_know(name):
     assert len(system.content.split()) < 90
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("name", [name for name in ADAPTERS if name != "two_step"])
 def test_demos_are_turns_that_look_like_the_question_and_the_answer(name):
     adapter = ADAPTERS[name]
     system, asked, said = adapter.prefix(Triage, (DEMO,))
@@ -70,7 +70,8 @@ def test_the_chat_adapter_refuses_an_output_called_like_its_end_mark():
 def test_adapters_are_values():
     assert JSONAdapter() == JSONAdapter()
     assert hash(ChatAdapter()) == hash(ChatAdapter())
-    assert {name: adapter.name for name, adapter in ADAPTERS.items()} == {"json": "json", "chat": "chat"}
+    assert all(adapter.name == name for name, adapter in ADAPTERS.items())
+    assert list(ADAPTERS) == ["json", "chat", "xml", "baml", "two_step"]
 
 
 def test_inputs_that_are_no_texts_are_written_as_json():
