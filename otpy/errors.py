@@ -33,6 +33,7 @@ __all__ = [
     "CircuitOpen",
     "ClientError",
     "ConfigError",
+    "ConstraintNotMet",
     "DatasetError",
     "EvaluationAborted",
     "EvaluationError",
@@ -463,6 +464,10 @@ class AdapterParseError(SignatureError):
         shown = text if len(text) <= 200 else text[:200] + "…"
         what = detail or f"missing {', '.join(missing)}"
         super().__init__(f"the answer does not fulfil {signature}: {what}. The model said: {shown!r}")
+
+
+class ConstraintNotMet(AdapterParseError):
+    """The model's answer is of the right types, and not what an `Assert` of the program says it must be."""
 
 
 class ProgramError(OtpyError, ValueError):

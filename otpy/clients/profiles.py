@@ -49,12 +49,13 @@ PROFILES: Final[Mapping[str, Profile]] = {
         # Sampling parameters are refused since version 2026-10-21, and a bound is demanded. Source:
         # platform.claude.com/docs/en/api/versioning; the smallest of the models that are left can write 4,096 tokens.
         Profile("anthropic", "anthropic", sampling=False, version="2026-10-21", most_tokens=8192,
-                lacks=("embeddings",)),
-        Profile("anthropic_2023", "anthropic", version="2023-06-01", most_tokens=4096, lacks=("embeddings",)),
+                lacks=("embeddings", "logprobs")),
+        Profile("anthropic_2023", "anthropic", version="2023-06-01", most_tokens=4096,
+                lacks=("embeddings", "logprobs")),
         # Measured with xllamacpp 2026.10: sampling parameters are taken in any version; `output_config.format`,
         # `tool_choice` and documents are ignored.
         Profile("llama_cpp_messages", "anthropic", schema=False, version="2026-10-21", most_tokens=4096,
-                lacks=("tool_choice", "file")),
+                lacks=("tool_choice", "file", "logprobs")),
         # The server of a model that makes vectors: a conversation fails there. Measured with xllamacpp 2026.10.
         Profile("llama_cpp_embedder", lacks=("messages",)),
         # Any provider that the `litellm` package speaks; it refuses what the provider has no way to say.

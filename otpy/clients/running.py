@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from otpy.actors import Names
     from otpy.clients.book import Book
+    from otpy.clients.streaming import Sink
     from otpy.clients.traffic import Traffic
+    from otpy.config.settings import Settings
     from otpy.lm import LMRequest, LMResponse
     from otpy.supervisors import DynamicSupervisorRef, TaskSupervisorRef
 
@@ -60,8 +62,19 @@ class Running(Protocol):
         """What was asked and what it took."""
         ...
 
-    async def ask(self, client: str, request: LMRequest) -> LMResponse:
-        """Send a request through the client process of this name, on the application's loop or any other."""
+    @property
+    def settings(self) -> Settings:
+        """Its settings at this moment."""
+        ...
+
+    async def ask(self, client: str, request: LMRequest, sink: Sink | None = None) -> LMResponse:
+        """Send a request through the client process of this name, on the application's loop or any other.
+
+        Args:
+            client: The name.
+            request: The request.
+            sink: Where the pieces of the answer go as they come; it is not used if the answer comes whole.
+        """
         ...
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:

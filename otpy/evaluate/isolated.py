@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import BinaryIO
 
+    from otpy.clients.streaming import Sink
     from otpy.lm import LMRequest, LMResponse
     from otpy.signatures import Example, Prediction
 
@@ -163,8 +164,8 @@ class _Parent:
         self._waiting: dict[int, asyncio.Future[LMResponse]] = {}
         self.row = -1
 
-    async def ask(self, client: str, request: LMRequest) -> LMResponse:
-        """Send a request through the parent's client of this name, on this loop or any other."""
+    async def ask(self, client: str, request: LMRequest, sink: Sink | None = None) -> LMResponse:  # noqa: ARG002
+        """Send a request through the parent's client of this name, on this loop or any other; it comes back whole."""
         question = self._ask(client, request, current_labels(), number_of(request))
         if asyncio.get_running_loop() is self._loop:
             return await question

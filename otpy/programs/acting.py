@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from otpy.lm import LMResponse
     from otpy.lm import Tool as Definition
-    from otpy.signatures import SignatureMeta
+    from otpy.signatures import Signature
 
 __all__ = ["NO_TOOL", "Act", "Step", "as_data", "as_trajectory", "has_tools"]
 
@@ -124,7 +124,7 @@ class Act(Predict):
 
     __slots__ = ()
 
-    def __init__(self, signature: SignatureMeta | str, **config: Any) -> None:
+    def __init__(self, signature: type[Signature] | str, **config: Any) -> None:
         """Check everything."""
         super().__init__(signature, **config)
 

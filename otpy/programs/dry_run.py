@@ -240,7 +240,7 @@ class DryRun:
 
     # -- what programs need of an application ----------------------------------------------------------------------
 
-    async def ask(self, client: str, request: LMRequest) -> NoReturn:  # noqa: ARG002 - an application's
+    async def ask(self, client: str, request: LMRequest, sink: Any = None) -> NoReturn:  # noqa: ARG002 - an application's
         """Refuse: whoever asks is no part of the program."""
         raise RuntimeError(f"a predictor that is no part of the program asks {client!r}, which a dry run does not do")
 

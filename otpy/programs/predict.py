@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, cast
 
-from otpy.adapters import ADAPTERS, Adapter, JSONAdapter, repair
-from otpy.clients.history import over
-from otpy.clients.running import running
-from otpy.errors import AdapterParseError, ProgramError, SignatureError
-from otpy.lm import LMRequest, Usage
+from otpy.adapters import Adapter, JSONAdapter, adapter_of, asked, native_fields, state_of
+from otpy.adapters.prompting import Prompting
+from otpy.errors import ProgramError, SignatureError
+from otpy.programs.constraints import checked_constraints
+from otpy.programs.demos import demos_of, dumped_demo, read_demo
 from otpy.programs.program import Program
-from otpy.programs.trace import asking, record, relabelled, signed, spent
-from otpy.signatures import Example, Prediction, Signature, SignatureMeta
-from otpy.signatures.example import came_of
+from otpy.programs.question import Question
+from otpy.signatures import Signature, SignatureMeta
+from otpy.signatures.decisions import logprobs_for
 from otpy.signatures.returned import Returned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
 
-    from otpy.lm import LMResponse, Message, OutputSchema
+    from otpy.adapters import NativeFields
+    from otpy.lm import Message, OutputSchema
+    from otpy.programs.constraints import Constraint
+    from otpy.signatures import Example, Prediction
 
 __all__ = ["Predict"]
 
-_NOTHING: Final = Usage()
-_CONFIG: Final = ("client", "adapter", "max_reasks", "temperature", "max_tokens", "rollout")
+_FURTHER: Final[Mapping[str, Any]] = {"n": 1, "top_p": None, "seed": None, "stop": (), "reasoning": None}
+_CONFIG: Final = (
+    *("client", "adapter", "max_reasks", "temperature", "max_tokens", "rollout"),
+    *(*_FURTHER, "constraints"),
+)
 
 
 class Predict(Program, Generic[Returned]):
@@ -33,14 +39,20 @@ class Predict(Program, Generic[Returned]):
         signature: A `Signature` class, or a string form such as `"question -> answer"`.
         client: The name of the client to ask.
         adapter: How to put the question; `JSONAdapter()` unless told otherwise.
-        demos: Examples of the task, each with every field of the signature.
+        demos: Examples of the task, each with fields of the signature; those that lack some come first, and say so.
         max_reasks: How often a model whose answer does not fulfil the signature is told so and asked again.
         temperature: Sampling temperature; the client's own if `None`.
         max_tokens: Longest answer, in tokens; the client's own if `None`.
         rollout: Another number is another asking of the same thing: it gets past the cache, and is not sent.
+        n: How many answers to ask for at once; those that will do are the prediction's `completions`.
+        top_p: Nucleus sampling; the provider's own if `None`.
+        seed: For sampling that repeats, where the provider can.
+        stop: Texts that end an answer.
+        reasoning: How hard to think, in the provider's words (`"low"`, `"high"`); the provider's own if `None`.
+        constraints: What an answer must be (`Assert`) and should be (`Suggest`), beyond its types.
 
     Raises:
-        SignatureError: If the signature cannot be read, or a demo does not fit it.
+        SignatureError: If the signature cannot be read, or a demo or the adapter does not fit it.
         ProgramError: If a parameter is out of range.
 
     Example:
@@ -59,6 +71,12 @@ class Predict(Program, Generic[Returned]):
     temperature: float | None
     max_tokens: int | None
     rollout: int
+    n: int
+    top_p: float | None
+    seed: int | None
+    stop: tuple[str, ...]
+    reasoning: str | None
+    constraints: tuple[Constraint, ...]
 
     def __init__(  # noqa: PLR0913 - each is a parameter of the question
         self,
@@ -71,22 +89,38 @@ class Predict(Program, Generic[Returned]):
         temperature: float | None = None,
         max_tokens: int | None = None,
         rollout: int = 0,
+        n: int = 1,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Iterable[str] = (),
+        reasoning: str | None = None,
+        constraints: Iterable[Constraint] = (),
     ) -> None:
         """Check everything."""
         self.signature = _contract(signature)
         self.client = client
         self.adapter = JSONAdapter() if adapter is None else adapter
-        self.demos = _demos(self.signature, demos)
+        self.demos = demos_of(self.signature, demos)
         self.max_reasks = max_reasks
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.rollout = rollout
+        self.n, self.top_p, self.seed, self.reasoning = n, top_p, seed, reasoning
+        self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        self.constraints = checked_constraints(constraints, self.signature)
         _check("client", client, "the name of a client", ok=_name(client))
         _check("adapter", self.adapter, "an Adapter, such as JSONAdapter() or ChatAdapter()", ok=_adapter(self.adapter))
         _check("max_reasks", max_reasks, "an integer >= 0", ok=_integer(max_reasks, 0))
         _check("max_tokens", max_tokens, "an integer >= 1, or None", ok=max_tokens is None or _integer(max_tokens, 1))
         _check("temperature", temperature, "a number >= 0, or None", ok=temperature is None or _number(temperature))
         _check("rollout", rollout, "an integer >= 0", ok=_integer(rollout, 0))
+        _check("n", n, "an integer >= 1", ok=_integer(n, 1))
+        _check("top_p", top_p, "a number from 0 to 1, or None", ok=top_p is None or (_number(top_p) and top_p <= 1))
+        _check("seed", seed, "an integer, or None", ok=seed is None or type(seed) is int)
+        _check("stop", stop, "texts", ok=all(isinstance(cast("Any", text), str) and text for text in self.stop))
+        _check("reasoning", reasoning, "a text, as 'low', or None", ok=reasoning is None or _name(reasoning))
+        if isinstance(self.adapter, Prompting):
+            self.adapter.fits(self.signature)
 
     # -- calling ---------------------------------------------------------------------------------------------------
 
@@ -104,49 +138,29 @@ class Predict(Program, Generic[Returned]):
 
     async def forward(self, **inputs: Any) -> Prediction:
         """Ask, and ask again if the answer does not fulfil the signature."""
-        values = self.signature.validate_inputs(inputs)
-        prefix, schema = self._prepared()
-        messages = (*prefix, self.adapter.question(self.signature, values))
-        application = running()
-        said = signed(self)
-        attempts: list[str] = []
-        numbers: list[int] = []
-        usage = Usage()
-        try:
-            while True:
-                request = LMRequest(messages, schema, self.temperature, self.max_tokens, rollout=self.rollout)
-                numbers.append(asking(request))
-                try:
-                    response = await application.ask(self.client, request)
-                finally:
-                    over(request)
-                attempts.append(response.text)
-                paid = _NOTHING if response.cached else response.usage
-                usage = usage + paid if len(attempts) > 1 else paid
-                spent(paid)
-                try:
-                    outputs = self.adapter.parse(self.signature, response.text)
-                except AdapterParseError as found:
-                    error = _explained(found, response, attempts, usage)
-                    if len(attempts) > self.max_reasks:
-                        vars(error)["exchanges"] = tuple(numbers)
-                        raise error from None
-                    messages = (*messages, *repair(response.text, error))
-                    continue
-                prediction = came_of(Prediction(outputs, usage=usage, attempts=tuple(attempts)), tuple(numbers))
-                record(self, values, prediction)
-                return prediction
-        finally:
-            if said is not None:
-                relabelled(said)
+        return await Question(self, self.signature.validate_inputs(inputs)).answer()
 
-    def _prepared(self) -> tuple[tuple[Message, ...], OutputSchema | None]:
-        """The part of the question that is the same for all inputs, made once."""
-        prepared: tuple[tuple[Message, ...], OutputSchema | None] | None = self._memo.get("prepared")
-        if prepared is None:
-            prepared = (self.adapter.prefix(self.signature, self.demos), self.adapter.schema(self.signature))
-            self._memo["prepared"] = prepared
-        return prepared
+    def prepared(self) -> tuple[tuple[Message, ...], OutputSchema | None, NativeFields, int | None]:
+        """Return what is the same for all inputs: how a question begins, its schema, what travels beside its text.
+
+        The last is how many alternatives a token are asked for, if an output is a decision.
+        """
+        made: tuple[tuple[Message, ...], OutputSchema | None, NativeFields, int | None] | None
+        made = self._memo.get("prepared")
+        if made is None:
+            adapter, signature = self.adapter, self.signature
+            made = self._memo["prepared"] = (
+                adapter.prefix(signature, self.demos),
+                adapter.schema(signature),
+                native_fields(adapter, signature),
+                logprobs_for(signature),
+            )
+        return made
+
+    @property
+    def early(self) -> tuple[Constraint, ...]:
+        """The constraints that are checked while an answer is being written."""
+        return tuple(constraint for constraint in self.constraints if constraint.early) if self.constraints else ()
 
     def messages(self, **inputs: Any) -> tuple[Message, ...]:
         """Return the conversation that would be sent, without sending it.
@@ -166,7 +180,7 @@ class Predict(Program, Generic[Returned]):
             user: question: 2 + 2?
         """
         values = self.signature.validate_inputs(inputs)
-        return (*self._prepared()[0], self.adapter.question(self.signature, values))
+        return (*self.prepared()[0], *asked(self.adapter, self.signature, values))
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -189,7 +203,7 @@ class Predict(Program, Generic[Returned]):
         Raises:
             SignatureError: If a demo lacks a field or has an invalid value.
         """
-        return self.replace(demos=_demos(self.signature, demos))
+        return self.replace(demos=demos_of(self.signature, demos))
 
     def configured(self, **config: Any) -> Self:
         """Return a copy with other parameters, checked as in the constructor.
@@ -208,14 +222,15 @@ class Predict(Program, Generic[Returned]):
         signature = self.signature
         return {
             "signature": signature.dump_state(),
-            "demos": [{**signature.dump_inputs(demo), **signature.dump_outputs(demo)} for demo in self.demos],
+            "demos": [dumped_demo(signature, demo) for demo in self.demos],
             "client": self.client,
-            "adapter": self.adapter.name,
+            "adapter": state_of(self.adapter),
             "config": {
                 "temperature": self.temperature,
                 "max_tokens": self.max_tokens,
                 "max_reasks": self.max_reasks,
                 "rollout": self.rollout,
+                **{name: value for name, usual in _FURTHER.items() if (value := getattr(self, name)) != usual},
             },
         }
 
@@ -239,17 +254,18 @@ class Predict(Program, Generic[Returned]):
                     signature = signature.with_updated_field(field["name"], desc=field["desc"])
             if contract["instructions"] != signature.instructions:
                 signature = signature.with_instructions(contract["instructions"])
-            demos = [signature.read_json(demo) for demo in saved["demos"]]
-            filled = Predict(signature, client=saved["client"], adapter=adapter, demos=demos, **saved["config"])
+            demos = [read_demo(signature, demo) for demo in saved["demos"]]
+            config = {**saved["config"], "constraints": self.constraints}
+            filled = Predict(signature, client=saved["client"], adapter=adapter, demos=demos, **config)
         except (KeyError, TypeError, AttributeError) as error:
             raise ProgramError(f"{where}: not a saved predictor: {error!r}") from error
         return self.replace(**vars(filled))
 
-    def _adapter_called(self, name: str, where: str) -> Adapter:
-        known = {**ADAPTERS, self.adapter.name: self.adapter}
-        if name not in known:
-            raise ProgramError(f"{where}: unknown adapter {name!r}; known: {', '.join(known)}")
-        return known[name]
+    def _adapter_called(self, state: Any, where: str) -> Adapter:
+        try:
+            return adapter_of(state, self.adapter)
+        except SignatureError as error:
+            raise ProgramError(f"{where}: {error}") from None
 
     def __repr__(self) -> str:
         """Print the signature and how many demos."""
@@ -288,33 +304,6 @@ def _integer(value: object, least: int) -> bool:
 
 def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
-
-
-def _explained(error: AdapterParseError, response: LMResponse, attempts: list[str], usage: Usage) -> AdapterParseError:
-    """Add to an error what the adapter cannot know: that the answer was cut off, and what was said before."""
-    if response.finish_reason == "length":
-        detail = f"{error.detail}; the answer was cut off at its longest, max_tokens would have to be larger"
-        error = AdapterParseError(error.signature, error.text, error.missing, detail)
-    elif response.finish_reason in {"refusal", "content_filter"}:
-        detail = f"{error.detail}; the provider refuses to have this answered ({response.finish_reason})"
-        error = AdapterParseError(error.signature, error.text, error.missing, detail)
-    vars(error).update(attempts=tuple(attempts), usage=usage)
-    return error
-
-
-def _demos(signature: type[Signature], demos: Iterable[Mapping[str, Any]]) -> tuple[Example, ...]:
-    return tuple(_demo(signature, number, demo) for number, demo in enumerate(demos, 1))
-
-
-def _demo(signature: type[Signature], number: int, demo: Mapping[str, Any]) -> Example:
-    """Keep the signature's fields of a demo, validated, if they can also be written as JSON and read again."""
-    try:
-        inputs = signature.validate_inputs({name: demo[name] for name in signature.input_fields if name in demo})
-        outputs = signature.validate_outputs({name: demo[name] for name in signature.output_fields if name in demo})
-        signature.read_json({**signature.dump_inputs(inputs), **signature.dump_outputs(outputs)})
-    except SignatureError as error:
-        raise SignatureError(f"demo {number}: {error}") from None
-    return Example(inputs, **outputs).with_inputs(*inputs)
 
 
 def _same_fields(signature: type[Signature], saved: Iterable[Mapping[str, Any]], where: str) -> None:

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, dataclass_
 
 from otpy.clients.running import running
 from otpy.errors import ProgramError
-from otpy.programs import files
+from otpy.programs import files, state
 from otpy.programs.parts import frozen, mapped, programs_in, thawed
 from otpy.programs.trace import Call, calling
+from otpy.programs.ways import Ways
 from otpy.programs.worker import in_worker
 from otpy.signatures import Prediction
 from otpy.signatures.annotations import annotations_of
-from otpy.signatures.example import came_of, exchanges_of
+from otpy.signatures.example import exchanges_of, retold
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator
 
+    from otpy.programs.lineage import Lineage
     from otpy.programs.predict import Predict
 
 __all__ = ["Program"]
@@ -42,7 +44,7 @@ class ProgramMeta(type):
 
 
 @dataclass_transform(kw_only_default=True)
-class Program(metaclass=ProgramMeta):
+class Program(Ways, metaclass=ProgramMeta):
     """The base of programs: declare sub-programs as attributes, and what to do with them in `forward`.
 
     `forward` may be a plain method or `async def`; it takes the inputs by name and returns a `Prediction`. A plain one
@@ -77,6 +79,9 @@ class Program(metaclass=ProgramMeta):
         own = [name for name, annotation in annotations_of(cls).items()
                if not name.startswith("_") and "ClassVar" not in str(annotation)]  # fmt: skip
         own += [name for name, value in vars(cls).items() if isinstance(value, Program) and name not in own]
+        for name in own:
+            if name in _METHODS:
+                raise ProgramError(f"{cls.__name__}.{name}: a part of this name would hide Program.{name}; rename it")
         cls._parts = (*cls._parts, *(name for name in own if name not in cls._parts))
 
     def __init__(self, **parts: Any) -> None:
@@ -149,7 +154,7 @@ class Program(metaclass=ProgramMeta):
             usage, exchanges = call.usage, tuple(call.exchanges)
             if result.usage == usage and exchanges_of(result) == exchanges:
                 return result
-            return came_of(Prediction(result, usage=usage, attempts=result.attempts), exchanges)
+            return retold(result, usage, exchanges)
         if inspect.iscoroutine(result):
             result.close()
             raise ProgramError(
@@ -332,29 +337,18 @@ class Program(metaclass=ProgramMeta):
         }
 
     def content_hash(self) -> str:
-        """Return a hash of `dump_state`, the same in every process."""
+        """Return a hash of all that a file would hold of it, the same in every process."""
         if "hash" not in self._memo:
-            self._memo["hash"] = files.content_hash(self.dump_state())
+            self._memo["hash"] = files.content_hash(state.dumped(self))
         return str(self._memo["hash"])
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state to a JSON file; see `otpy.programs.save`."""
-        files.write(self.dump_state(), path)
+    def save(self, path: str | os.PathLike[str], *, lineage: Lineage | None = None) -> None:
+        """Write it to a JSON file; see `otpy.programs.save`."""
+        state.saved(self, path, lineage)
 
     def load(self, path: str | os.PathLike[str], *, verify: bool = True) -> Self:
-        """Return a copy with the state of a JSON file; see `otpy.programs.load`."""
-        state = files.read(path, verify=verify)
-        if verify and state["program"] != type(self).__name__:
-            raise ProgramError(
-                f"{path}: holds a {state['program']}, not a {type(self).__name__}; if that is the same program under"
-                " another name, load it with verify=False"
-            )
-        own, saved = [name for name, _ in self.named_predictors()], state["predictors"]
-        if set(own) != set(saved):
-            raise ProgramError(
-                f"{path}: predictors differ: the file has {', '.join(saved)}; the program has {', '.join(own)}"
-            )
-        return self.map_predictors(lambda name, predictor: predictor.filled(saved[name], f"{path}: {name}"))
+        """Return a copy with the state of a JSON file, otpy's or DSPy's; see `otpy.programs.load`."""
+        return state.loaded(self, path, verify=verify)
 
     def render(self) -> str:
         """Return the tree of sub-programs as text.
@@ -390,3 +384,5 @@ def _restored(cls: type[P], content: Mapping[str, Any]) -> P:
 
 
 P = TypeVar("P", bound=Program)
+_METHODS = frozenset(name for name in dir(Program) if not name.startswith("_")) - {"input_names"}
+"""What every program is able to do; a part cannot have such a name."""

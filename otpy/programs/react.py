@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from otpy.programs.tool_use import Approve
-    from otpy.signatures import Signature, SignatureMeta
+    from otpy.signatures import Signature
 
 __all__ = ["ReAct"]
 
@@ -88,7 +88,7 @@ class ReAct(Program):
 
     def __init__(  # noqa: PLR0913 - keyword-only facts
         self,
-        signature: SignatureMeta | str,
+        signature: type[Signature] | str,
         tools: Iterable[Any],
         *,
         max_iters: int = 20,

@@ -15,7 +15,7 @@ from otpy.signatures import Prediction
 
 if TYPE_CHECKING:
     from otpy.retrieval.passage import Where
-    from otpy.signatures import Signature, SignatureMeta
+    from otpy.signatures import Signature
 
 __all__ = ["RAG", "Retrieve"]
 
@@ -129,7 +129,7 @@ class RAG(Program):
     def __init__(  # noqa: PLR0913 - each is a part of the composition
         self,
         retriever: Retriever | Retrieve | str,
-        signature: SignatureMeta | str | Program = "context, question -> response",
+        signature: type[Signature] | str | Program = "context, question -> response",
         *,
         k: int | None = None,
         where: Where | None = None,

@@ -32,8 +32,11 @@ __all__ = [
     "Trace",
     "TraceEntry",
     "asking",
+    "attempting",
     "calling",
+    "place_of",
     "record",
+    "recorded",
     "relabelled",
     "signed",
     "spent",
@@ -74,17 +77,43 @@ class Call:
         outer: The composition that called this one, if any.
         usages: What each question asked in it, at any depth, has cost; appending is safe from any thread.
         exchanges: The numbers of their exchanges in the application's history.
+        stands_for: If `root` is a changed copy of a part of another program: that part.
+        beyond: The call of the program it is a part of, if any.
     """
 
     root: Program
     outer: Call | None = None
     usages: list[Usage] = field(default_factory=list[Usage])
     exchanges: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT))
+    stands_for: Program | None = None
+    beyond: Call | None = None
 
     @property
     def usage(self) -> Usage:
         """What it has cost so far."""
         return sum(self.usages, Usage())
+
+    def original_of(self, predictor: Predict) -> Predict:
+        """Return the predictor that one of a changed copy stands for; itself, if it is in none.
+
+        Args:
+            predictor: The predictor.
+        """
+        if self.stands_for is None or (path := self.root.path_of(predictor)) is None:
+            return predictor
+        original = dict(self.stands_for.named_predictors())[path]
+        return original if self.beyond is None else self.beyond.original_of(original)
+
+    def path_of(self, predictor: Predict) -> str | None:
+        """Return where a predictor stands in the program that was called first; `None` if nowhere.
+
+        Args:
+            predictor: The predictor, or one that stands for it.
+        """
+        path = self.root.path_of(predictor)
+        if path is None or self.stands_for is None or self.beyond is None:
+            return path
+        return self.beyond.path_of(dict(self.stands_for.named_predictors())[path])
 
 
 _traces: ContextVar[tuple[Trace, ...]] = ContextVar("otpy_traces", default=())
@@ -125,7 +154,10 @@ class calling:  # noqa: N801 - used as a block, and often: a generator costs twi
     def __init__(self, program: Program) -> None:
         """Find out what it is part of."""
         outer = _call.get()
-        self._call = Call(program if outer is None else outer.root, outer)
+        if outer is None:
+            self._call = Call(program)
+        else:
+            self._call = Call(outer.root, outer, stands_for=outer.stands_for, beyond=outer.beyond)
 
     def __enter__(self) -> Call:
         """Note it."""
@@ -144,6 +176,16 @@ class calling:  # noqa: N801 - used as a block, and often: a generator costs twi
             relabel(self._said)
 
 
+def place_of(predictor: Predict) -> str | None:
+    """Return where a predictor stands in the program that was called first; `None` if nowhere.
+
+    Args:
+        predictor: The predictor.
+    """
+    call = _call.get()
+    return "self" if call is None else call.path_of(predictor)
+
+
 def signed(predictor: Predict) -> Labels | None:
     """Say that the requests that follow are this predictor's; returns what is to be `relabelled` behind them.
 
@@ -155,13 +197,44 @@ def signed(predictor: Predict) -> Labels | None:
     said = current_labels()
     if said.predictor is not None:
         return None
-    call = _call.get()
-    path = "self" if call is None else call.root.path_of(predictor)
+    path = place_of(predictor)
     if path is None:
         return None
     program = said.program or type(predictor).__name__
     relabel(Labels(said.client, said.model, said.run, program, path, said.example))
     return said
+
+
+@contextlib.contextmanager
+def attempting(part: Program, copy: Program) -> Generator[Trace]:
+    """Let a changed copy run in the place of a part of the program, and collect its trace apart, inside the block.
+
+    What it costs is charged as ever. Its calls are recorded as the part's, in the trace that is returned alone:
+    `recorded` passes on those of an attempt that counts.
+
+    Args:
+        part: The part of the program.
+        copy: What runs in its place.
+    """
+    trace: Trace = []
+    outer = _call.get()
+    traces = _traces.set((trace,))
+    call = _call.set(Call(copy, outer, stands_for=part, beyond=outer))
+    try:
+        yield trace
+    finally:
+        _call.reset(call)
+        _traces.reset(traces)
+
+
+def recorded(trace: Trace) -> None:
+    """Add what an attempt has collected to every trace that is being collected here.
+
+    Args:
+        trace: Of the attempt that counts.
+    """
+    for outer in _traces.get():
+        outer.extend(trace)
 
 
 relabelled = relabel
@@ -204,7 +277,10 @@ def record(predictor: Predict, inputs: Mapping[str, Any], prediction: Prediction
     """
     if traces := _traces.get():
         call = _call.get()
-        path = "self" if call is None else call.root.path_of(predictor)
+        if call is not None:
+            path, predictor = call.path_of(predictor), call.original_of(predictor)
+        else:
+            path = "self"
         entry = TraceEntry(path, predictor, inputs, prediction)
         for trace in traces:
             trace.append(entry)

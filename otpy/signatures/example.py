@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from otpy.errors import SignatureError
@@ -11,7 +11,7 @@ from otpy.lm import Usage
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Example", "Prediction", "came_of", "exchanges_of"]
+__all__ = ["Example", "Prediction", "among", "came_of", "exchanges_of", "retold"]
 
 E = TypeVar("E", bound="Example")
 
@@ -166,6 +166,7 @@ class Prediction(Example):
         base: A mapping of outputs.
         usage: Tokens and requests of the call, all attempts together.
         attempts: Every answer of the model, verbatim; more than one if it had to be asked again.
+        unmet: What it should be and is not, in the words of the program's `Suggest`s.
         fields: Further outputs.
 
     Example:
@@ -175,11 +176,13 @@ class Prediction(Example):
         ('4', '4', 0)
     """
 
-    __slots__ = ("_exchanges", "attempts", "usage")
+    __slots__ = ("_exchanges", "_others", "attempts", "unmet", "usage")
 
     _exchanges: tuple[int, ...]
+    _others: tuple[Prediction, ...]
     usage: Usage
     attempts: tuple[str, ...]
+    unmet: tuple[str, ...]
 
     def __init__(
         self,
@@ -188,6 +191,7 @@ class Prediction(Example):
         *,
         usage: Usage | None = None,
         attempts: tuple[str, ...] = (),
+        unmet: tuple[str, ...] = (),
         **fields: Any,
     ) -> None:
         """Keep the outputs."""
@@ -195,7 +199,14 @@ class Prediction(Example):
         keep = object.__setattr__
         keep(self, "usage", Usage() if usage is None else usage)
         keep(self, "attempts", attempts)
+        keep(self, "unmet", unmet)
         keep(self, "_exchanges", ())
+        keep(self, "_others", ())
+
+    @property
+    def completions(self) -> tuple[Prediction, ...]:
+        """All answers that will do, if the program asked for several; this one is the first of them."""
+        return (self, *self._others)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle all but what only this process's histories know."""
@@ -214,6 +225,30 @@ def came_of(prediction: Prediction, exchanges: tuple[int, ...]) -> Prediction:
     return prediction
 
 
+def among(predictions: Sequence[Prediction]) -> Prediction:
+    """Return the first of several answers to one question, which knows the others.
+
+    Args:
+        predictions: The answers, at least one, just made.
+    """
+    first, *others = predictions
+    object.__setattr__(first, "_others", tuple(others))
+    return first
+
+
+def retold(prediction: Prediction, usage: Usage, exchanges: tuple[int, ...]) -> Prediction:
+    """Return a prediction with what the whole of a program has cost, in the place of what its last step has.
+
+    Args:
+        prediction: Of the last step.
+        usage: Tokens and requests of all steps.
+        exchanges: Their exchanges.
+    """
+    copy = Prediction(prediction, usage=usage, attempts=prediction.attempts, unmet=prediction.unmet)
+    object.__setattr__(copy, "_others", prediction.completions[1:])
+    return came_of(copy, exchanges)
+
+
 def exchanges_of(prediction: Prediction) -> tuple[int, ...]:
     """Return the numbers of the exchanges that led to a prediction; none if it was not asked for in this process.
 
@@ -230,7 +265,8 @@ def _slots(cls: type) -> list[str]:
 def _restore(cls: type[E], slots: dict[str, Any]) -> E:
     example = object.__new__(cls)
     if issubclass(cls, Prediction):
-        object.__setattr__(example, "_exchanges", ())
+        for slot, nothing in (("_exchanges", ()), ("_others", ()), ("unmet", ())):
+            object.__setattr__(example, slot, nothing)
     for slot, value in slots.items():
         object.__setattr__(example, slot, value)
     return example

@@ -43,7 +43,7 @@ class Scripted:
     def __post_init__(self) -> None:
         self.pool = concurrent.futures.ThreadPoolExecutor(self.threads)
 
-    async def ask(self, client: str, request: LMRequest) -> LMResponse:
+    async def ask(self, client: str, request: LMRequest, sink: object = None) -> LMResponse:
         question = self._ask(client, request)
         if self.loop is None or asyncio.get_running_loop() is self.loop:
             return await question

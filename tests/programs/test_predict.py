@@ -178,8 +178,9 @@ def test_a_signature_may_be_a_text():
 @pytest.mark.parametrize(
     ("demo", "said"),
     [
-        ({"query": "x"}, "demo 2: .*'intent' is missing"),
-        ({"intent": "pin"}, "demo 2: .*'query' is missing"),
+        ({"query": "x"}, "demo 2 has query; it needs .* one of the outputs intent"),
+        ({"intent": "pin"}, "demo 2 has intent; it needs one of the inputs query at least"),
+        ({}, "demo 2 has nothing"),
         ({"query": "x", "intent": "cash"}, "demo 2: .*'intent'.*'card' or 'pin', not 'cash'"),
         ({"query": 5, "intent": "pin"}, "demo 2: .*'query'.*not 5"),
     ],

@@ -296,7 +296,7 @@ class Silent(otpy.Program):
         ({"teacher": "me"}, "teacher='me': a program"),
         ({"student": Silent()}, "the student, .*Silent.*, has no predictors"),
         ({"trainset": ["row"]}, "row 1 of the trainset is 'row'"),
-        ({"trainset": [{"query": "x"}]}, "row 1 has no 'word'"),
+        ({"trainset": [{"query": "x"}]}, "row 0 has no 'word'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(arguments, message):

@@ -1,0 +1,85 @@
+"""Further ways to call a program: on many examples at once, and as a stream."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from otpy.clients.running import running
+from otpy.programs.streaming import streamed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
+
+    from otpy.programs.streaming import StreamedEvent
+    from otpy.signatures import Prediction
+
+__all__ = ["Ways"]
+
+
+class Ways:
+    """What every program can do, as it can be called."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        acall: Callable[..., Coroutine[Any, Any, Prediction]]
+
+    def batch(self, examples: Iterable[Any], **how: Any) -> list[Any]:
+        """Run it on many examples at the same time and wait, in synchronous code.
+
+        Args:
+            examples: Examples, of which the marked inputs are taken, or mappings.
+            how: As for `otpy.programs.Parallel`: `max_concurrency`, `timeout`, `return_exceptions`.
+
+        Returns:
+            The predictions, in the order of the examples.
+
+        Raises:
+            BatchFailed: If a call has failed, with all results in it.
+        """
+        results: list[Any] = self._parallel(how)([(self, example) for example in examples])
+        return results
+
+    async def abatch(self, examples: Iterable[Any], **how: Any) -> list[Any]:
+        """Run it on many examples at the same time, in asynchronous code; as `batch`."""
+        results: list[Any] = await self._parallel(how).acall([(self, example) for example in examples])
+        return results
+
+    @staticmethod
+    def _parallel(how: Mapping[str, Any]) -> Any:
+        from otpy.programs.parallel import Parallel  # noqa: PLC0415 - it is about programs
+
+        return Parallel(**how)
+
+    async def astream(self, **inputs: Any) -> AsyncGenerator[StreamedEvent, None]:
+        """Run it and yield what happens while it does; the last is the `Prediction`.
+
+        Leaving early cancels the call, and closes its connections; `contextlib.aclosing` does so at once.
+
+        Args:
+            inputs: The inputs.
+
+        Raises:
+            ProgramError: As for a plain call; so for all other errors, behind the events that there were.
+        """
+        async with aclosing(streamed(self.acall(**inputs))) as events:
+            async for event in events:
+                yield event
+
+    def stream(self, **inputs: Any) -> Iterator[StreamedEvent]:
+        """Run it and yield what happens while it does, in synchronous code; as `astream`."""
+        application, events = running(), self.astream(**inputs)
+        try:
+            while True:
+                try:
+                    event: StreamedEvent = application.run(_next(events))
+                except StopAsyncIteration:
+                    return
+                yield event
+        finally:
+            application.run(events.aclose())
+
+
+async def _next(events: AsyncGenerator[StreamedEvent, None]) -> StreamedEvent:
+    return await anext(events)
