@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import otpy
 from otpy.errors import EvaluationError
 from otpy.evaluate import EvaluationResult, Scored, check_metric, exact_match, f1, measure, metric_name
 from otpy.evaluate.metrics import normalized
@@ -198,6 +199,21 @@ def test_whatever_takes_an_example_a_prediction_and_a_trace_is_a_metric(metric):
 def test_a_function_that_takes_something_else_is_refused_at_the_door(metric):
     with pytest.raises(EvaluationError, match=r"lambda-.*cannot be called with \(example, prediction, trace=None\)"):
         check_metric(metric)
+
+
+def test_lambdas_that_differ_share_no_journal(tmp_path):
+    class Echo(otpy.Program):
+        async def forward(self, answer):
+            return Prediction(answer=answer)
+
+    def evaluated(metric):
+        return otpy.Evaluate([Example(answer="a")], metric=metric, journal=tmp_path / "journal")(Echo())
+
+    one, other = lambdas()[:2]
+    with otpy.start(settings={"clients": {}}):
+        assert evaluated(one).metric == evaluated(lambdas()[0]).metric
+        with pytest.raises(EvaluationError, match="is the journal of something else: metric: 'lambda-"):
+            evaluated(other)
 
 
 def test_the_refusal_of_a_metric_says_what_to_change():
