@@ -73,7 +73,7 @@ def file_rows(file: Path, delimiter: str | None = None) -> Iterator[dict[str, An
         yield from _READERS[_kind(file)](file, delimiter)
     except UnicodeDecodeError as error:
         line, byte = _first_bad_byte(file)
-        raise DatasetError(f"is not UTF-8: byte 0x{byte:02x} in line {line}", str(file)) from error
+        raise DatasetError(f"is not UTF-8: byte 0x{byte:02x} in line {line}; save it as UTF-8", str(file)) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DatasetError(f"is no whole gzip file: {error}", str(file)) from error
     except OSError as error:

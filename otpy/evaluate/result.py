@@ -206,7 +206,7 @@ class EvaluationResult:
         """Return the rows with the lowest scores; failed ones by what they count for, before others, if they do.
 
         Args:
-            n: How many.
+            n: How many. If only failed rows were kept, there are no more than those.
 
         Raises:
             EvaluationError: If they were not kept, or `n` is no number of rows.

@@ -177,8 +177,6 @@ def _facts(result: EvaluationResult) -> list[str]:
     if parts := result.subscores:
         lines.append("subscores: " + ", ".join(f"{_line(name)} {value:.4g}" for name, value in parts.items()))
     lines += failures_in_words(result)
-    if result.missing:
-        lines.append(ONLY_FAILED)
     return [_visible(line) for line in lines]
 
 
