@@ -9,6 +9,25 @@ from typing import Annotated
 
 import typer
 
+from otpy.cli.evaluating import compare, evaluate
+from otpy.cli.options import (
+    BaseURLOption,
+    ConcurrencyOption,
+    DataOption,
+    InputsOption,
+    JSONOption,
+    LimitOption,
+    LMOption,
+    LoadOption,
+    MaxTokensOption,
+    MetricOption,
+    ProgramOption,
+    TemperatureOption,
+    count,
+    examples,
+    whole,
+)
+
 __all__ = ["app"]
 
 app = typer.Typer(
@@ -22,66 +41,11 @@ cache_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(cache_app, name="cache")
 
 
-def examples(*commands: str) -> str:
-    """Lay out examples below a command's options, one a line whatever the terminal's width."""
-    return "\n".join(["\b", "Examples:" if len(commands) > 1 else "Example:", *(f"  {line}" for line in commands)])
-
-
-def whole(text: str | int) -> int:
-    """Read a whole number, and name what was typed where it is none."""
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r}; allowed: a whole number") from None
-
-
-def count(text: str | int) -> int:
-    """Read a whole number from 1."""
-    if (number := whole(text)) < 1:
-        raise typer.BadParameter(f"{text}; allowed: a whole number from 1")
-    return number
-
-
 class Optimizer(enum.StrEnum):
     """What `--optimizer` may say."""
 
     bootstrap = "bootstrap"
     labeled = "labeled"
-
-
-ProgramOption = Annotated[
-    str,
-    typer.Option("--program", help="module:attribute, a saved program.json, or a signature: 'question -> answer'."),
-]
-DataOption = Annotated[str, typer.Option("--data", help="Rows, as .jsonl or .csv, one column per field.")]
-MetricOption = Annotated[str, typer.Option("--metric", help="exact_match:FIELD, f1:FIELD, or module:function.")]
-LMOption = Annotated[
-    str | None,
-    typer.Option("--lm", help="provider/model, such as local/smollm2-135m; default: what otpy.toml or OTPY_… say."),
-]
-BaseURLOption = Annotated[str | None, typer.Option("--base-url", help="Where an OpenAI-compatible server listens.")]
-TemperatureOption = Annotated[
-    float | None,
-    typer.Option(
-        "--temperature",
-        min=0.0,
-        metavar="T",
-        help="Sampling temperature; default: the provider's own, 0 for a local model.",
-    ),
-]
-ConcurrencyOption = Annotated[
-    int | None, typer.Option("--max-concurrency", parser=count, metavar="N", help="Rows in flight at once.")
-]
-LimitOption = Annotated[
-    int | None, typer.Option("--limit", parser=count, metavar="N", help="Take this many rows from the top.")
-]
-InputsOption = Annotated[
-    str | None, typer.Option("--inputs", help="Input columns, comma between, if the program does not say.")
-]
-LoadOption = Annotated[
-    str | None, typer.Option("--load", help="A saved program whose demos and instructions --program takes over.")
-]
-JSONOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def _help(context: typer.Context) -> None:
@@ -146,42 +110,25 @@ def demo(
     run_demo(Screen(as_json=as_json), seed=seed, lm=lm, base_url=base_url, train=train, dev=dev, out=out)
 
 
-@app.command(
+app.command(
     "eval",
     epilog=examples(
         "otpy eval --program triage:program --data dev.jsonl --metric exact_match:intent --lm local/smollm2-135m",
         'otpy eval --program "question -> answer" --data qa.csv --metric f1:answer --lm openai/gpt-4.1-mini --json',
+        "otpy eval --program triage.json --data dev.jsonl --metric exact_match:intent --journal dev.journal"
+        " --out after.jsonl",
+        "otpy eval --program triage.json --data dev.jsonl --metric exact_match:intent --fail-under 0.8"
+        " --fail-under-lower",
     ),
-)
-def evaluate(
-    *,
-    program: ProgramOption,
-    data: DataOption,
-    metric: MetricOption,
-    lm: LMOption = None,
-    base_url: BaseURLOption = None,
-    temperature: TemperatureOption = None,
-    max_concurrency: ConcurrencyOption = None,
-    limit: LimitOption = None,
-    inputs: InputsOption = None,
-    load: LoadOption = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Write every row's outcome here, as .jsonl, .csv or .parquet.")
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw scores and latencies here, as .png or .html.")
-    ] = None,
-    as_json: JSONOption = False,
-) -> None:
-    """Run a program over rows and score it.
+)(evaluate)
 
-    A row that fails counts as 0 and is shown; no other row is lost. Ctrl-C keeps what was done.
-    """
-    from otpy.cli.measuring import Job, run_eval
-    from otpy.cli.screen import Screen
-
-    job = Job(program, data, metric, lm, base_url, temperature, max_concurrency, limit, inputs, load)
-    run_eval(Screen(as_json=as_json), job, out, plot)
+app.command(
+    "compare",
+    epilog=examples(
+        "otpy compare before.jsonl after.jsonl",
+        "otpy compare before.jsonl after.jsonl --fail-if-worse --json",
+    ),
+)(compare)
 
 
 @app.command(
@@ -199,6 +146,7 @@ def optimize(
     lm: LMOption = None,
     base_url: BaseURLOption = None,
     temperature: TemperatureOption = None,
+    max_tokens: MaxTokensOption = None,
     max_concurrency: ConcurrencyOption = None,
     limit: LimitOption = None,
     inputs: InputsOption = None,
@@ -233,7 +181,9 @@ def optimize(
     from otpy.cli.measuring import Job, run_optimize
     from otpy.cli.screen import Screen
 
-    job = Job(program, data, metric, lm, base_url, temperature, max_concurrency, limit, inputs, load)
+    job = Job(
+        program, data, metric, lm, base_url, temperature, max_concurrency, limit, inputs, load, max_tokens=max_tokens
+    )
     run_optimize(
         Screen(as_json=as_json), job, optimizer=optimizer.value, max_demos=max_demos, seed=seed, dev=dev, out=out
     )

@@ -20,11 +20,12 @@ class Stopped(OtpyError):
     Args:
         message: Why, and what was kept.
         status: The exit status.
+        shown: Whether the command's JSON object, if it was asked for, is printed and has this in it.
     """
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, *, shown: bool = False) -> None:
         """Keep the status."""
-        self.status = status
+        self.status, self.shown = status, shown
         super().__init__(message)
 
 

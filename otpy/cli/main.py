@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
     0 is success, 1 something that went wrong in the world (a file, the network, a model), 2 a command that can't be
-    carried out as typed, 130 Ctrl-C. With `OTPY_DEBUG=1` in the environment errors keep their traceback.
+    carried out as typed, 130 Ctrl-C. With `--json` an error is one JSON object on stdout too. With `OTPY_DEBUG=1` in
+    the environment errors keep their traceback.
 
     Args:
         arguments: What follows the command's name; `None` takes them from the operating system.
@@ -31,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from otpy.cli.failures import INTERRUPTED, explained
     from otpy.cli.notices import noticed
 
+    as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
     debugging = os.environ.get("OTPY_DEBUG", "0") not in {"", "0"}
     try:
         with contextlib.nullcontext() if debugging else noticed():
@@ -40,8 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         line, status = explained(error)
         print(f"otpy: {line}", file=sys.stderr)
+        if as_json and not getattr(error, "shown", False):
+            _print_error(line, status)
     else:
         # A KeyboardInterrupt that reaches the parser comes back as a status, with nothing said.
         if status == INTERRUPTED:
-            print("otpy: interrupted; nothing was kept", file=sys.stderr)
+            line = "interrupted; nothing was kept"
+            print(f"otpy: {line}", file=sys.stderr)
+            if as_json:
+                _print_error(line, status)
     return status if isinstance(status, int) else 0
+
+
+def _print_error(line: str, status: int) -> None:
+    print(json.dumps({"error": line, "status": status}), flush=True)

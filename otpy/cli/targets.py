@@ -109,7 +109,7 @@ def found_rows(
     """Return the rows of a data file, checked against the program.
 
     Args:
-        path: A `.jsonl` or `.csv` file.
+        path: A data file, as for `load_dataset`.
         program: Its signature says which columns are inputs and which labels exist.
         columns: Further columns every row must have.
         inputs: The input columns, separated by commas, of a program without a signature of its own.
@@ -127,10 +127,10 @@ def found_rows(
     else:
         kind = type(program).__name__
         raise refused("--inputs", f"a {kind} does not say which columns are its inputs: --inputs column,column")
-    examples = load_dataset(path, inputs=names, required=(*names, *columns))
+    examples = load_dataset(path, inputs=names, required=(*names, *columns), limit=limit)
     if signature is not None:
         check_labels(examples, signature, path)
-    return examples[:limit]
+    return examples
 
 
 def checked(application: Application) -> Application:

@@ -9,6 +9,7 @@ from otpy.evaluate.journal import Journal, JournalError
 from otpy.evaluate.journal_failures import RecordedFailure
 from otpy.evaluate.keeper import ProcessCrashed
 from otpy.evaluate.leakage import LeakReport, leaks
+from otpy.evaluate.loading import load_result
 from otpy.evaluate.metrics import Metric, check_metric, exact_match, f1, measure, metric_name
 from otpy.evaluate.result import EvaluationResult
 from otpy.evaluate.row import Failed, Row, Scored
@@ -40,6 +41,7 @@ __all__ = [
     "iter_dataset",
     "leaks",
     "load_dataset",
+    "load_result",
     "measure",
     "metric_name",
     "prepared",

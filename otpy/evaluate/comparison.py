@@ -127,9 +127,10 @@ def compared(this: EvaluationResult, other: EvaluationResult) -> Comparison:
         if one != two and (name != "failure_score" or this.on_failure == "score"):
             raise EvaluationError(f"{name}={one!r} here and {two!r} in the other result; compare what counts the same")
     for result in (this, other):
-        if len(result.rows) < len(result.tally):
+        if result.missing:
             raise EvaluationError(
-                f"one result keeps {len(result.rows)} of its {len(result.tally)} rows; a comparison needs them all"
+                f"one result keeps {len(result.rows)} of its {len(result.tally)} rows; a comparison needs them all:"
+                " Evaluate(..., keep='all') keeps them"
             )
     ones, twos = _by_row(this.rows), _by_row(other.rows)
     pairs = list(_matched(ones, twos, whole=this.complete and other.complete))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -23,15 +24,25 @@ Source: TypeAlias = "str | Path | Iterable[Mapping[str, Any]] | Any"
 """Where rows come from: a file, a pattern, a directory, a frame of pandas or polars, or rows."""
 
 
-def load_dataset(source: Source, inputs: Iterable[str] | None = None, required: Iterable[str] = ()) -> list[Example]:
+def load_dataset(
+    source: Source,
+    inputs: Iterable[str] | None = None,
+    required: Iterable[str] = (),
+    *,
+    limit: int | None = None,
+    delimiter: str | None = None,
+) -> list[Example]:
     """Read rows from files or from a table.
 
     Args:
-        source: A file: `.jsonl` or `.csv` in UTF-8, either may be `.gz`; `.parquet` or `.arrow` with the extra
-            `parquet`. Or a pattern for several, such as `"data/*.jsonl"`; or a directory, as `datasets` saves one or as
-            the Hub keeps one; or a frame of pandas or polars, a table of pyarrow, or any rows that are mappings.
+        source: A file: `.jsonl`, `.csv`, `.tsv` or `.json` (an array of objects) in UTF-8, each may be `.gz`;
+            `.parquet` or `.arrow` with the extra `parquet`. Or a pattern for several, such as `"data/*.jsonl"`; or a
+            directory, as `datasets` saves one or as the Hub keeps one; or a frame of pandas or polars, a table of
+            pyarrow, or any rows that are mappings.
         inputs: The columns that are inputs; left out, the program's signature decides later.
         required: Further columns that every row must have.
+        limit: Read this many rows from the top, if there are so many; the rest is not looked at.
+        delimiter: The character between the values of a `.csv` or `.tsv` file; by default a comma or a tab.
 
     Raises:
         DatasetError: If a file is missing, empty, of another kind, or a row is broken; the message names file, row
@@ -42,18 +53,27 @@ def load_dataset(source: Source, inputs: Iterable[str] | None = None, required: 
         >>> load_dataset([{"question": "2 + 2?", "answer": "4"}], inputs=["question"])
         [Example(question='2 + 2?', answer='4')]
     """
-    return list(iter_dataset(source, inputs, required))
+    return list(iter_dataset(source, inputs, required, limit=limit, delimiter=delimiter))
 
 
 def iter_dataset(
-    source: Source, inputs: Iterable[str] | None = None, required: Iterable[str] = ()
+    source: Source,
+    inputs: Iterable[str] | None = None,
+    required: Iterable[str] = (),
+    *,
+    limit: int | None = None,
+    delimiter: str | None = None,
 ) -> Iterator[Example]:
     """Return rows one at a time, read as they are asked for: a file of any size takes no more memory than a small one.
+
+    Only a `.json` file, which is one array, is read at once.
 
     Args:
         source: As for `load_dataset`.
         inputs: As for `load_dataset`.
         required: As for `load_dataset`.
+        limit: As for `load_dataset`.
+        delimiter: As for `load_dataset`.
 
     Raises:
         DatasetError: As `load_dataset` does; what is wrong with a row, when it is that row's turn.
@@ -65,7 +85,13 @@ def iter_dataset(
     """
     names = None if inputs is None else _columns("inputs", inputs)
     wanted = tuple(dict.fromkeys([*(names or ()), *_columns("required", required)]))
-    return _examples(_tables(source), names, wanted)
+    most = cast("Any", limit)
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        raise DatasetError(f"limit={limit!r}; allowed: a number of rows, from 1, or None")
+    mark = cast("Any", delimiter)
+    if mark is not None and (not isinstance(mark, str) or len(mark) != 1 or mark in '"\r\n'):
+        raise DatasetError(f"delimiter={delimiter!r}; allowed: one character, such as ';', or None")
+    return islice(_examples(_tables(source, delimiter), names, wanted), limit)
 
 
 def _columns(argument: str, names: Iterable[str]) -> tuple[str, ...]:
@@ -74,10 +100,12 @@ def _columns(argument: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _tables(source: Source) -> Iterable[tuple[str, Iterable[Any]]]:
+def _tables(source: Source, delimiter: str | None) -> Iterable[tuple[str, Iterable[Any]]]:
     """The rows, and where they come from for messages, file by file."""
     if isinstance(source, (str, Path)):
-        return ((str(file), file_rows(file)) for file in data_files(source))
+        return ((str(file), file_rows(file, delimiter)) for file in data_files(source))
+    if delimiter is not None:
+        raise DatasetError(f"delimiter={delimiter!r} is for .csv and .tsv files; leave it out", type(source).__name__)
     return [(type(source).__name__, _table_rows(source))]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
-from otpy.errors import EvaluationError
+from otpy.errors import ConfigError, EvaluationError
 from otpy.evaluate.arrow import Kind, check_pyarrow, write_columns
 from otpy.evaluate.row import Row, Scored
 from otpy.lm import Usage
@@ -26,7 +27,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from typing import Self
 
-__all__ = ["check_export", "record", "replacing", "write_csv", "write_jsonl", "write_parquet", "write_rows"]
+    from otpy.evaluate.result import EvaluationResult
+
+__all__ = [
+    "HEAD",
+    "SCHEMA",
+    "as_frame",
+    "check_export",
+    "head",
+    "record",
+    "replacing",
+    "write_csv",
+    "write_jsonl",
+    "write_parquet",
+    "write_rows",
+]
 
 _FORMULA: Final = re.compile(r"[=+\-@\t\r\n＝＋－＠]")  # noqa: RUF001 - what spreadsheets take for the narrow ones
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
@@ -34,6 +49,11 @@ _USAGE: Final = tuple(field.name for field in fields(Usage))
 _INT64: Final = 2**63
 _ORDER: Final = ("index", "repeat", "example", "prediction", "score", "feedback", "subscores", "where", "kind", "error")
 """The columns that come first; those of one name, such as `example.question`, stand together."""
+
+
+HEAD: Final = "otpy.evaluation"
+"""The name by which the first line of a file is known to be about the others; its value is the version of its shape."""
+SCHEMA: Final = 1
 
 
 def record(row: Row) -> dict[str, Any]:
@@ -63,6 +83,34 @@ def record(row: Row) -> dict[str, Any]:
     if row.money is not None:
         found["money"] = float(row.money)
     return {**found, "attempts": row.attempts}
+
+
+def head(result: EvaluationResult) -> dict[str, Any]:
+    """Return what the first line of a JSONL file says of the rows below.
+
+    Args:
+        result: The result whose rows they are.
+
+    Example:
+        >>> from otpy.evaluate import EvaluationResult
+        >>> from otpy.evaluate.export import head
+        >>> found = head(EvaluationResult((), seconds=2.0, metric="exact_match('answer')", total=4))
+        >>> found["otpy.evaluation"], found["metric"], found["total"], found["missing"]
+        (1, "exact_match('answer')", 4, 0)
+    """
+    inputs = {row.example.input_names for row in result.rows}
+    names = next(iter(inputs)) if len(inputs) == 1 else None
+    return {
+        HEAD: SCHEMA,
+        "metric": result.metric,
+        "failure_score": result.failure_score,
+        "on_failure": result.on_failure,
+        "seconds": round(result.seconds, 6),
+        "total": result.total,
+        "run": result.run,
+        "missing": result.missing,
+        **({} if names is None else {"inputs": list(names)}),
+    }
 
 
 def write_rows(rows: Iterable[Row], path: str | Path) -> int:
@@ -96,17 +144,20 @@ def check_export(path: str | Path) -> None:
         check_pyarrow()
 
 
-def write_jsonl(rows: Iterable[Row], path: str | Path) -> int:
+def write_jsonl(rows: Iterable[Row], path: str | Path, head: Mapping[str, Any] | None = None) -> int:
     """Write one JSON object a row, as `record` makes it, and return how many there were.
 
     Args:
         rows: The rows; an iterator is read without being kept.
         path: The file; one that is there is replaced when the new one is whole.
+        head: What the first line says of the rows, if anything: `head(result)`.
 
     Raises:
         EvaluationError: If the file cannot be written; then there is none, or the old one as it was.
     """
     with replacing(path) as binary, _text(binary, "utf-8") as file:
+        if head is not None:
+            _dump([head], file)
         return _dump(map(record, rows), file)
 
 
@@ -156,6 +207,27 @@ def write_parquet(rows: Iterable[Row], path: str | Path) -> int:
         return spool.count
 
 
+def as_frame(rows: Iterable[Row]) -> Any:
+    """Return a `pandas.DataFrame` with a line a row, and the columns of `write_csv`; lists and objects as they are.
+
+    Args:
+        rows: The rows.
+
+    Raises:
+        ConfigError: If pandas is not installed.
+    """
+    try:
+        pandas: Any = importlib.import_module("pandas")
+    except ImportError as error:
+        raise ConfigError(
+            "a frame needs pandas: pip install pandas; without it, to_csv(path) writes a table"
+        ) from error
+    with _Spool(rows) as spool:
+        return pandas.DataFrame(
+            [[row.get(name) for name in spool.columns] for row in spool], columns=list(spool.columns)
+        )
+
+
 _WRITERS: Final[dict[str, Callable[[Iterable[Row], str | Path], int]]] = {
     ".jsonl": write_jsonl,
     ".csv": write_csv,
@@ -198,7 +270,7 @@ class _Spool:
         self._file.close()
 
 
-def _dump(records: Iterable[dict[str, Any]], file: Any) -> int:
+def _dump(records: Iterable[Mapping[str, Any]], file: Any) -> int:
     count = 0
     for found in records:
         file.write(json.dumps(found, ensure_ascii=False, allow_nan=False) + "\n")

@@ -162,7 +162,7 @@ def leaks(
         raise DatasetError(f"inputs={inputs!r} is one text; a list of columns is meant: [{inputs!r}]")
     names = None if inputs is None else tuple(inputs)
     train, dev = (
-        [_text(row, names, number, what) for number, row in enumerate(rows, 1)]
+        [_text(row, names, number, what) for number, row in enumerate(rows)]
         for rows, what in ((trainset, "trainset"), (devset, "devset"))
     )
     first: dict[str, int] = {}
@@ -202,12 +202,14 @@ def _text(row: Mapping[str, Any], names: Sequence[str] | None, number: int, what
     if names is None:
         names = row.input_names if isinstance(row, Example) else None
         if names is None:
-            raise DatasetError("its inputs are not known; name them: leaks(…, inputs=['question'])", what, number)
+            raise DatasetError(
+                f"the inputs of row {number} are not known; name them: leaks(…, inputs=['question'])", what
+            )
     try:
         values = [row[name] for name in names]
     except KeyError as error:
         has = ", ".join(row) or "nothing"
-        raise DatasetError(f"column {error.args[0]!r} is missing; the row has {has}", what, number) from None
+        raise DatasetError(f"row {number} has no column {error.args[0]!r}; it has {has}", what) from None
     # A line each: no normal text has one of its own.
     return "\n".join(_normal(value if isinstance(value, str) else _said(value)) for value in values)
 

@@ -6,10 +6,12 @@ import inspect
 import re
 import string
 from collections import Counter
+from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from otpy.errors import EvaluationError
+from otpy.evaluate.metric_names import metric_name
 from otpy.evaluate.score import Score
 from otpy.programs.worker import in_worker
 
@@ -36,7 +38,9 @@ def exact_match(field: str, *, normalize: bool = False) -> Metric:
     """Make a metric: whether a field of the prediction equals the example's.
 
     Args:
-        field: The field. A text in the example also equals a value that is written so, since CSV files hold only texts.
+        field: The field. A text on one side equals a value on the other that is written so, since CSV files hold only
+            texts, and models write them. An example may have a list of right answers where the prediction has one: any
+            of them will do, and if there are none, the empty text.
         normalize: Compare texts without case, punctuation, articles and runs of spaces.
 
     Example:
@@ -44,27 +48,39 @@ def exact_match(field: str, *, normalize: bool = False) -> Metric:
         >>> from otpy.signatures import Example, Prediction
         >>> exact_match("answer", normalize=True)(Example(answer="Paris"), Prediction(answer="paris."))
         True
+        >>> exact_match("answer")(Example(answer=["2", "two"]), Prediction(answer=2))
+        True
     """
 
     def metric(example: Example, prediction: Prediction, trace: Trace | None = None) -> bool:  # noqa: ARG001 - a metric
-        wanted, got = _both(example, prediction, field)
-        if isinstance(wanted, str):
-            got = str(got)
-            return normalized(wanted) == normalized(got) if normalize else wanted == got
-        return bool(wanted == got)
+        answers, got = _both(example, prediction, field)
+        return any(_same(wanted, got, normalize=normalize) for wanted in answers)
 
-    metric.__name__ = f"exact_match({field!r})"
+    metric.__name__ = f"exact_match({field!r}{', normalize=True' if normalize else ''})"
     metric.quick, metric.field = True, field  # type: ignore[attr-defined]  # it needs no thread
     return metric
 
 
-def _both(example: Example, prediction: Prediction, field: str) -> tuple[Any, Any]:
-    """A field's two values, as data files hold them: an enum's member counts as its value."""
+def _same(wanted: Any, got: Any, *, normalize: bool) -> bool:
+    if not isinstance(wanted, str) and (wanted is None or not isinstance(got, str)):
+        return bool(wanted == got)
+    one, other = str(wanted), str(got)
+    return normalized(one) == normalized(other) if normalize else one == other
+
+
+def _both(example: Example, prediction: Prediction, field: str) -> tuple[list[Any], Any]:
+    """The right answers and the one that was given, as data files hold them: an enum's member counts as its value."""
     for what, row in (("example", example), ("prediction", prediction)):
         if field not in row:
             raise EvaluationError(f"the {what} has no field {field!r}; it has {', '.join(row) or 'none'}")
-    wanted, got = (value.value if isinstance(value, Enum) else value for value in (example[field], prediction[field]))
-    return wanted, got
+    wanted, got = example[field], _value(prediction[field])
+    if isinstance(wanted, (list, tuple)) and not isinstance(cast("object", got), (list, tuple, set, frozenset)):
+        return [_value(answer) for answer in cast("list[Any]", wanted)] or [""], got
+    return [_value(wanted)], got
+
+
+def _value(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
 
 
 def f1(field: str) -> Metric:
@@ -73,25 +89,33 @@ def f1(field: str) -> Metric:
     Source: Rajpurkar et al. 2016, "SQuAD", the official evaluation script.
 
     Args:
-        field: The field, a text.
+        field: The field, a text. An example may have a list of right answers: the one that fits best counts, and if
+            there are none, the empty text is right.
 
     Example:
         >>> from otpy.evaluate import f1
         >>> from otpy.signatures import Example, Prediction
         >>> round(f1("answer")(Example(answer="the blue car"), Prediction(answer="a blue bus")), 2)
         0.5
+        >>> f1("answer")(Example(answer=["a car", "blue bus"]), Prediction(answer="a blue bus"))
+        1.0
     """
 
     def metric(example: Example, prediction: Prediction, trace: Trace | None = None) -> float:  # noqa: ARG001 - a metric
-        wanted, got = (normalized(str(value)).split() for value in _both(example, prediction, field))
-        if not wanted or not got:
-            return float(wanted == got)
-        common = sum((Counter(wanted) & Counter(got)).values())
-        return 2 * common / (len(wanted) + len(got))
+        answers, got = _both(example, prediction, field)
+        return max(_overlap(str(wanted), str(got)) for wanted in answers)
 
     metric.__name__ = f"f1({field!r})"
     metric.quick, metric.field = True, field  # type: ignore[attr-defined]  # the same
     return metric
+
+
+def _overlap(one: str, other: str) -> float:
+    wanted, got = normalized(one).split(), normalized(other).split()
+    if not wanted or not got:
+        return float(wanted == got)
+    common = sum((Counter(wanted) & Counter(got)).values())
+    return 2 * common / (len(wanted) + len(got))
 
 
 def normalized(text: str) -> str:
@@ -104,11 +128,6 @@ def normalized(text: str) -> str:
     """
     text = "".join(character for character in text.lower() if character not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
-
-
-def metric_name(metric: object) -> str:
-    """Return what to call a metric."""
-    return getattr(metric, "__name__", type(metric).__name__)
 
 
 def check_metric(metric: object) -> None:
@@ -126,9 +145,16 @@ def check_metric(metric: object) -> None:
     try:
         signature.bind(None, None, trace=None)
     except TypeError:
-        raise EvaluationError(
-            f"metric {metric_name(metric)}{signature} cannot be called with (example, prediction, trace=None)"
-        ) from None
+        why = f"metric {metric_name(metric)}{signature} cannot be called with (example, prediction, trace=None)"
+        third = [name for name, found in signature.parameters.items() if found.kind is found.POSITIONAL_OR_KEYWORD][2:3]
+        with suppress(TypeError):
+            signature.bind(None, None)
+            why += "; give it a third parameter, trace=None"
+        if third:
+            with suppress(TypeError):
+                signature.bind(None, None, None)
+                why += f"; its third parameter has to be named trace, and is named {third[0]}"
+        raise EvaluationError(why) from None
 
 
 async def measure(metric: Metric, example: Example, prediction: Prediction, trace: Trace | None = None) -> float:

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 from otpy.errors import ConfigError, EvaluationError
 from otpy.evaluate.export import replacing
 from otpy.evaluate.result import EvaluationResult
+from otpy.evaluate.tally import ONLY_FAILED
 
 __all__ = ["check_picture", "plot"]
 
@@ -99,8 +100,10 @@ def _named(results: Any) -> dict[str, EvaluationResult]:
     if not 1 <= len(named) <= len(COLORS):
         raise EvaluationError(f"{len(named)} results in a picture; allowed: 1 to {len(COLORS)}")
     for name, result in named.items():
-        if not result.rows:
+        if not len(result.tally):
             raise EvaluationError(f"{name}a result without rows; there is nothing to draw")
+        if result.missing:
+            raise EvaluationError(f"{name}a result with {len(result.rows)} of its rows: {ONLY_FAILED}")
     return named
 
 

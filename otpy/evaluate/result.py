@@ -6,15 +6,15 @@ from collections import Counter
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from heapq import nsmallest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from otpy.errors import EvaluationError
-from otpy.evaluate.export import write_csv, write_jsonl, write_parquet
+from otpy.evaluate.export import as_frame, head, write_csv, write_jsonl, write_parquet
 from otpy.evaluate.row import Failed, Row, Scored, Where
-from otpy.evaluate.tally import OnFailure, Tally
+from otpy.evaluate.tally import ONLY_FAILED, OnFailure, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from decimal import Decimal
     from pathlib import Path
 
@@ -62,10 +62,42 @@ class EvaluationResult:
             counted = Tally.of(self.rows, self.failure_score, self.on_failure)
         vars(self)["tally"] = counted
 
+    def __len__(self) -> int:
+        """How many rows it holds; of a row that was run several times, each run."""
+        return len(self.rows)
+
+    def __bool__(self) -> bool:
+        """Whether there is a result: there is, also if it holds no rows."""
+        return True
+
+    def __iter__(self) -> Iterator[Row]:
+        """Iterate over the rows."""
+        return iter(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Row, ...]: ...
+    def __getitem__(self, place: int | slice) -> Row | tuple[Row, ...]:
+        """Return one of the rows it holds, or several, by their places."""
+        return self.rows[place]
+
+    @property
+    def missing(self) -> int:
+        """How many rows were evaluated and are not held, as of a generator; the numbers are over them too."""
+        return len(self.tally) - len(self.rows)
+
     @cached_property
     def scored(self) -> tuple[Scored, ...]:
-        """The rows that were measured."""
-        return tuple(row for row in self.rows if isinstance(row, Scored))
+        """The rows that were measured.
+
+        Raises:
+            EvaluationError: If there are some, and they were not kept.
+        """
+        found = tuple(row for row in self.rows if isinstance(row, Scored))
+        if not found and self.missing:
+            raise EvaluationError(f"{self.tally.scored} rows were scored, but {ONLY_FAILED}")
+        return found
 
     @cached_property
     def failed(self) -> tuple[Failed, ...]:
@@ -119,6 +151,11 @@ class EvaluationResult:
         return self.tally.latency(q)
 
     @property
+    def subscores(self) -> dict[str, float]:
+        """The mean of each of the metric's subscores, by name; failed rows count as they do in `score`."""
+        return self.tally.subscores
+
+    @property
     def usage(self) -> Usage:
         """Tokens and requests of all rows, the failed ones too."""
         return self.tally.usage
@@ -158,14 +195,25 @@ class EvaluationResult:
         """
         from otpy.evaluate.comparison import compared  # noqa: PLC0415 - it needs results
 
+        if not isinstance(cast("object", other), EvaluationResult):
+            raise EvaluationError(
+                f"{other!r:.100} is no result to compare with; allowed: what Evaluate(...)(program) returns, or"
+                " otpy.evaluate.load_result(path) of what to_jsonl has written"
+            )
         return compared(self, other)
 
     def worst(self, n: int = 10) -> list[Row]:
         """Return the rows with the lowest scores; failed ones by what they count for, before others, if they do.
 
         Args:
-            n: How many.
+            n: How many. If only failed rows were kept, there are no more than those.
+
+        Raises:
+            EvaluationError: If they were not kept, or `n` is no number of rows.
         """
+        _check_count(n)
+        if self.missing and not (self.failed and self._failed_are_worst()):
+            raise EvaluationError(f"the worst of {len(self.tally)} rows are not here: {ONLY_FAILED}")
         return nsmallest(n, self._counting(), key=lambda row: (self._counts_for(row), isinstance(row, Scored)))
 
     def best(self, n: int = 10) -> list[Row]:
@@ -173,8 +221,17 @@ class EvaluationResult:
 
         Args:
             n: How many.
+
+        Raises:
+            EvaluationError: If they were not kept, or `n` is no number of rows.
         """
+        _check_count(n)
+        if self.missing:
+            raise EvaluationError(f"the best of {len(self.tally)} rows are not here: {ONLY_FAILED}")
         return nsmallest(n, self._counting(), key=lambda row: (-self._counts_for(row), isinstance(row, Failed)))
+
+    def _failed_are_worst(self) -> bool:
+        return self.on_failure == "score" and self.failure_score <= min(self.tally.scores())
 
     def _counting(self) -> Iterable[Row]:
         return self.rows if self.on_failure == "score" else self.scored
@@ -189,11 +246,10 @@ class EvaluationResult:
         return result_in_words(self)
 
     def summary(self) -> str:
-        """Return the line, and the failures by kind."""
-        lines = [f"{self.metric}: {self}"]
-        for what, count in Counter(f"{row.where}: {row.explanation}" for row in self.failed).most_common():
-            lines.append(f"  {count} × {what}")  # noqa: RUF001 - a multiplication sign
-        return "\n".join(lines)
+        """Return the line, and the failures by where and how, each with what the first one said."""
+        from otpy.evaluate.table import failures_in_words  # noqa: PLC0415 - the same
+
+        return "\n".join([f"{self.metric}: {self}", *(f"  {line}" for line in failures_in_words(self))])
 
     def table(self, n: int = 20, *, width: int | None = None) -> str:
         """Return the first rows as a table of text; long values are cut.
@@ -201,7 +257,11 @@ class EvaluationResult:
         Args:
             n: How many rows.
             width: Columns of the terminal; by default as many as it has, or 80.
+
+        Raises:
+            EvaluationError: If `n` is no number of rows.
         """
+        _check_count(n)
         from otpy.evaluate.table import result_as_text  # noqa: PLC0415 - rich takes 80 ms
 
         return result_as_text(self, n, width)
@@ -211,7 +271,11 @@ class EvaluationResult:
 
         Args:
             n: How many rows.
+
+        Raises:
+            EvaluationError: If `n` is no number of rows.
         """
+        _check_count(n)
         from otpy.evaluate.table import print_result  # noqa: PLC0415 - the same
 
         print_result(self, n)
@@ -222,20 +286,42 @@ class EvaluationResult:
         return result_as_html(self)
 
     def to_jsonl(self, path: str | Path) -> None:
-        """Write one JSON object a row: what it was, what became of it, and what it took.
+        """Write one JSON object a row: what it was, what became of it, and what it took. `load_result` reads it.
+
+        The first line says what the rows are of: metric, ways to count, seconds. If only failed rows are held, only
+        they are written.
 
         Args:
             path: The file; it is written whole, or not at all.
 
         Raises:
-            EvaluationError: If it cannot be written.
+            EvaluationError: If it cannot be written, or no rows were kept.
         """
-        write_jsonl(self.rows, path)
+        write_jsonl(self._held(), path, head(self))
 
     def to_csv(self, path: str | Path) -> None:
         """Write a table for a spreadsheet; arguments and errors as `to_jsonl`."""
-        write_csv(self.rows, path)
+        write_csv(self._held(), path)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write a table with types, for which the `parquet` extra is needed; arguments and errors as `to_jsonl`."""
-        write_parquet(self.rows, path)
+        write_parquet(self._held(), path)
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame` with a line a row, and the columns of `to_csv`.
+
+        Raises:
+            ConfigError: If pandas is not installed.
+            EvaluationError: If no rows were kept.
+        """
+        return as_frame(self._held())
+
+    def _held(self) -> tuple[Row, ...]:
+        if self.missing and not self.rows:
+            raise EvaluationError(f"none of the {len(self.tally)} rows is here: {ONLY_FAILED}")
+        return self.rows
+
+
+def _check_count(n: object) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise EvaluationError(f"n={n!r}; allowed: a number of rows, from 0")

@@ -108,6 +108,13 @@ def _sizes(count: int, parts: Sequence[float]) -> list[int]:
         is_share = isinstance(part, float) and 0 < part < 1
         if not is_share and (isinstance(cast("Any", part), bool) or not isinstance(part, int) or part < 1):
             raise DatasetError(f"{part!r} is no part; allowed: a share between 0.0 and 1.0, or a number of rows from 1")
+    named, together = ", ".join(map(repr, parts)), fsum(part for part in parts if isinstance(part, float))
+    if together > 1 and not isclose(together, 1):
+        raise DatasetError(
+            f"the shares {named} add up to {together:g}; allowed: at most 1, and what they leave is a part"
+        )
+    if (wanted := round(count * together) + sum(part for part in parts if isinstance(part, int))) > count:
+        raise DatasetError(f"the parts {named} take {wanted} rows, but there are {count}; make them smaller")
     ends = [0]
     for number in range(1, len(parts) + 1):
         shares = fsum(part for part in parts[:number] if isinstance(part, float))
@@ -116,7 +123,6 @@ def _sizes(count: int, parts: Sequence[float]) -> list[int]:
         ends.append(count)
     sizes = [end - start for start, end in pairwise(ends)]
     if min(sizes) < 1:
-        named = ", ".join(map(repr, parts))
         raise DatasetError(
             f"the parts {named} of {count} rows have {', '.join(map(str, sizes))} rows; none may be empty"
         )
@@ -128,15 +134,21 @@ def _stratified(
 ) -> Iterator[list[int]]:
     """The places of each part's rows: of every value as many as is its share, by largest remainders."""
     groups: dict[Any, list[int]] = {}
-    for place in order:
+    for place, row in enumerate(rows):
+        if field not in row:
+            has = ", ".join(map(repr, row)) or "nothing"
+            raise DatasetError(
+                f"stratify={field!r}: row {place} of {len(rows)}, from 0, has no such field; it has {has}"
+            )
         try:
-            groups.setdefault(rows[place][field], []).append(place)
-        except KeyError:
-            has = ", ".join(rows[place]) or "nothing"
-            raise DatasetError(f"column {field!r} is missing; the row has {has}", row=place + 1) from None
+            hash(row[field])
         except TypeError:
-            value = rows[place][field]
-            raise DatasetError(f"stratify={field!r}: {value!r:.60} cannot be compared", row=place + 1) from None
+            raise DatasetError(
+                f"stratify={field!r}: row {place} of {len(rows)}, from 0, has {row[field]!r:.60}, which cannot be"
+                " grouped with its equals; allowed: texts, numbers, and whatever else can be hashed"
+            ) from None
+    for place in order:
+        groups.setdefault(rows[place][field], []).append(place)
     rank = {place: number for number, place in enumerate(order)}
     left = len(rows)
     for size in sizes:

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otpy.evaluate.row import Failed, Row, Scored
+from otpy.evaluate.tally import ONLY_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "comparison_as_html",
     "comparison_in_words",
+    "failures_in_words",
     "print_result",
     "result_as_html",
     "result_as_text",
@@ -39,12 +41,18 @@ SHOWN: Final = 50
 """Rows of a page."""
 FLIPS: Final = 10
 """Rows that a page shows of those that were won, and of those that were lost."""
+KINDS: Final = 10
+"""Kinds of failures that are listed; of several rows each."""
+SAID: Final = 160
+"""Letters of a failure's message there."""
 PERCENTILES: Final = (0.5, 0.9, 0.99)
-_TEXTS: Final = frozenset({"input", "expected", "predicted"})
+_TEXTS: Final = frozenset({"input", "expected", "predicted", "feedback"})
+_NUMBERS: Final = frozenset({"row", "run", "score", "seconds", "difference"})
 _TURNING: Final = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that break lines or turn the direction in which what follows is written."""
 _FAILED: Final = "color:#c33"
 _LEFT: Final = "text-align:left"
+_RIGHT: Final = "text-align:right"
 
 
 # -- in words ---------------------------------------------------------------------------------------------------------
@@ -62,13 +70,13 @@ def result_in_words(result: EvaluationResult) -> str:
     excluded = result.on_failure == "exclude" and tally.failed > 0
     facts = [
         _score(result),
-        f"{tally.failed} failed{' and left out' if excluded else ''}",
+        f"{_failed(result)}{' and left out' if excluded else ''}",
         f"{result.seconds:.1f} s",
     ]
     if cost := _cost(result):
         facts.append(cost)
     if not result.complete:
-        facts.append(f"stopped after {rows} of {result.total} rows")
+        facts.append(f"stopped after {rows} of {result.total} {tally.unit}s")
     return ", ".join(facts)
 
 
@@ -78,9 +86,10 @@ def _score(result: EvaluationResult) -> str:
         return "no row was scored"
     share = min(scores) >= 0.0 and max(scores) <= 1.0
     if result.tally.repeated:
-        over = f"{_rows(len(scores))} in {len(result.tally)} runs"
-    elif share:
-        over = f"{_short(result.tally.sum)} of {len(scores)}"
+        counted = result.tally.scored if result.on_failure == "exclude" else len(result.tally)
+        over = f"{_rows(len(scores))} in {_rows(counted, 'run')}"
+    elif all(score in {0.0, 1.0} for score in scores):
+        over = f"{sum(scores):.0f} of {len(scores)}"
     else:
         over = _rows(len(scores))
     score = f"{100 * result.score:.1f} %" if share else f"{result.score:.4g}"
@@ -105,12 +114,35 @@ def comparison_in_words(comparison: Comparison) -> str:
     return ", ".join(facts)
 
 
-def _rows(count: int) -> str:
-    return f"{count} row{'' if count == 1 else 's'}"
+def failures_in_words(result: EvaluationResult) -> list[str]:
+    """Return how many rows failed where and how, a line each, with what the first of them said; the most first.
+
+    Args:
+        result: The result.
+    """
+    first: dict[tuple[str, str], Failed] = {}
+    for failed in result.failed:
+        first.setdefault((failed.where, failed.kind), failed)
+    classes, lines = result.failures_by_class(), list[str]()
+    for (where, kind), count in classes.most_common(KINDS):
+        words, row = _line(f"{where}: {kind}"), first.get((where, kind))
+        if row is not None and row.explanation != row.kind:
+            said = _line(row.explanation.removeprefix(f"{kind}: "), SAID)
+            words += f": {said}" if count == 1 else f", as in row {row.index}: {said}"
+        lines.append(f"{count} × {words}")  # noqa: RUF001 - a multiplication sign
+    if (more := len(classes) - KINDS) > 0:
+        lines.append(f"and {more} more kind{'' if more == 1 else 's'} of failures")
+    return lines
 
 
-def _short(number: float) -> str:
-    return f"{number:.0f}" if number == int(number) else f"{number:.1f}"
+def _failed(result: EvaluationResult) -> str:
+    """How many failed: of rows that were run several times, how many runs."""
+    failed = result.tally.failed
+    return f"{_rows(failed, 'run')} failed" if result.tally.repeated else f"{failed} failed"
+
+
+def _rows(count: int, unit: str = "row") -> str:
+    return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
 def _ends(interval: tuple[float, float], *, share: bool) -> str:
@@ -141,16 +173,17 @@ def _facts(result: EvaluationResult) -> list[str]:
         sent = f", {result.attempts:,} requests sent" if result.attempts else ""
         lines.append(f"{usage.input_tokens:,} tokens read, {usage.output_tokens:,} written{sent}")
     if result.money_is_lower_bound:
-        lines.append(f"the price of {_rows(result.tally.unpriced)} is not known")
-    lines += [
-        f"{count} × {where}: {kind}"  # noqa: RUF001 - a multiplication sign
-        for (where, kind), count in result.failures_by_class().items()
-    ]
+        lines.append(f"the price of {_rows(result.tally.unpriced, result.tally.unit)} is not known")
+    if parts := result.subscores:
+        lines.append("subscores: " + ", ".join(f"{_line(name)} {value:.4g}" for name, value in parts.items()))
+    lines += failures_in_words(result)
     return [_visible(line) for line in lines]
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.3g}" if seconds < 100 else f"{seconds:.0f}"
+    if 0 < seconds < 0.001:
+        return "<0.001"
+    return f"{seconds:.3g}" if seconds < 99.95 else f"{seconds:.0f}"
 
 
 # -- in a terminal ----------------------------------------------------------------------------------------------------
@@ -191,7 +224,7 @@ def _drawn(result: EvaluationResult, n: int, width: int | None, *, colours: bool
     file = io.StringIO()
     console = Console(file=file, width=width, force_terminal=colours, force_jupyter=False, highlight=False)
     shown, titles = list(islice(result.rows, n)), _titles(result)
-    lines = [_cells(row, result) for row in shown]
+    lines = [_cells(row, titles) for row in shown]
     wide = [max(map(cell_len, column)) for column in zip(titles, *lines, strict=True)]
     texts = [place for place, title in enumerate(titles) if title in _TEXTS]
     room = console.width - sum(size for place, size in enumerate(wide) if place not in texts) - 2 * len(titles)
@@ -202,8 +235,8 @@ def _drawn(result: EvaluationResult, n: int, width: int | None, *, colours: bool
     for row, line in zip(shown, lines, strict=True):
         table.add_row(*map(Text, line), style="red" if isinstance(row, Failed) else "")
     console.print(table)
-    if (more := len(result.tally) - n) > 0:
-        console.print(f"and {more} more rows", markup=False)
+    if more := _more(result, n):
+        console.print(more, markup=False, soft_wrap=True)
     return "\n".join(line.rstrip() for line in file.getvalue().strip("\n").split("\n")) + "\n"
 
 
@@ -216,14 +249,32 @@ def _fitted(wide: list[int], texts: list[int], room: int) -> list[int]:
     return fitted
 
 
+def _more(result: EvaluationResult, shown: int) -> str:
+    """What a table leaves out, of the rows that are held, and why others are not."""
+    more = len(result.rows) - shown
+    left = f"and {more} more {'failed ' if result.missing else ''}{result.tally.unit}{'' if more == 1 else 's'}"
+    return "; ".join([*([left] if more > 0 else []), *([ONLY_FAILED] if result.missing else [])])
+
+
 def _titles(result: EvaluationResult) -> list[str]:
-    return ["row", *(["run"] if result.tally.repeated else []), "input", "expected", "predicted", "score", "seconds"]
+    run = ["run"] if result.tally.repeated else []
+    feedback = ["feedback"] if any(isinstance(row, Scored) and row.feedback for row in result.rows) else []
+    return ["row", *run, "input", "expected", "predicted", "score", *feedback, "seconds"]
 
 
-def _cells(row: Row, result: EvaluationResult) -> list[str]:
+def _cells(row: Row, titles: Sequence[str]) -> list[str]:
     given, wanted = _parts(row)
-    cells = [str(row.index), *([str(row.repeat)] if result.tally.repeated else []), given, wanted, _fate(row)]
-    return [*cells, f"{float(row.score):.4g}" if isinstance(row, Scored) else "failed", _seconds(row.seconds)]
+    cells = {
+        "row": str(row.index),
+        "run": str(row.repeat),
+        "input": given,
+        "expected": wanted,
+        "predicted": _fate(row),
+        "score": f"{float(row.score):.4g}" if isinstance(row, Scored) else "failed",
+        "feedback": _line(row.feedback) if isinstance(row, Scored) else "",
+        "seconds": _seconds(row.seconds),
+    }
+    return [cells[title] for title in titles]
 
 
 def _parts(row: Row) -> tuple[str, str]:
@@ -244,9 +295,9 @@ def _fields(fields: Mapping[str, Any]) -> str:
     return _line(", ".join(f"{name}: {str(value)[:LONGEST]}" for name, value in fields.items()))
 
 
-def _line(value: Any) -> str:
+def _line(value: Any, longest: int = LONGEST) -> str:
     text = str(value)
-    cut = text[:LONGEST] + ("…" if len(text) > LONGEST else "")
+    cut = text[:longest] + ("…" if len(text) > longest else "")
     return _visible(" ".join(cut.split()))
 
 
@@ -272,13 +323,15 @@ def result_as_html(result: EvaluationResult) -> str:
         result: The result.
     """
     lines = "".join(f"<br>{html.escape(fact)}" for fact in _facts(result))
+    titles = _titles(result)
     rows = "".join(
-        _html_row(_cells(row, result), _FAILED if isinstance(row, Failed) else "") for row in islice(result.rows, SHOWN)
+        _html_row(titles, _cells(row, titles), _FAILED if isinstance(row, Failed) else "")
+        for row in islice(result.rows, SHOWN)
     )
-    left = len(result.tally) - SHOWN
-    more = f"<p>and {left} more rows</p>" if left > 0 else ""
+    left = _more(result, SHOWN)
+    more = f"<p>{html.escape(left)}</p>" if left else ""
     said = html.escape(f"{_visible(result.metric)}: {result}")
-    return f"<p><b>{said}</b>{lines}</p>{_html_table(_titles(result), rows)}{more}"
+    return f"<p><b>{said}</b>{lines}</p>{_html_table(titles, rows)}{more}"
 
 
 def comparison_as_html(comparison: Comparison) -> str:
@@ -293,22 +346,36 @@ def comparison_as_html(comparison: Comparison) -> str:
 
 
 def _html_flips(word: str, flips: Sequence[Flip]) -> str:
+    titles = ["row", "input", "expected", "predicted here", "predicted there", "difference"]
     rows = "".join(
         _html_row(
-            [str(flip.index), *_parts(flip.this), _fate(flip.this), _fate(flip.other), f"{flip.difference:+.4g}"], ""
+            titles,
+            [str(flip.index), *_parts(flip.this), _fate(flip.this), _fate(flip.other), f"{flip.difference:+.4g}"],
+            "",
         )
         for flip in flips[:FLIPS]
     )
     first = f", the first {FLIPS}" if len(flips) > FLIPS else ""
-    titles = ["row", "input", "expected", "predicted here", "predicted there", "difference"]
     return f"<p>{_rows(len(flips))} {word}{first}:</p>{_html_table(titles, rows)}"
 
 
 def _html_table(titles: Iterable[str], rows: str) -> str:
-    head = "".join(f'<th style="{_LEFT}">{title}</th>' for title in titles)
+    head = "".join(f'<th style="{_side(title)}">{title}</th>' for title in titles)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _html_row(cells: Iterable[str], style: str) -> str:
-    inside = "".join(f'<td style="{_LEFT};overflow-wrap:anywhere">{html.escape(cell)}</td>' for cell in cells)
+def _html_row(titles: Iterable[str], cells: Iterable[str], style: str) -> str:
+    inside = "".join(
+        f'<td style="{_side(title)};overflow-wrap:anywhere">{_marked(html.escape(cell), title, style)}</td>'
+        for title, cell in zip(titles, cells, strict=True)
+    )
     return f'<tr style="{style}">{inside}</tr>' if style else f"<tr>{inside}</tr>"
+
+
+def _side(title: str) -> str:
+    return _RIGHT if title in _NUMBERS else _LEFT
+
+
+def _marked(text: str, title: str, style: str) -> str:
+    """A failed row's word in bold: not everybody sees colours, and not every page keeps them."""
+    return f"<b>{text}</b>" if style and title == "score" else text

@@ -15,13 +15,16 @@ from otpy.evaluate.statistics import mean, mean_interval, quantile
 from otpy.lm import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Self
 
-__all__ = ["OnFailure", "Tally"]
+__all__ = ["ONLY_FAILED", "OnFailure", "Tally"]
 
 OnFailure: TypeAlias = Literal["score", "exclude"]
+ONLY_FAILED: Final = "only failed rows are kept; Evaluate(..., keep='all') keeps all"
+"""What is said where rows are wanted that a result does not hold."""
 _NOTHING: Final = Usage()
+_NO_PARTS: Final[Mapping[str, float]] = {}
 
 
 class Tally:
@@ -44,8 +47,8 @@ class Tally:
         (0.5, 1.25, Counter({('task', 'timeout'): 1}))
     """
 
-    __slots__ = ("_indexes", "_known", "_scores", "_seconds", "_sum", "_tokens", "attempts", "failed", "failure_score",
-                 "failures", "on_failure", "repeated", "unpriced")  # fmt: skip
+    __slots__ = ("_indexes", "_known", "_parts", "_scores", "_seconds", "_sum", "_tokens", "attempts", "failed",
+                 "failure_score", "failures", "on_failure", "repeated", "unpriced")  # fmt: skip
 
     def __init__(self, failure_score: float = 0.0, on_failure: OnFailure = "score") -> None:
         """Count nothing yet."""
@@ -53,6 +56,7 @@ class Tally:
         self._indexes, self._scores, self._seconds = array("q"), array("d"), array("d")
         self._sum = 0.0
         self._known: Decimal | None = None
+        self._parts: dict[str, tuple[float, int]] = {}
         self.failed = self.attempts = self.unpriced = 0
         self.repeated = False
         self._tokens = [0] * 6
@@ -81,6 +85,9 @@ class Tally:
         if isinstance(row, Scored):
             score = float(row.score)
             self._sum += score
+            for name, part in getattr(row.score, "subscores", _NO_PARTS).items():
+                before, count = self._parts.get(name, (0.0, 0))
+                self._parts[name] = before + part, count + 1
         else:
             score = math.nan  # no score is, so this marks a failure
             self.failed += 1
@@ -108,6 +115,11 @@ class Tally:
         return len(self._scores)
 
     @property
+    def unit(self) -> str:
+        """What is counted: `"row"`, or `"run"` if rows were run several times."""
+        return "run" if self.repeated else "row"
+
+    @property
     def scored(self) -> int:
         """How many were measured."""
         return len(self) - self.failed
@@ -122,6 +134,13 @@ class Tally:
         """The mean so far, at once and about right, for a progress bar; `None` before anything counts."""
         count = len(self) if self.on_failure == "score" else self.scored
         return self.sum / count if count else None
+
+    @property
+    def subscores(self) -> dict[str, float]:
+        """The mean of each subscore over the rows that have it, and the failed ones if they count: as in the score."""
+        failed = self.failed if self.on_failure == "score" else 0
+        lost = failed * self.failure_score
+        return {name: (parts + lost) / (count + failed) for name, (parts, count) in self._parts.items()}
 
     @property
     def usage(self) -> Usage:
@@ -191,6 +210,11 @@ class Tally:
     def _some_scores(self) -> Sequence[float]:
         scores = self.scores()
         if not scores:
-            why = "no row was finished" if not len(self) else f"all of {len(self)} rows failed and are left out"
+            what = f"the only {self.unit} there is" if len(self) == 1 else f"all of {len(self)} {self.unit}s"
+            why = (
+                f"{what} failed and {'is' if len(self) == 1 else 'are'} left out"
+                if len(self)
+                else "no row was finished"
+            )
             raise EvaluationError(f"{why}, so there is no score")
         return scores

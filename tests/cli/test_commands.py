@@ -82,7 +82,7 @@ def test_json_is_one_object_on_stdout_and_nothing_else(otpy, job, tmp_path):
     assert (result["score"], result["rows"], result["scored"], result["failed"]) == (1.0, 3, 3, 0)
     assert result["usage"]["input_tokens"] == 30
     assert result["out"] == "results.jsonl"
-    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1 + 3  # the first says what they are of
 
 
 def test_rows_may_come_as_csv_and_a_program_as_a_signature(otpy, server, write):
@@ -178,7 +178,15 @@ def test_ctrl_c_stops_with_130_and_says_what_was_kept(job, server, environment, 
 
 
 def test_every_command_shows_examples_in_its_help(otpy):
-    for command in (["demo"], ["eval"], ["optimize"], ["models", "list"], ["models", "pull"], ["models", "path"]):
+    for command in (
+        ["demo"],
+        ["eval"],
+        ["compare"],
+        ["optimize"],
+        ["models", "list"],
+        ["models", "pull"],
+        ["models", "path"],
+    ):
         ran = otpy(*command, "--help")
         assert (ran.status, ran.err) == (0, "")
         assert f"otpy {' '.join(command)}" in ran.out.split("Example", 1)[1]

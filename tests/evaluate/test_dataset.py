@@ -7,6 +7,7 @@ import gzip
 import itertools
 import json
 import math
+import re
 import tracemalloc
 from typing import Literal
 
@@ -38,10 +39,64 @@ def test_jsonl_and_csv_hold_the_same_rows(file):
     assert dict(load_dataset(jsonl, inputs=["q"])[0].inputs()) == {"q": "a, b"}
 
 
+def test_an_array_of_objects_and_values_between_tabs_are_read_too(file):
+    rows = [{"q": "a, b", "n": "1"}, {"q": "c", "n": "2"}]
+    assert load_dataset(file("rows.json", json.dumps(rows))) == rows
+    assert load_dataset(file("rows.json.gz", gzip.compress(json.dumps(rows).encode()))) == rows
+    assert load_dataset(file("rows.tsv", "q\tn\na, b\t1\nc\t2\n")) == rows
+
+
+def test_what_stands_between_values_may_be_said(file):
+    path = file("rows.csv", "q;n\na, b;1\n")
+    assert load_dataset(path, delimiter=";") == [{"q": "a, b", "n": "1"}]
+    for mark in (";", "\t", "|"):
+        with pytest.raises(DatasetError, match=re.escape(f"load_dataset(…, delimiter={mark!r})")):
+            load_dataset(file("rows.csv", f"q{mark}n\na{mark}1\n"))
+    assert load_dataset(file("rows.csv", "q;n\na\n"), delimiter=",") == [{"q;n": "a"}]
+    for mark in ("", ";;", '"', 1):
+        with pytest.raises(DatasetError, match="allowed: one character"):
+            load_dataset(path, delimiter=mark)
+    for source in (file("rows.jsonl", "{}"), [{"q": 1}]):
+        with pytest.raises(DatasetError, match=r"is for .csv and .tsv files; leave it out"):
+            load_dataset(source, delimiter=";")
+
+
+def test_rows_below_the_limit_are_not_looked_at(file):
+    path = file("rows.jsonl", '{"q": 1}\n{"q": 2}\nbroken')
+    assert load_dataset(path, limit=2) == [{"q": 1}, {"q": 2}]
+    assert len(load_dataset([{"q": 1}], limit=5)) == 1
+    assert [row.q for row in iter_dataset(({"q": n} for n in itertools.count()), limit=3)] == [0, 1, 2]
+    for limit in (0, -1, 1.5, True):
+        with pytest.raises(DatasetError, match=f"limit={limit}; allowed: a number of rows, from 1"):
+            load_dataset(path, limit=limit)
+
+
+def test_json_beside_data_files_is_about_them(tmp_path, file):
+    file("dataset_infos.json", "{}")
+    file("rows.jsonl", '{"q": 1}\n')
+    file("readme.json", "{}")
+    assert load_dataset(tmp_path) == [{"q": 1}]
+    (tmp_path / "rows.jsonl").unlink()
+    (tmp_path / "readme.json").write_text('[{"q": 2}]')
+    assert load_dataset(tmp_path) == [{"q": 2}]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("rows.jsonl", "", "has no rows"),
+        ("rows.json", "[]", "has no rows"),
+        ("rows.json", '{"q": 1}\n{"q": 2}\n', "is not JSON: .*; one object a line is named .jsonl"),
+        (
+            "rows.json",
+            '{"data": [{"q": 1}]}',
+            r"is one object, with 'data'; .*load_dataset\(json.load\(file\)\['…'\]\)",
+        ),
+        ("rows.json", "7", "is 7; an array of objects is meant"),
+        ("rows.json", '[{"q": 1, "n": 1}, 7]', "row 2: is not an object of columns: 7"),
+        ("rows.jsonl", '[{"q": 1,\n "n": 2}]', "row 1: is not JSON: .*; a file that is one array .* is named .json"),
+        ("rows.tsv", "q\tn\n1\n", "row 1: has 1 values for 2 columns"),
+        ("rows.csv", "q,n\n1,2,3\n", "row 1: has 3 values for 2 .*; a value with ',' in it stands in double quotes"),
         ("rows.csv", "", "has no rows"),
         ("rows.csv", "q,n\n", "has no rows"),
         ("rows.jsonl", '{"q": 1, "n": 2}\n{"q": ', "row 2: is not JSON"),
@@ -209,7 +264,10 @@ def test_broken_tables_are_refused_by_file(file, tmp_path):
         (file("rows.jsonl.gz", gzip.compress(b'{"q": 1}\n')[:-4]), "is no whole gzip file"),
         (file("plain.csv.gz", "q\n1\n"), "is no whole gzip file"),
         (file("bad.csv.gz", gzip.compress(b"q\n\xff\n")), "is not UTF-8: byte 0xff in line 2"),
-        (file("rows.txt.gz", ""), r"unknown kind of file '\.txt\.gz'; known: \.jsonl, \.csv, \.jsonl\.gz"),
+        (
+            file("rows.txt.gz", ""),
+            r"unknown kind of file '\.txt\.gz'; known: \.jsonl, \.csv, \.tsv, \.json, \.jsonl\.gz",
+        ),
         (tmp_path / "*.nothing", "no file matches"),
         (empty, "no data file in the directory"),
         (file("empty.parquet", ""), "cannot be read: "),

@@ -96,9 +96,9 @@ def test_the_report_says_how_many_and_shows_the_first():
         ({"near": 0}, "near=0; allowed: a similarity above 0"),
         ({"near": 1.1}, "near=1.1"),
         ({"near": True}, "near=True"),
-        ({"inputs": ["r"]}, "trainset, row 1: column 'r' is missing; the row has q"),
+        ({"inputs": ["r"]}, "trainset: row 0 has no column 'r'; it has q"),
         ({"inputs": "q"}, r"inputs='q' is one text; a list of columns is meant: \['q'\]"),
-        ({}, r"trainset, row 1: its inputs are not known; name them"),
+        ({}, "trainset: the inputs of row 0 are not known; name them"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(named, message):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import random
+import re
 import sys
+import types
 from collections import Counter
 from dataclasses import fields
 from decimal import Decimal
@@ -14,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otpy.errors import EvaluationError, LMTimeout
+from otpy.errors import ConfigError, EvaluationError, LMTimeout
 from otpy.evaluate import EvaluationResult, Failed, Score, Scored
 from otpy.evaluate.tally import Tally
 from otpy.lm import Usage
@@ -75,19 +78,34 @@ def test_failures_keep_their_exceptions():
     assert found.failed[0].explanation == "LMTimeout: too late"
 
 
-def test_the_summary_counts_failures_by_what_happened():
-    found = result(*(failed(n) for n in range(3)), failed(3, KeyError("x"), "metric"), metric="f1('answer')")
+def test_the_summary_counts_failures_by_class_with_what_the_first_one_said():
+    found = result(
+        *(failed(n) for n in range(3)),
+        failed(3, KeyError("x"), "metric"),
+        *(failed(n, LMTimeout(f"after {n} s\nand more"), "program") for n in (4, 5)),
+        metric="f1('answer')",
+    )
     assert found.summary().splitlines() == [
-        "f1('answer'): 0.0 % (0 of 4; 95 %: 0.0 to 49.0), 4 failed, 4.1 s",
+        "f1('answer'): 0.0 % (0 of 6; 95 %: 0.0 to 39.0), 6 failed, 4.1 s",
         "  3 × task: killed",  # noqa: RUF001 - a multiplication sign
+        "  2 × program: LMTimeout, as in row 4: after 4 s",  # noqa: RUF001 - the same
         "  1 × metric: KeyError: 'x'",  # noqa: RUF001 - the same
     ]
+
+
+def test_the_summary_stays_short_whatever_the_failures_say():
+    kinds = [type(f"Error{n}", (Exception,), {})(f"{n}" * 10_000) for n in range(30)]
+    lines = result(*(failed(n, kind, "program") for n, kind in enumerate(kinds)), failed(30, "x" * 5_000)).summary()
+    assert len(lines.splitlines()) == 12
+    assert max(map(len, lines.splitlines())) < 400
+    assert lines.endswith("and 21 more kinds of failures")
 
 
 def test_it_is_written_as_one_json_object_a_row(tmp_path):
     file = tmp_path / "rows.jsonl"
     result(scored(0, 0.25), failed(1, ValueError("no"), "program")).to_jsonl(file)
-    first, second = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    head, first, second = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    assert (head["otpy.evaluation"], head["metric"], head["seconds"]) == (1, "metric", 4.06)
     assert (first["index"], first["score"], first["prediction"]) == (0, 0.25, {"answer": "a"})
     assert (second["index"], second["where"], second["error"]) == (1, "program", "ValueError: no")
     assert "score" not in second
@@ -219,6 +237,149 @@ def test_numbers_that_are_known_are_not_counted_again():
     assert "(2 of 3;" in str(kept)
 
 
+def test_a_fraction_of_rows_is_not_counted_like_rows():
+    found = result(scored(0, 0.25), scored(1), *(scored(n, 0.0) for n in (2, 3, 4)))
+    assert str(found).startswith("25.0 % (5 rows; 95 %: ")
+    assert str(result(scored(0), failed(1), failure_score=0.5)).startswith("75.0 % (2 rows; ")
+
+
+def test_of_rows_that_ran_several_times_the_runs_are_counted():
+    runs = [
+        Failed(n, example(n), "killed", "task", 0.5, Usage(requests=1), repeat=again)
+        if (n, again) == (0, 1)
+        else Scored(n, example(n), Prediction(answer="a"), 1.0, 0.5, repeat=again)
+        for n in range(3)
+        for again in (0, 1)
+    ]
+    assert str(result(*runs)).startswith("83.3 % (3 rows in 6 runs; ")
+    assert ", 1 run failed, " in str(result(*runs))
+    assert str(result(*runs, on_failure="exclude")).startswith("100.0 % (3 rows in 5 runs; ")
+    assert str(result(*runs, total=8)).endswith("stopped after 6 of 8 runs")
+    assert result(*runs).table(1, width=100).endswith("and 5 more runs\n")
+    assert result(*runs).table(5, width=100).endswith("and 1 more run\n")
+    assert "the price of 1 run is not known" in result(*runs)._repr_html_()
+
+
+def test_one_row_is_no_rows():
+    assert result(scored(0), scored(1)).table(1, width=100).endswith("and 1 more row\n")
+    with pytest.raises(EvaluationError, match="the only row there is failed and is left out"):
+        _ = result(failed(0), on_failure="exclude").score
+
+
+def test_a_result_is_a_sequence_of_its_rows_and_true_without_any():
+    found = result(scored(0), failed(1), scored(2))
+    assert (len(found), list(found), found[0], found[-1]) == (3, list(found.rows), scored(0), scored(2))
+    assert found[1:] == (failed(1), scored(2))
+    assert result()
+    with pytest.raises(IndexError):
+        found[3]
+
+
+def test_what_is_no_result_is_not_compared_and_the_message_says_what_is():
+    with pytest.raises(EvaluationError, match=r"'before.jsonl' is no result to compare with; .*load_result\(path\)"):
+        result(scored(0)).compare("before.jsonl")
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, True, "3"])
+def test_a_number_of_rows_that_is_none_is_refused(n):
+    for shows in ("table", "print", "worst", "best"):
+        with pytest.raises(EvaluationError, match="allowed: a number of rows, from 0"):
+            getattr(result(scored(0)), shows)(n)
+
+
+def test_without_pandas_a_frame_is_refused_with_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ConfigError, match="pip install pandas; without it, to_csv"):
+        result(scored(0)).to_pandas()
+
+
+def test_a_frame_has_a_line_a_row_and_the_columns_of_the_table(monkeypatch):
+    class Frame:
+        def __init__(self, rows, columns):
+            self.rows, self.columns = rows, columns
+
+    monkeypatch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=Frame))
+    frame = result(scored(0), failed(1)).to_pandas()
+    assert frame.columns[:4] == ["index", "repeat", "example.question", "example.answer"]
+    assert [dict(zip(frame.columns, row, strict=True))["kind"] for row in frame.rows] == [None, "killed"]
+
+
+# -- words and parts of the metric ------------------------------------------------------------------------------------
+
+
+def test_feedback_has_a_column_where_a_row_has_some():
+    found = result(scored(0), scored(1, Score(0.5, "<b>half</b>\nright")), failed(2))
+    head, _, _, second, _ = found.table(width=120).splitlines()
+    assert head.split()[-2:] == ["feedback", "seconds"]
+    assert "<b>half</b> right" in second
+    assert "&lt;b&gt;half" in found._repr_html_()
+    assert "feedback" not in result(scored(0), failed(1)).table(width=120)
+
+
+def test_subscores_have_means_in_which_failed_rows_count_as_in_the_score(capsys):
+    rows = [
+        scored(0, Score(1, subscores={"city": 1, "country": 1})),
+        scored(1, Score(0.5, subscores={"city": 1, "country": 0})),
+        scored(2, Score(0.5, subscores={"city": 1})),
+    ]
+    assert result(*rows).subscores == {"city": 1.0, "country": 0.5}
+    assert result(*rows, failed(3)).subscores == {"city": 0.75, "country": pytest.approx(1 / 3)}
+    assert result(*rows, failed(3), on_failure="exclude").subscores == {"city": 1.0, "country": 0.5}
+    assert result(scored(0)).subscores == {}
+    assert result(counted=Tally.of(rows)).subscores == {"city": 1.0, "country": 0.5}
+    result(*rows).print()
+    assert "  subscores: city 1, country 0.5\n" in capsys.readouterr().out
+
+
+# -- when only failed rows are kept -----------------------------------------------------------------------------------
+
+
+def only_failed(*kept, scores=(0.5, 1.0, 0.75), **arguments):
+    rows = [*kept, *(scored(10 + n, score) for n, score in enumerate(scores))]
+    counted = Tally.of(rows, arguments.get("failure_score", 0.0), arguments.get("on_failure", "score"))
+    return result(*kept, counted=counted, **arguments)
+
+
+def test_what_is_shown_says_that_only_failed_rows_are_kept_and_counts_those(capsys):
+    hint = "only failed rows are kept; Evaluate(..., keep='all') keeps all"
+    found = only_failed(*(failed(n) for n in range(4)))
+    assert found.missing == 3
+    assert found.table(2, width=80).endswith(f"and 2 more failed rows; {hint}\n")
+    assert found.table(width=80).endswith(f"\n{hint}\n")
+    found.print(2)
+    assert hint in capsys.readouterr().out
+    assert html.escape(hint) in found._repr_html_()
+    assert "more rows" not in found._repr_html_()
+
+
+def test_rows_that_were_not_kept_are_refused_and_not_missing_silently(tmp_path):
+    none, some = only_failed(), only_failed(failed(0))
+    for found, wanted in (
+        *((found, lambda found: found.scored) for found in (none, some)),
+        *((found, lambda found: found.best(2)) for found in (none, some)),
+        (none, lambda found: found.worst(2)),
+        *((none, lambda found, name=name: getattr(found, name)(tmp_path / "x")) for name in ("to_jsonl", "to_csv")),
+        (none, lambda found: found.to_parquet(tmp_path / "x")),
+        (only_failed(failed(0), failure_score=0.6), lambda found: found.worst(2)),
+        (only_failed(failed(0), on_failure="exclude"), lambda found: found.worst(2)),
+    ):
+        with pytest.raises(EvaluationError, match=r"only failed rows are kept; Evaluate\(..., keep='all'\) keeps all"):
+            wanted(found)
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_rows_that_were_kept_are_the_worst_and_are_exported(tmp_path):
+    found = only_failed(failed(0), failed(1))
+    assert [row.index for row in found.worst(5)] == [0, 1]
+    found.to_csv(tmp_path / "rows.csv")
+    assert len((tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_where_all_rows_failed_none_is_missing():
+    found = only_failed(failed(0), scores=())
+    assert (found.missing, found.scored, found.best(1)) == (0, (), [failed(0)])
+
+
 # -- what people see --------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +439,22 @@ def test_a_notebook_shows_the_numbers_too():
     for words in ("95 %:", "p99", "1 × program: LMTimeout", "program: LMTimeout: late"):  # noqa: RUF001 - the same
         assert words in shown
     assert "\x1b" not in shown
+
+
+def test_numbers_stand_on_the_right_and_failed_rows_are_marked_without_colours_too():
+    shown = long_and_short()._repr_html_()
+    sides = dict(re.findall(r'<th style="text-align:(\w+)">(\w+)</th>', shown)[i][::-1] for i in range(6))
+    assert sides == {"row": "right", "input": "left", "expected": "left", "predicted": "left", "score": "right",
+                     "seconds": "right"}  # fmt: skip
+    assert '<td style="text-align:right;overflow-wrap:anywhere">0.25</td>' in shown
+    assert "<b>failed</b>" in shown
+
+
+def test_seconds_are_written_without_powers_of_ten():
+    seconds = (0.0, 0.00001, 0.00123456, 1.23456, 99.96, 123_456.7)
+    rows = [Scored(n, example(n), Prediction(answer="a"), 1.0, took) for n, took in enumerate(seconds)]
+    shown = [line.split()[-1] for line in result(*rows).table(width=100).splitlines()[2:]]
+    assert shown == ["0", "<0.001", "0.00123", "1.23", "100", "123457"]
 
 
 def test_no_kind_of_token_is_forgotten():

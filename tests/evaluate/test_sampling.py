@@ -109,16 +109,17 @@ def test_values_that_occur_once_land_in_a_part_by_lot():
         ((), {}, "no part is named"),
         ((0.01,), {}, r"the parts 0.01 of 10 rows have 0, 10 rows"),
         ((10,), {}, "10, 0 rows"),
-        ((8, 3), {}, "8, 3, -1 rows"),
-        ((0.8, 0.4), {}, "8, 4, -2 rows"),
+        ((8, 3), {}, "the parts 8, 3 take 11 rows, but there are 10; make them smaller"),
+        ((0.8, 0.4), {}, "the shares 0.8, 0.4 add up to 1.2; allowed: at most 1"),
+        ((0.5, 6), {}, "the parts 0.5, 6 take 11 rows, but there are 10"),
         ((1.0,), {}, "1.0 is no part"),
         ((0,), {}, "0 is no part"),
         ((True,), {}, "True is no part"),
         (("80%",), {}, "'80%' is no part"),
         ((5,), {"seed": -1}, "seed=-1; allowed: an integer from 0"),
         ((5,), {"seed": 0.5}, "seed=0.5"),
-        ((5,), {"stratify": "kin"}, "column 'kin' is missing; the row has n, kind, tags"),
-        ((5,), {"stratify": "tags"}, r"stratify='tags': \['x'\] cannot be compared"),
+        ((5,), {"stratify": "kin"}, "^stratify='kin': row 0 of 10, from 0, has no such field; it has 'n'"),
+        ((5,), {"stratify": "tags"}, r"^stratify='tags': row 0 of 10, from 0, has \['x'\], which cannot be grouped"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(arguments, named, message):
@@ -132,3 +133,9 @@ def test_what_cannot_be_cut_is_refused(arguments, named, message):
 def test_a_sample_of_what_is_not_there_is_refused(n, stratify):
     with pytest.raises(DatasetError, match=f"n={n}"):
         sample(rows("a" * 10), n, stratify=stratify)
+
+
+def test_the_first_row_that_lacks_the_field_is_the_one_that_is_named():
+    devset = [{"kind": "a"}, {"kind": "b"}, {"other": "c"}, *({"kind": "a"} for _ in range(7))]
+    with pytest.raises(DatasetError, match=r"^stratify='kind': row 2 of 10, from 0, has no such field; it has"):
+        split(devset, 0.5, stratify="kind")
