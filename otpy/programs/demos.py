@@ -36,13 +36,13 @@ def _demo(signature: type[Signature], number: int, demo: Mapping[str, Any]) -> E
     if not (present.keys() & signature.input_fields.keys() and present.keys() & signature.output_fields.keys()):
         inputs, outputs = (", ".join(fields) for fields in (signature.input_fields, signature.output_fields))
         raise SignatureError(
-            f"demo {number} has {', '.join(demo) or 'nothing'}; it needs one of the inputs {inputs} at least, and one of"
-            f" the outputs {outputs}"
+            f"demo {number} has {', '.join(demo) or 'nothing'}; it needs one of the inputs {inputs} at least, and one"
+            f" of the outputs {outputs}"
         )
     try:
         if len(present) == len(signature.fields):
-            inputs = signature.validate_inputs({name: present[name] for name in signature.input_fields})
-            values = {**inputs, **signature.validate_outputs({name: present[name] for name in signature.output_fields})}
+            values = signature.validate_inputs({name: present[name] for name in signature.input_fields})
+            values |= signature.validate_outputs({name: present[name] for name in signature.output_fields})
         else:
             values = {name: _one(signature.fields[name], value) for name, value in present.items()}
         read_demo(signature, dumped_demo(signature, values))

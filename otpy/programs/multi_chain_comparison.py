@@ -60,7 +60,7 @@ class MultiChainComparison(Program):
         plain = Predict(signature).signature
         desc = "corrected reasoning, after a look at what each student says"
         compared = plain.prepend("reasoning", OutputField(desc=desc)).append(
-            "attempts", InputField(desc="what students have answered"), list[str]
+            "students", InputField(desc="what students have answered"), list[str]
         )
         self.compare = Predict(compared, **config)
 
@@ -83,8 +83,8 @@ class MultiChainComparison(Program):
             chains = list(completions)
         if len(chains) != self.m:
             raise ProgramError(f"{len(chains)} completions; allowed: {self.m}, as m={self.m}")
-        attempts = [f"Student {number}: {_told(chain)}" for number, chain in enumerate(chains, 1)]
-        return await self.compare.acall(**inputs, attempts=attempts)
+        students = [f"Student {number}: {_told(chain)}" for number, chain in enumerate(chains, 1)]
+        return await self.compare.acall(**inputs, students=students)
 
     async def _chain(self, number: int, inputs: Mapping[str, Any]) -> Prediction:
         config = {"temperature": self.temperature} if self.temperature is not None else {}

@@ -18,6 +18,7 @@ from otpy.actors.reasons import said
 from otpy.clients.running import running
 from otpy.errors import OtpyError, ProgramError, SupervisionError, shown
 from otpy.programs.program import Program
+from otpy.programs.streaming import ToolEnded, ToolStarted, tell
 from otpy.programs.worker import in_worker
 from otpy.signatures import Prediction
 from otpy.types.tool import Tool, ToolCall, ToolCalls, ToolResult, ToolResults
@@ -188,6 +189,7 @@ async def _all(
                 text = f"{call.name} took more than {timeout:g} s and was ended"
             content = shortened(text, max_chars)
             results.append(ToolResult(name=call.name, content=content, id=call.id, is_error=is_error))
+            await tell(ToolEnded(call.name, content, is_error))
     finally:
         if timer is not None:
             timer.cancel()
@@ -216,6 +218,7 @@ async def _begin(tools: dict[str, Tool], call: ToolCall) -> Task[str] | str:
 
 async def _run(tool: Tool, arguments: dict[str, Any]) -> str:
     """Run a tool: the body of its task. Its own exceptions are results, and told in its task: there its frames are."""
+    await tell(ToolStarted(tool.name, arguments))
     return text_of(await called(tool, arguments), tool)
 
 

@@ -27,7 +27,14 @@ def run(script, *arguments, cwd, code=0):
 
 
 def test_no_example_is_forgotten_here():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"ticker.py", "triage.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "http_retriever.py",  # in tests/retrieval
+        "rag_200_passages.py",  # in tests/retrieval
+        "react_two_tools.py",  # in tests/programs
+        "rlm_long_text.py",
+        "ticker.py",
+        "triage.py",
+    }
 
 
 def test_the_ticker_outlives_its_feeds(tmp_path):
@@ -53,3 +60,8 @@ def test_triage_on_any_server(tmp_path):
 @pytest.mark.local_model
 def test_triage_on_the_local_model(tmp_path):
     assert "saved: triage.json" in run("triage.py", cwd=tmp_path)
+
+
+def test_a_question_about_a_long_text_is_answered_in_a_sandbox(tmp_path):
+    pytest.importorskip("pydantic_monty", reason="pip install -e '.[sandbox]'")
+    assert "timeouts" in run("rlm_long_text.py", cwd=tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import otpy
 from otpy.clients.book import Book
 from otpy.clients.labels import ANYBODY
 from otpy.clients.traffic import Traffic
@@ -19,8 +20,8 @@ from otpy.evaluate.distributed import Afar
 from otpy.evaluate.distribution import Distribution
 from otpy.evaluate.nodes import Home, NodeAway, NodeLost, Report
 from otpy.evaluate.row import Scored
-from otpy.evaluate.rows import Item
 from otpy.evaluate.shares import CapKey, Grants, Shares
+from otpy.evaluate.source import Source
 from otpy.signatures import Example, Prediction
 from otpy.testing import run_in_virtual_time
 
@@ -343,14 +344,15 @@ class Scheduled:
 
 
 def driven(count, *nodes, **options):
-    async def items():
-        for number in range(count):
-            yield Item(number, Example(number=number))
+    class Numbered(otpy.Program):
+        async def forward(self, number):
+            raise NotImplementedError
 
     async def main():
         settings = Settings.load(None, {}, {})
+        examples = [Example(number=number) for number in range(count)]
         home = Home(lambda: settings, Book(), Traffic())
-        return [row async for row in Afar(items(), Scheduled(*nodes), home, **options)()]
+        return [row async for row in Afar(Source(examples, Numbered(), 1, None), Scheduled(*nodes), home, **options)()]
 
     return run_in_virtual_time(main())
 

@@ -100,7 +100,10 @@ def test_labels_that_are_of_no_field_are_mapped_by_position_with_a_warning():
     assert program.demos == ()
     assert [str(warning.message).partition("predict.json: self: ")[2] for warning in said] == [
         "the labels 'Query:' are of none of our fields; by position, 'Query:' is 'text', 'Intent:' is 'intent'",
-        "demo 1 is left out: demo 1 has intent; it needs one of the inputs text at least, and one of the outputs intent",
+        (
+            "demo 1 is left out: demo 1 has intent; it needs one of the inputs text at least, and one of the outputs"
+            " intent"
+        ),
     ]
 
 
