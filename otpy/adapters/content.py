@@ -56,6 +56,11 @@ def joined(pieces: Iterable[str | Part]) -> Content:
         >>> joined(("a: ", "b"))
         'a: b'
     """
+    pieces = tuple(pieces)
+    try:
+        return "".join(cast("tuple[str, ...]", pieces))  # nearly always
+    except TypeError:
+        pass
     parts: list[Part] = []
     texts: list[str] = []
     for piece in (*pieces, None):

@@ -178,7 +178,7 @@ class Prompting:
         Raises:
             AdapterParseError: If it does not fulfil the signature.
         """
-        written = self._native(signature).plain
+        written = self._native(signature).plain if self.native else signature
         return {} if written is None else self._read(written, text)
 
     def reader(self, signature: SignatureMeta) -> Reader:

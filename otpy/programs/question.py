@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from otpy.adapters import FieldEvent
     from otpy.clients.running import Running
-    from otpy.lm import Message, OutputSchema
+    from otpy.lm import Message, OutputSchema, Tool
     from otpy.programs.predict import Predict
     from otpy.programs.streaming import Listener
 
@@ -49,7 +49,7 @@ class Question:
         self._predictor, self._values = predictor, values
         self._attempts: list[str] = []
         self._numbers: list[int] = []
-        self._usage = Usage()
+        self._usage = _NOTHING
         self._error: AdapterParseError | None = None
         self._best: list[tuple[dict[str, Any], tuple[str, ...]]] = []
 
@@ -61,43 +61,52 @@ class Question:
             ClientError: If the model could not be asked.
         """
         predictor = self._predictor
-        said = signed(predictor)
-        try:
-            return await self._asked_until_good(predictor)
-        finally:
-            if said is not None:
-                relabelled(said)
-
-    async def _asked_until_good(self, predictor: Predict) -> Prediction:
         adapter, signature, application = predictor.adapter, predictor.signature, running()
         prefix, schema, native, logprobs = predictor.prepared()
         messages = (*prefix, *asked(adapter, signature, self._values))
         extract = adapter if isinstance(adapter, TwoStepAdapter) else None
         client = predictor.client
-        more: dict[str, Any] = {}
-        if native.inputs:
-            more["tools"] = native.tools(self._values)
-        if logprobs is not None and not lacks(client, "logprobs"):
-            more["logprobs"] = logprobs
-        while True:
-            request = self._request(messages, schema, more)
-            response = await self._send(application, client, request, told=extract is None)
-            if response is None:  # it was left early, and why is known
-                text = self._attempts[-1]
-            elif extract is not None:
-                messages, schema = extract.second(signature, response.text), extract.second_schema(signature)
-                client, extract, more = extract.client, None, {}
-                continue
-            else:
-                self._attempts.append(text := response.text)
-                self._read(response)
-            if self._good() or len(self._attempts) > predictor.max_reasks:
-                return self._prediction()
-            assert self._error is not None
-            messages = (*messages, *repair(text, self._error, getattr(adapter, "words", ENGLISH)))
+        tools = native.tools(self._values) if native.inputs else ()
+        if logprobs is not None and lacks(client, "logprobs"):
+            logprobs = None
+        said = signed(predictor)
+        try:
+            while True:
+                request = self._request(messages, schema, tools, logprobs)
+                self._numbers.append(asking(request))
+                try:
+                    listener, early = listening(), predictor.early
+                    if listener is None and not early:
+                        response: LMResponse | None = await application.ask(client, request)
+                    else:
+                        response = await self._streamed(application, client, request, listener, told=extract is None)
+                finally:
+                    over(request)
+                if response is None:  # it was left early, and why is known
+                    text = self._attempts[-1]
+                else:
+                    self._paid(response)
+                    text = response.text
+                    if extract is not None:
+                        messages, schema = extract.second(signature, text), extract.second_schema(signature)
+                        client, extract, tools, logprobs = extract.client, None, (), None
+                        continue
+                    self._attempts.append(text)
+                    self._read(response)
+                if (self._best and not self._best[0][1]) or len(self._attempts) > predictor.max_reasks:
+                    return self._prediction()
+                assert self._error is not None
+                messages = (*messages, *repair(text, self._error, getattr(adapter, "words", ENGLISH)))
+        finally:
+            if said is not None:
+                relabelled(said)
 
     def _request(
-        self, messages: tuple[Message, ...], schema: OutputSchema | None, more: Mapping[str, Any]
+        self,
+        messages: tuple[Message, ...],
+        schema: OutputSchema | None,
+        tools: tuple[Tool, ...],
+        logprobs: int | None,
     ) -> LMRequest:
         predictor = self._predictor
         return LMRequest(
@@ -107,32 +116,21 @@ class Question:
             predictor.max_tokens,
             predictor.stop,
             rollout=predictor.rollout + beyond(),
+            tools=tools,
             n=predictor.n,
+            logprobs=logprobs,
             reasoning=predictor.reasoning,
             top_p=predictor.top_p,
             seed=predictor.seed,
-            **more,
         )
 
-    # -- sending ---------------------------------------------------------------------------------------------------
-
-    async def _send(self, application: Running, client: str, request: LMRequest, *, told: bool) -> LMResponse | None:
-        """Send a request and charge for it; `None` if a constraint failed while the answer was being written."""
-        self._numbers.append(asking(request))
-        listener, early = listening(), self._predictor.early
-        try:
-            if listener is None and not (early and told):
-                response: LMResponse | None = await application.ask(client, request)
-            else:
-                response = await self._streamed(application, client, request, listener, told=told)
-        finally:
-            over(request)
-        if response is None:
-            return None
+    def _paid(self, response: LMResponse) -> None:
+        """Charge for an answer."""
         paid = _NOTHING if response.cached else response.usage
-        self._usage = self._usage + paid if self._usage is not _NOTHING else paid
+        self._usage = paid if self._usage is _NOTHING else self._usage + paid
         spent(paid)
-        return response
+
+    # -- sending ---------------------------------------------------------------------------------------------------
 
     async def _streamed(
         self, application: Running, client: str, request: LMRequest, listener: Listener | None, *, told: bool
@@ -173,22 +171,26 @@ class Question:
 
     def _read(self, response: LMResponse) -> None:
         """Take in the answers that will do, best first; else why they will not."""
-        found: list[tuple[dict[str, Any], tuple[str, ...]]] = []
-        error: AdapterParseError | None = None
-        answers = (response,) if not response.others else _each(response)
-        for one in answers:
+        if not response.others:  # nearly always
             try:
-                found.append(self._outputs(one))
+                found = [self._outputs(response)]
             except AdapterParseError as problem:
-                error = error or self._explained(problem, one)
-        if not found:
-            self._error = error
-            return
-        found.sort(key=lambda answer: len(answer[1]))  # stable: the first of those that will do best
+                self._error = self._explained(problem, response)
+                return
+        else:
+            found, error = [], None
+            for one in _each(response):
+                try:
+                    found.append(self._outputs(one))
+                except AdapterParseError as problem:
+                    error = error or self._explained(problem, one)
+            if not found:
+                self._error = error
+                return
+            found.sort(key=lambda answer: len(answer[1]))  # stable: the first of those that will do best
         if not self._best or len(found[0][1]) < len(self._best[0][1]):
             self._best = found
-        shoulds = found[0][1]
-        if shoulds:
+        if shoulds := found[0][1]:
             self._error = ConstraintNotMet(self._predictor.signature.__name__, response.text, (), "; ".join(shoulds))
 
     def _outputs(self, response: LMResponse) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -207,9 +209,6 @@ class Question:
         if musts:
             raise ConstraintNotMet(signature.__name__, response.text, (), "; ".join((*musts, *shoulds)))
         return outputs, shoulds
-
-    def _good(self) -> bool:
-        return bool(self._best) and not self._best[0][1]
 
     def _explained(self, error: AdapterParseError, response: LMResponse) -> AdapterParseError:
         """Add to an error what the adapter cannot know: that the answer was cut off, or refused."""
