@@ -15,6 +15,7 @@ from otpy.clients.embeddings import EmbedRequest
 from otpy.clients.labels import current_labels
 from otpy.clients.recorder import HeldBack, Record, Replay
 from otpy.clients.routed import ask_by
+from otpy.clients.taping import current_tape
 from otpy.errors import ActorDown, ConfigError, NotRegistered
 from otpy.telemetry import bus as telemetry
 
@@ -61,6 +62,16 @@ def ask(  # noqa: PLR0913 - what a request needs
         ActorDown: If the process that had the request died, repeatedly.
         RecordingError: If there is a recording, and this cannot be replayed from it (`RecordingDrift`) or recorded.
     """
+    tape = current_tape()
+    if tape is not None and not isinstance(request, EmbedRequest):
+        key = request.key(*_context(box.current, client))
+        return tape.answer(key, lambda: _ask_anew(names, box, client, request, sink, routers))
+    return _ask_anew(names, box, client, request, sink, routers)
+
+
+def _ask_anew(  # noqa: PLR0913, PLR0917 - what a request needs
+    names: Names, box: SettingsBox, client: str, request: LMRequest, sink: Sink | None, routers: Routers | None
+) -> Coroutine[Any, Any, LMResponse]:
     if box.current.recording.path is not None:
         return _ask_recorded(names, box, client, request, sink, routers)
     return _ask_by(names, box, client, request, sink, routers)

@@ -18,10 +18,11 @@ from otpy.clients.running import running
 from otpy.errors import ActorDown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
     from contextlib import AbstractContextManager
 
     from otpy.actors import Names
+    from otpy.clients.budget import Cap
     from otpy.clients.labels import Labels
     from otpy.clients.running import Running
 
@@ -104,12 +105,13 @@ def named(kind: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def opened(run: str, examples: int) -> AsyncGenerator[None]:
+async def opened(run: str, examples: int, caps: Iterable[Cap] = ()) -> AsyncGenerator[None]:
     """Keep a run open during a block, on the application's loop: the ledger keeps its examples apart.
 
     Args:
         run: Its name.
         examples: How many examples it has.
+        caps: What it may spend; they are lifted behind the block.
 
     Raises:
         NotRegistered: If the ledger is gone for good.
@@ -118,13 +120,15 @@ async def opened(run: str, examples: int) -> AsyncGenerator[None]:
     names, runs = application.names, _runs.setdefault(application, Runs())
     runs.begin(run)
     try:
-        await _tell(names, OpenRun(run))
+        await _tell(names, OpenRun(run, tuple(caps)))
         if outdated := runs.outdated():
             for old in await _without_caps(names, outdated):
                 await _tell(names, CloseRun(old))
         yield
     finally:
         runs.end(run, examples)  # it waits for nobody, so nothing can come between
+        if caps:
+            await _tell(names, CloseRun(run))
 
 
 async def _without_caps(names: Names, runs: list[str]) -> list[str]:

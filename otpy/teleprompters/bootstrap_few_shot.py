@@ -34,6 +34,7 @@ from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, chec
 if TYPE_CHECKING:
     from otpy.programs import Predict
     from otpy.signatures import Example
+    from otpy.teleprompters.lab import Lab
 
 __all__ = ["BootstrapFewShot", "BootstrapSearch", "Outcome", "Trial"]
 
@@ -198,15 +199,22 @@ class BootstrapFewShot(Teleprompter[P]):
             f" max_labeled_demos={self.max_labeled_demos}, seed={self.seed})"
         )
 
-    async def search(self, student: P, trainset: list[Example], teacher: Program | None, journal: dict[Any, Any]) -> P:
+    async def search(
+        self,
+        lab: Lab,
+        student: P,
+        trainset: list[Example],
+        valset: list[Example],  # noqa: ARG002 - the base's
+        teacher: Program | None,
+    ) -> P:
         """Bootstrap, then fill up."""
         rows = prepared(trainset, student)
         teacher = student if teacher is None else teacher
         check_structure(student, teacher)
         labels = labels_of(student) if self.balanced else []
         order = tuple(interleaved(rows, labels, self.seed))
-        search = BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds, dict(journal))
-        search = await self._bootstrap(search, self._taught(teacher, rows), rows, journal)
+        search = BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds, dict(lab.memory))
+        search = await self._bootstrap(search, self._taught(teacher, rows), rows, lab.memory)
         successes = search.best()
         if self.max_bootstrapped_demos and not successes:
             errors = [outcome.error for outcome in search.outcomes.values() if outcome.error is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from otpy.errors import TeleprompterError
 from otpy.teleprompters.demos import fits, interleaved, mixed
@@ -11,6 +11,7 @@ from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, labe
 if TYPE_CHECKING:
     from otpy.programs import Predict, Program
     from otpy.signatures import Example
+    from otpy.teleprompters.lab import Lab
 
 __all__ = ["LabeledFewShot"]
 
@@ -47,10 +48,11 @@ class LabeledFewShot(Teleprompter[P]):
 
     async def search(
         self,
+        lab: Lab,  # noqa: ARG002 - the base's; nothing is asked
         student: P,
         trainset: list[Example],
+        valset: list[Example],  # noqa: ARG002 - the base's
         teacher: Program | None,  # noqa: ARG002 - the base's
-        journal: dict[Any, Any],  # noqa: ARG002 - the base's; there is nothing worth keeping
     ) -> P:
         """Choose."""
         return self.choose(student, trainset)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
-from otpy.clients.labels import current_labels, labels
 from otpy.clients.running import running
 from otpy.errors import TeleprompterError
-from otpy.evaluate.runs import named, opened
+from otpy.evaluate import metric_name
 from otpy.programs import Program
 from otpy.signatures import Example
-from otpy.telemetry import bus as telemetry
-from otpy.teleprompters.process import run
+from otpy.teleprompters.optimization import Optimization
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
+
+    from otpy.evaluate import Metric
+    from otpy.teleprompters.lab import Lab
+
+Rows: TypeAlias = "Iterable[Example | Mapping[str, Any]]"
 
 __all__ = ["Teleprompter", "check_integer", "check_structure", "labels_of"]
 
@@ -24,41 +28,67 @@ P = TypeVar("P", bound=Program)
 class Teleprompter(Generic[P]):
     """The base of optimizers; the name is DSPy's."""
 
-    def compile(
-        self,
-        student: P,
-        *,
-        trainset: Iterable[Example | Mapping[str, Any]],
-        teacher: Program | None = None,
-        valset: Iterable[Example | Mapping[str, Any]] | None = None,
-    ) -> P:
-        """Return a better copy of a program, in synchronous code.
+    uses_valset: bool = False
+    """Whether it chooses among programs by measuring them."""
+    uses_teacher: bool = False
+    metric: Metric | None = None
+    seed: int = 0
+    max_concurrency: int = 8
+    failure_score: float = 0.0
+
+    def compile(self, student: P, *, trainset: Rows, **options: Any) -> P:
+        """Return a better copy of a program, in synchronous code; Ctrl-C ends it, and its journal keeps what was done.
 
         Args:
             student: The program; it is not changed.
             trainset: Examples to learn from.
-            teacher: A program that solves the examples in the student's place, where the optimizer uses one.
-            valset: Examples to choose by, where the optimizer uses them.
+            options: As for `start`.
 
         Raises:
             TeleprompterError: If an argument cannot be used, or nothing could be learned.
             ClientError: If the model could not be asked.
             NoApplication: If no application is running.
         """
-        return running().run(self.acompile(student, trainset=trainset, teacher=teacher, valset=valset))
+        return running().run(self.acompile(student, trainset=trainset, **options))
 
-    async def acompile(
-        self,
-        student: P,
-        *,
-        trainset: Iterable[Example | Mapping[str, Any]],
-        teacher: Program | None = None,
-        valset: Iterable[Example | Mapping[str, Any]] | None = None,
-    ) -> P:
+    async def acompile(self, student: P, *, trainset: Rows, **options: Any) -> P:
         """Return a better copy of a program, in asynchronous code; arguments and errors as for `compile`.
 
         The work is done by a process of its own under the application's `teleprompters`; cancelling this ends it. In
         the ledger all of it is one run, with the evaluations in it; an example is a row's position in its set.
+        """
+        outcome = await self.start(student, trainset=trainset, **options).result()
+        better: P = outcome.program  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - a copy of it
+        return better
+
+    def start(  # noqa: PLR0913 - keyword-only facts
+        self,
+        student: P,
+        *,
+        trainset: Rows,
+        teacher: Program | None = None,
+        valset: Rows | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        max_requests: int | None = None,
+        max_tokens: int | None = None,
+        max_money: float | None = None,
+    ) -> Optimization:
+        """Begin, and return a handle that tells how it goes, and can pause and stop it.
+
+        Args:
+            student: The program; it is not changed.
+            trainset: Examples to learn from.
+            teacher: A program that solves the examples in the student's place, where the optimizer uses one.
+            valset: Examples to choose by, where the optimizer uses them; by default half of the trainset.
+            journal: A file that keeps what was answered and found out: the same call again goes on, also after
+                `kill -9`, and ends in the same program.
+            max_requests: Requests it may make; then the best program so far is returned.
+            max_tokens: Tokens it may take; the same.
+            max_money: Dollars it may spend; the same.
+
+        Raises:
+            TeleprompterError: If an argument cannot be used, or the journal is another run's.
+            NoApplication: If no application is running.
         """
         _check_program("student", student)
         if teacher is not None:
@@ -70,42 +100,52 @@ class Teleprompter(Generic[P]):
             raise TeleprompterError(f"{type(self).__name__} does not use a valset; leave it out")
         if teacher is not None and not self.uses_teacher:
             raise TeleprompterError(f"{type(self).__name__} does not use a teacher; leave it out")
-
+        if self.uses_valset and self.metric is None:
+            raise TeleprompterError(f"{type(self).__name__} needs a metric, to choose by")
+        others = None if valset is None else _examples("valset", valset)
+        if others is not None and not others:
+            raise TeleprompterError("the valset is empty")
+        limits = {"requests": max_requests, "tokens": max_tokens, "money": max_money}
+        for kind, limit in limits.items():
+            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0):
+                raise TeleprompterError(f"max_{kind}={limit!r}; allowed: a number >= 0, or None")
         if not running().on_loop():
             raise TeleprompterError(
                 "the application runs on another event loop: here, `await asyncio.to_thread(...)` around `compile`,"
                 " or start it on this one with `async with otpy.start(...)`"
             )
-        journal: dict[Any, Any] = {}
-        kind = type(self).__name__
-        whose = {
-            **current_labels()._asdict(),
-            "run": named(kind),
-        }  # its process is started by another, with other labels
+        return Optimization(self, student, examples, others, teacher, journal, limits)
 
-        async def work() -> P:
-            with labels(**whose):
-                return await self.search(student, examples, teacher, journal)
+    def params(self) -> dict[str, Any]:
+        """Return what it was told, as JSON data: a journal is of the same only."""
+        return {name: _plain(value) for name, value in sorted(vars(self).items()) if name != "display_progress"}
 
-        with telemetry.span("otpy.teleprompter", teleprompter=kind, run=whose["run"]):
-            async with opened(whose["run"], len(examples)):
-                better: P = await run(work)
-                return better
-
-    uses_valset: bool = False
-    uses_teacher: bool = False
-
-    async def search(self, student: P, trainset: list[Example], teacher: Program | None, journal: dict[Any, Any]) -> P:
-        """Do the work, inside the run's process.
+    async def search(
+        self, lab: Lab, student: P, trainset: list[Example], valset: list[Example], teacher: Program | None
+    ) -> P:
+        """Do the work, inside the run's process; the same again if it was killed, on the same lab.
 
         Args:
+            lab: All that may be done to the world.
             student: The program.
             trainset: Examples to learn from, at least one.
+            valset: Examples to choose by; none if it uses none. The student has been measured on them already.
             teacher: A program, if one was given.
-            journal: What has been found out so far: it outlives the process, so that one that was killed does nothing
-                twice.
         """
         raise NotImplementedError
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Program):
+        return value.content_hash()
+    if isinstance(value, Teleprompter):
+        kind: Teleprompter[Any] = value
+        return [type(kind).__name__, kind.params()]
+    if callable(value):
+        return metric_name(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in cast("list[Any]", value)]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
 
 
 def _check_program(what: str, program: object) -> None:

@@ -160,7 +160,7 @@ class TestAMistake:
 
     def test_a_search_that_raises_gives_its_error_to_whoever_asked_and_restarts_nobody(self):
         class Broken(Teleprompter[otpy.Predict]):
-            async def search(self, student, trainset, teacher, journal):
+            async def search(self, lab, student, trainset, valset, teacher):
                 raise KeyError("a bug")
 
         with pytest.raises(KeyError, match="a bug"):

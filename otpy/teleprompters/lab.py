@@ -1,0 +1,343 @@
+"""`Lab`: all that a search may do to the world. What it does is journalled, so it can be done again from the journal.
+
+A search is an `async` function of its arguments and of what the lab answers; it has no clock, no chance but the lab's
+and no other way out. So the same search on the same journal takes the same steps, whatever happened in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from otpy.errors import (
+    ActorDown,
+    AdapterParseError,
+    BudgetExceeded,
+    ClientError,
+    LMAuthError,
+    LMContextWindowExceeded,
+    ModelNotAvailable,
+    TeleprompterError,
+)
+from otpy.evaluate import measure
+from otpy.evaluate.rows import supervisor_of_tasks
+from otpy.evaluate.runs import unsaid
+from otpy.evaluate.statistics import mean
+from otpy.lm import Usage
+from otpy.programs import TraceEntry, tracing
+from otpy.supervisors import Ok
+from otpy.telemetry import bus as telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from otpy.evaluate import Metric
+    from otpy.programs import Predict, Program
+    from otpy.signatures import Example, Prediction
+    from otpy.teleprompters.run_journal import RunJournal
+
+__all__ = ["Candidate", "Lab", "Scores", "Tried"]
+
+FIRST_WAIT: Final = 1.0
+LONGEST_WAIT: Final = 30.0
+"""Seconds between looks at a model that is out, from the first to the longest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A program on one example.
+
+    Args:
+        at: The example's position among those that were given.
+        example: The example.
+        score: What the metric made of it; the failure score if the program or the metric failed.
+        prediction: What the program returned; `None` if it failed.
+        feedback: The metric's words, and those of what went wrong.
+        subscores: How the parts were, by name, if the metric said so.
+        trace: The calls of its predictors.
+        error: What was raised, if something was.
+        usage: What it took.
+    """
+
+    at: int
+    example: Example
+    score: float
+    prediction: Prediction | None = None
+    feedback: str = ""
+    subscores: Mapping[str, float] = field(default_factory=dict[str, float])
+    trace: tuple[TraceEntry, ...] = ()
+    error: Exception | None = None
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A program on several examples, in their order.
+
+    Args:
+        program: The program.
+        rows: What came of each.
+    """
+
+    program: Program
+    rows: tuple[Tried, ...]
+
+    @property
+    def mean(self) -> float:
+        """The plain mean; failed ones count with their failure score."""
+        return mean([row.score for row in self.rows])
+
+    @property
+    def values(self) -> list[float]:
+        """The scores."""
+        return [row.score for row in self.rows]
+
+    @property
+    def failed(self) -> int:
+        """How many failed."""
+        return sum(row.error is not None for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A program that was measured on the examples to choose by.
+
+    Args:
+        name: What the search calls it.
+        program: The program.
+        scores: How it did.
+        params: What distinguishes it, as JSON data.
+    """
+
+    name: str
+    program: Program
+    scores: Scores
+    params: Mapping[str, Any]
+
+    @property
+    def score(self) -> float:
+        """The mean of its scores."""
+        return self.scores.mean
+
+
+class Lab:
+    """What a search works with.
+
+    Args:
+        metric: Measures predictions.
+        journal: Keeps what is found out.
+        seed: All chance comes from it.
+        max_concurrency: Examples under way at once; the result does not depend on it.
+        failure_score: What an example counts for on which the program fails.
+        max_errors: Errors of programs and metrics, in all, past which the run is given up; `None` never.
+        told: Called with every candidate.
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword-only facts
+        self,
+        metric: Metric | None,
+        journal: RunJournal,
+        *,
+        seed: int = 0,
+        max_concurrency: int = 8,
+        failure_score: float = 0.0,
+        max_errors: int | None = None,
+        told: Callable[[Candidate], object] | None = None,
+    ) -> None:
+        """Know of no candidate."""
+        self.metric, self.journal, self.seed = metric, journal, seed
+        self.failure_score = failure_score
+        self.candidates: list[Candidate] = []
+        self.memory: dict[Any, Any] = {}
+        """What a search wants to keep through restarts of its process."""
+        self.errors = 0
+        self._width, self._max_errors, self._told = max_concurrency, max_errors, told
+        self._tried: dict[tuple[str, int], Tried] = {}
+        self._going = asyncio.Event()
+        self._going.set()
+
+    def rng(self, *names: object) -> random.Random:
+        """Return a source of chance of its own: the same for the same seed and names, whatever else was drawn.
+
+        Args:
+            names: What it is for.
+        """
+        return random.Random(f"{self.seed}/{'/'.join(map(str, names))}")  # noqa: S311 - seeded choices, no secret
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    async def ask(self, predictor: Predict, **inputs: Any) -> Prediction:
+        """Ask a model for advice, through outages.
+
+        Args:
+            predictor: Asks; its `rollout` tells askings of the same thing apart.
+            inputs: Its inputs.
+
+        Raises:
+            AdapterParseError: If the answer will not do, after all re-asks.
+            ClientError: If the model cannot be asked at all.
+        """
+        prediction: Prediction = await self.through_outages(lambda: predictor.acall(**inputs))
+        return prediction
+
+    async def through_outages(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Do something that asks models, and again as long as it fails for no fault of its own.
+
+        Args:
+            work: What to do.
+
+        Raises:
+            Exception: What it raises for good.
+        """
+        wait = FIRST_WAIT
+        while True:
+            await self._going.wait()
+            try:
+                return await work()
+            except Exception as error:
+                if not _may_pass(error):
+                    raise
+                if telemetry.listening:
+                    telemetry.emit("otpy.teleprompter.waiting", seconds=wait, error=error)
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    def pause(self) -> None:
+        """Begin nothing new until `resume`."""
+        self._going.clear()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._going.set()
+
+    # -- measuring -------------------------------------------------------------------------------------------------
+
+    async def try_one(self, program: Program, at: int, example: Example) -> Tried:
+        """Run a program on an example and measure it, through outages; never twice for an equal program.
+
+        Args:
+            program: The program.
+            at: The example's position, which the ledger calls it by.
+            example: The example, with its inputs marked.
+
+        Raises:
+            ClientError: If no request at all will be answered: a wrong key, an empty purse, no model.
+        """
+        key = f"{program.content_hash()}/{_names(program)}", at
+        if key not in self._tried:
+            self._tried[key] = await self.through_outages(lambda: self._try(program, at, example))
+        return self._tried[key]
+
+    async def _try(self, program: Program, at: int, example: Example) -> Tried:
+        prediction: Prediction | None = None
+        with unsaid(example=at), tracing() as trace:
+            try:
+                prediction = await program.acall(**example.inputs())
+                assert self.metric is not None
+                score = await measure(self.metric, example, prediction)
+            except Exception as error:
+                if _is_final(error) or _may_pass(error):
+                    raise
+                spent = getattr(error, "usage", None) or Usage()
+                words = f"{type(error).__name__}: {error}"
+                return Tried(at, example, self.failure_score, prediction, words, {}, tuple(trace), error, spent)
+        feedback, subscores = getattr(score, "feedback", ""), dict(getattr(score, "subscores", {}))
+        feedback = "\n".join(part for part in (feedback, *prediction.unmet) if part)
+        return Tried(at, example, float(score), prediction, feedback, subscores, tuple(trace), None, prediction.usage)
+
+    async def evaluate(self, program: Program, rows: Sequence[tuple[int, Example]]) -> Scores:
+        """Measure a program on examples, each in a supervised task; those that are known are not run again.
+
+        Args:
+            program: The program.
+            rows: Positions and examples.
+
+        Raises:
+            TeleprompterError: If more programs and metrics have failed than `max_errors`.
+            ClientError: As `try_one`.
+        """
+
+        async def one(row: tuple[int, Example]) -> Tried:
+            return await self.try_one(program, *row)
+
+        found: list[Tried] = []
+        left = list(rows)
+        while left:
+            stream = (await supervisor_of_tasks()).async_stream(one, left, max_concurrency=min(self._width, len(left)))
+            again: list[tuple[int, Example]] = []
+            async with aclosing(stream) as outcomes:
+                async for outcome in outcomes:
+                    if isinstance(outcome, Ok):
+                        found.append(outcome.value)
+                        self._count(outcome.value)
+                    elif isinstance(outcome.reason, Exception):
+                        raise outcome.reason
+                    else:
+                        again.append(left[outcome.index])  # its task was ended from outside
+            left = again
+        order = {at: place for place, (at, _) in enumerate(rows)}
+        return Scores(program, tuple(sorted(found, key=lambda tried: order[tried.at])))
+
+    def _count(self, tried: Tried) -> None:
+        if tried.error is None or isinstance(tried.error, AdapterParseError):
+            return
+        self.errors += 1
+        if self._max_errors is not None and self.errors > self._max_errors:
+            error = TeleprompterError(f"more errors than max_errors={self._max_errors}; the last: {tried.feedback}")
+            raise error from tried.error
+
+    # -- telling ---------------------------------------------------------------------------------------------------
+
+    async def candidate(self, name: str, scores: Scores, **params: Any) -> Candidate:
+        """Take in a program that was measured on the examples to choose by, and tell whoever listens.
+
+        Args:
+            name: What the search calls it, each time the same.
+            scores: How it did.
+            params: What distinguishes it, as JSON data.
+        """
+        program = scores.program
+        made = Candidate(name, program, scores, params)
+        self.candidates[:] = [one for one in self.candidates if one.name != name] + [made]
+        state = program.content_hash(), program.dump_state()
+        data = {"program": state[0], "score": made.score, "rows": len(scores.rows), "params": params}
+        await self.journal.tell(name, {**data, "scores": scores.values, "failed": scores.failed}, state)
+        if self._told is not None:
+            self._told(made)
+        if telemetry.listening:
+            telemetry.emit("otpy.teleprompter.candidate", name=name, score=made.score, program=state[0], params=params)
+        return made
+
+    @property
+    def best(self) -> Candidate | None:
+        """The best candidate so far, the first of equals."""
+        return best_of(self.candidates)
+
+
+def best_of(candidates: Iterable[Candidate]) -> Candidate | None:
+    """Return the candidate with the highest score, the first of equals; those on more examples count before others."""
+    several = list(candidates)
+    if not several:
+        return None
+    most = max(len(candidate.scores.rows) for candidate in several)
+    return max((one for one in several if len(one.scores.rows) == most), key=lambda one: one.score)
+
+
+def _names(program: Program) -> str:
+    """What tells programs of equal content apart: sub-programs and values that are no predictors."""
+    return f"{type(program).__module__}.{type(program).__qualname__}"
+
+
+def _is_final(error: Any) -> bool:
+    """Whether no request at all will be answered, whatever the example."""
+    return isinstance(error, (LMAuthError, BudgetExceeded, ModelNotAvailable))
+
+
+def _may_pass(error: Any) -> bool:
+    """Whether it failed for no fault of its own: an outage, or a process that was restarted."""
+    if isinstance(error, (AdapterParseError, LMContextWindowExceeded)):
+        return False
+    return isinstance(error, (ClientError, ActorDown)) and bool(error.retryable)
