@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["going_down", "mark", "notice"]
 
 _going_down: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+_looked: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+"""Loops that have been looked at in this turn, and were not going down."""
 
 
 def going_down(process: Process) -> bool:
@@ -28,7 +30,16 @@ def mark(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def notice(process: Process) -> None:
-    """Look whether a cancellation that nobody here asked for means that: all tasks of the loop have one."""
+    """Look whether a cancellation that nobody here asked for means that: all tasks of the loop have one.
+
+    Looking takes all tasks, so that is done once a turn of the loop, however many are cancelled; whoever takes a loop
+    down cancels them between two turns, when it stands still.
+    """
     loop = process.loop
-    if loop not in _going_down and all(task.cancelling() or task.done() for task in asyncio.all_tasks(loop)):
+    if loop in _going_down or loop in _looked:
+        return
+    if all(task.cancelling() or task.done() for task in asyncio.all_tasks(loop)):
         _going_down.add(loop)
+    else:
+        _looked.add(loop)
+        loop.call_soon(_looked.discard, loop)
