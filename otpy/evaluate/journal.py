@@ -188,7 +188,7 @@ class Journal:
         return head_of(line, former=self._former)
 
     def _note(self, line: int) -> None:
-        if len(self.damaged) < _REPORTED:
+        if len(self.damaged) < _REPORTED and line not in self.damaged:
             self.damaged.append(line)
 
     # -- what is known ---------------------------------------------------------------------------------------------

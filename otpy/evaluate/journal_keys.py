@@ -35,10 +35,6 @@ _OTHERS: Final = b"otpy other kinds"
 _KINDS: Final = frozenset({"date", "datetime", "time", "timedelta", "Decimal", "Fraction", "UUID", "complex"})
 
 
-class _NoContentError(EvaluationError):
-    """A value whose content nothing can tell."""
-
-
 def key_of(example: Example) -> bytes:
     """Return the key of an example's content: 16 bytes, the same in every process.
 
@@ -87,7 +83,7 @@ def _text(value: Any) -> str:
     except Exception as error:  # noqa: BLE001 - whatever an object's own code raises
         endless = isinstance(error, RecursionError)
         why = "that holds itself, or too many levels" if endless else f"that raises {shown(error)} when it is looked at"
-        raise _NoContentError(f"{_BY_CONTENT} {why}; {_INSTEAD}") from None
+        raise EvaluationError(f"{_BY_CONTENT} {why}; {_INSTEAD}") from None
 
 
 def _plain(value: Any) -> Any:  # noqa: PLR0911 - one a kind
@@ -123,7 +119,7 @@ def _content(value: Any, kind: Any) -> Any:
     for plain in (str, int, float, bytes, list, tuple):
         if issubclass(kind, plain):
             return _plain(plain(value))
-    raise _NoContentError(f"{_BY_CONTENT} that nothing can tell, of type {kind.__qualname__}; {_INSTEAD}")
+    raise EvaluationError(f"{_BY_CONTENT} that nothing can tell, of type {kind.__qualname__}; {_INSTEAD}")
 
 
 # -- what a journal is of ---------------------------------------------------------------------------------------------

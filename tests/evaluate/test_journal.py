@@ -395,7 +395,7 @@ def test_an_example_whose_content_nothing_can_tell_has_failed_and_is_not_written
         key_of(Example(a=value))
     with again(tmp_path / "j") as journal:
         found = journal.take(3, Example(a=value), 1)
-        assert (found.index, found.repeat, found.where, found.kind) == (3, 1, "task", "_NoContentError")
+        assert (found.index, found.repeat, found.where, found.kind) == (3, 1, "task", "EvaluationError")
         assert not journal.expects(found)
         assert list(journal.rows([Example(a=value)])) == []
 
