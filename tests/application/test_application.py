@@ -144,6 +144,7 @@ def test_many_plain_programs_share_the_threads_there_are():
 
 def test_the_tree_is_printed_and_read():
     with LoopbackLM() as server, start(server) as app:
-        assert [child.id for child in app.tree().children] == ["config", "ledger", "clients", "tasks", "teleprompters"]
+        children = ["isolation", "config", "ledger", "clients", "tasks", "teleprompters"]
+        assert [child.id for child in app.tree().children] == children
         assert app.render().splitlines()[0].split() == ["Supervisor", "rest_for_one", "up"]
         assert "<pre>" in app._repr_html_()
