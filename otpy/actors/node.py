@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.actors.pykka_protocol import known_refs
 from otpy.actors.reasons import KILLED, NOPROC, SHUTDOWN
-from otpy.actors.teardown import mark
+from otpy.actors.teardown import abandon, mark
 from otpy.errors import ActorDown
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class Node:
         if left:
             loop.run_until_complete(asyncio.wait(left, timeout=1.0))
         loop.run_until_complete(loop.shutdown_asyncgens())
+        for task in asyncio.all_tasks(loop):
+            abandon(task)
         loop.close()
         with self._lock:
             self._closed = True

@@ -1,13 +1,15 @@
-"""What it takes to know that a loop is being taken down."""
+"""Loops that are taken down: how that is known, and what becomes of tasks that will not end."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import pytest
 
-from otpy.actors import KILL, KILLED, Task
+from otpy.actors import KILL, KILLED, Node, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,3 +71,35 @@ def test_the_end_of_asyncio_run_is_noticed_in_one_look(looks: Looks) -> None:
 
     asyncio.run(left())
     assert looks.count == 1
+
+
+told: ContextVar[str] = ContextVar("told", default="nothing")
+
+
+def test_what_swallows_its_cancellation_ends_with_its_node_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    async def stubborn() -> None:
+        token = told.set("something")
+        try:
+            while True:
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    seen.append("cancelled")
+        finally:
+            seen.append("ended")
+            told.reset(token)
+
+    async def killed() -> None:
+        task = Task.async_(stubborn)
+        await asyncio.sleep(0)
+        task.ref.exit(KILL)
+        assert await task.ref.join() == KILLED
+
+    with Node() as node:
+        node.run(killed())
+    gc.collect()
+    assert set(seen[:-1]) == {"cancelled"}
+    assert seen[-1] == "ended"
+    assert [record.name for record in caplog.records if record.name == "asyncio"] == []
