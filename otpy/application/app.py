@@ -19,6 +19,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.actors import SHUTDOWN, Names, Node, names_context
+from otpy.application.closing import Closing
 from otpy.application.coming_up import caps_of, innermost
 from otpy.application.embedding import Embedding
 from otpy.application.keeping import Keeping
@@ -113,11 +114,13 @@ class Application(Looking, Embedding):
     ) -> None:
         """Stop the tree in reverse order, within its children's deadlines."""
         assert self._node is not None
+        closing = Closing(self._node)
         try:
-            self._leave()
-            self._node.run(self._stop())
+            with closing:
+                self._leave()
+                self._node.run(self._stop())
         finally:
-            self._node.stop()
+            self._node.stop(wait=closing.answered)  # else Ctrl-C has ended the wait for whoever blocks the loop
             self._close_threads()
 
     async def __aenter__(self) -> Self:
