@@ -49,7 +49,8 @@ class Constraint:
         kind = type(self).__name__
         if not callable(self.check):
             raise ProgramError(f"{kind}: check={self.check!r}; allowed: a function of one argument")
-        if inspect.iscoroutinefunction(self.check) or inspect.iscoroutinefunction(
+        call = getattr(self.check, "__call__", None)  # noqa: B004 - of an object
+        if inspect.iscoroutinefunction(self.check) or inspect.iscoroutinefunction(call):
             getattr(self.check, "__call__", None)
         ):  # noqa: B004 - of an object
             raise ProgramError(f"{kind}: check={self.check!r:.80} is async; allowed: a plain function, as it is quick")
