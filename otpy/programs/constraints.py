@@ -49,10 +49,8 @@ class Constraint:
         kind = type(self).__name__
         if not callable(self.check):
             raise ProgramError(f"{kind}: check={self.check!r}; allowed: a function of one argument")
-        call = getattr(self.check, "__call__", None)  # noqa: B004 - of an object
-        if inspect.iscoroutinefunction(self.check) or inspect.iscoroutinefunction(call):
-            getattr(self.check, "__call__", None)
-        ):  # noqa: B004 - of an object
+        called = getattr(self.check, "__call__", None)  # noqa: B004 - of an object
+        if inspect.iscoroutinefunction(self.check) or inspect.iscoroutinefunction(called):
             raise ProgramError(f"{kind}: check={self.check!r:.80} is async; allowed: a plain function, as it is quick")
         if not isinstance(cast("Any", self.message), str):
             raise ProgramError(f"{kind}: message={self.message!r}; allowed: a text")
