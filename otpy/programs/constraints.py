@@ -137,7 +137,10 @@ def checked_constraints(constraints: object, signature: SignatureMeta) -> tuple[
             raise ProgramError(f"constraints: {constraint!r:.100}; allowed: Assert(…) and Suggest(…)")
         if constraint.field is not None and constraint.field not in signature.output_fields:
             outputs = ", ".join(signature.output_fields)
-            raise ProgramError(f"constraints: no output {constraint.field!r}; the outputs are {outputs}")
+            raise ProgramError(
+                f"constraints: no output {constraint.field!r}; the outputs here are {outputs} (an agent's own outputs"
+                " are checked by validators in its signature)"
+            )
         if constraint.early and signature.output_fields[cast("str", constraint.field)].annotation is not str:
             raise ProgramError(f"constraints: early=True of {constraint.field!r}; allowed: only of a text")
     return several
