@@ -35,7 +35,8 @@ async def talk(reader, writer):
                 writer.write(b"%x\r\n" % len(raw) + raw + b"\r\n")
             def piece(text):
                 choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
-                say(json.dumps({"id": "x", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}).encode())
+                chunk = {"id": "x", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}
+                say(json.dumps(chunk).encode())
             await asyncio.sleep(float(sys.argv[1]) * (int(number) % 100) / 100)
             piece('{"answer": "')
             for _ in range(int(sys.argv[2])):
@@ -80,7 +81,7 @@ async def follow(program: otpy.Predict, number: int) -> tuple[float, list[float]
 async def main(at_once: int, spread: float, pieces: int, pause: float) -> dict[str, float]:
     """Measure."""
     command = [sys.executable, "-c", SERVER, str(spread), str(pieces), str(pause)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: ASYNC220 - nothing else runs yet
         assert server.stdout is not None
         try:
             client = {"model": "acme/m", "base_url": server.stdout.readline().strip(), "api_key": "none"}
