@@ -2,7 +2,7 @@
 
 ```
 Application        rest_for_one: children in order of need
-├─ isolation       worker processes of evaluations; first, so that no restart of the others is theirs
+├─ isolation       worker processes of evaluations, and sandboxes; first, so that no restart of the others is theirs
 ├─ config          the one frozen Settings, and who wants to hear of changes
 ├─ cache           memory and SQLite
 ├─ clients         one subtree a client

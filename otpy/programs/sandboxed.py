@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from otpy.clients.running import running
 from otpy.errors import ClientError, LMContextWindowExceeded, ProgramError, SignatureError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from otpy.sandboxes import Engine, Outcome
     from otpy.sandboxes.sandbox import Function
     from otpy.signatures import Signature
+    from otpy.supervisors import DynamicSupervisorRef
     from otpy.types.tool import Tool
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+RESTART_SECONDS: Final = 5.0
+"""How long to wait for the supervisor of pools while it is restarted."""
 
 
 async def opened(
@@ -59,7 +62,8 @@ async def opened(
         SandboxNotAvailable: If the engine cannot run here.
     """
     application = running()
-    desk = await desk_of(engine, application.names, application.teleprompters)
+    parent = cast("DynamicSupervisorRef", await application.names.wait_for("isolation", RESTART_SECONDS))
+    desk = await desk_of(engine, application.names, parent)
     return Sandbox(desk, inputs=inputs, functions=functions, call_seconds=call_seconds)
 
 
