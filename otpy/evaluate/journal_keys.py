@@ -105,13 +105,15 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - one a kind
     return ["value", name, _content(value, kind)]
 
 
-def _content(value: Any, kind: Any) -> Any:
+def _content(value: Any, kind: Any) -> Any:  # noqa: PLR0911 - one a kind
     if isinstance(value, Enum):
         return value.name
     if kind.__name__ in _KINDS or hasattr(kind, "__fspath__"):
         return str(value)
     if hasattr(kind, "model_dump"):
         return _plain(value.model_dump(mode="json"))
+    if hasattr(kind, "content_hash"):  # an index, a program
+        return str(value.content_hash())
     if dataclasses.is_dataclass(kind):
         return [[field.name, _plain(getattr(value, field.name))] for field in dataclasses.fields(kind)]
     if hasattr(kind, "tolist"):  # numpy's, and whatever speaks its protocol

@@ -183,11 +183,13 @@ def _prediction_data(prediction: Prediction, row: Scored, signatures: Mapping[st
     if is_json(values):
         return {**data, "prediction": values}
     for path, signature in signatures.items():
-        if signature.output_fields.keys() == values.keys():
+        more = {name: value for name, value in values.items() if name not in signature.output_fields}
+        if signature.output_fields.keys() <= values.keys() and is_json(more):
+            own = {name: values[name] for name in signature.output_fields}
             try:
-                dumped = signature.dump_outputs(values)
-                if signature.read_outputs(_json(dumped)) == values:
-                    return {**data, "prediction": dumped, "by": path}
+                dumped = signature.dump_outputs(own)
+                if signature.read_outputs(_json(dumped)) == own:
+                    return {**data, "prediction": {**dumped, **more}, "by": path}
             except (TypeError, ValueError, RecursionError):  # a `SignatureError` is the second
                 continue
     what = next(
@@ -250,7 +252,7 @@ def row_of(line: bytes, index: int, example: Example, signatures: Mapping[str, S
         )
     values, score = data["prediction"], data["score"]
     if "by" in data:
-        values = signatures[data["by"]].read_outputs(_json(values))
+        values = {**values, **signatures[data["by"]].read_outputs(_json(values))}
     spent = Usage(*data["predicted"]) if "predicted" in data else usage
     prediction = Prediction(values, usage=spent, attempts=tuple(data.get("said", ())))
     return Scored(

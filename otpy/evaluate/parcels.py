@@ -98,20 +98,39 @@ class _Pickler(pickle.Pickler):
 
 def _known(value: Any) -> bool:
     """Whether its module has it under its name."""
-    found: Any = sys.modules.get(value.__module__)
-    for name in value.__qualname__.split("."):
-        found = getattr(found, name, None)
-    return found is value
+    return _named(value.__module__, value.__qualname__) is value
 
 
 def _as_fields(signature: SignatureMeta) -> tuple[Any, ...]:
     names = (signature.__name__, signature.__module__, signature.__qualname__)
-    return _signature, (*names, tuple(signature.fields.values()), signature.instructions)
+    own: Any = signature
+    checks = tuple(own._validators)  # noqa: SLF001 - the contract's own
+    if checks:
+        original: Any = _named(signature.__module__, signature.__qualname__)
+        theirs = getattr(original, "_validators", {})
+        if any(theirs.get(check) is not own._validators[check] for check in checks):  # noqa: SLF001 - the same
+            raise pickle.PicklingError(f"the validators of {signature.__name__} are in no class that can be imported")
+    return _signature, (*names, tuple(signature.fields.values()), signature.instructions, checks)
 
 
-def _signature(name: str, module: str, qualname: str, fields: tuple[Any, ...], instructions: str) -> Any:
+def _signature(  # noqa: PLR0913, PLR0917 - what it consists of
+    name: str, module: str, qualname: str, fields: tuple[Any, ...], instructions: str, checks: tuple[str, ...] = ()
+) -> Any:
     namespace = {"__module__": module, "__qualname__": qualname}
-    return SignatureMeta(name, (Signature,), namespace, fields=fields, instructions=instructions)
+    validators = None
+    if checks:  # they are code: of the class that this is a changed copy of
+        found: Any = vars(_module(module))[qualname.partition(".")[0]]
+        for part in qualname.split(".")[1:]:
+            found = getattr(found, part)
+        validators = {check: found._validators[check] for check in checks}  # noqa: SLF001 - the same
+    return SignatureMeta(name, (Signature,), namespace, fields=fields, instructions=instructions, validators=validators)
+
+
+def _named(module: str, qualname: str) -> Any:
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found
 
 
 def _as_code(function: FunctionType) -> tuple[Any, ...]:

@@ -13,12 +13,14 @@ import threading
 import time
 from pathlib import Path
 
+import pydantic
 import pytest
 
 import otpy
 from otpy.actors import KILL
 from otpy.clients.labels import labels
 from otpy.errors import ActorDown, AdapterParseError, EvaluationError, LMAuthError, NoApplication, OtpyError
+from otpy.evaluate import parcels
 from otpy.evaluate.isolation import Isolated, ProcessCrashed
 from otpy.evaluate.row import Failed, Scored
 from otpy.evaluate.runs import opened
@@ -619,6 +621,7 @@ import asyncio, os, signal, sys, time
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored below a shell that put us into the background
 import otpy
+from otpy.evaluate import parcels
 from otpy.evaluate.isolation import Isolated
 
 class Mine(otpy.Program):
@@ -756,3 +759,44 @@ def test_in_threads_questions_go_through_the_application(risky):
 def test_in_threads_workers_are_checked():
     with pytest.raises(EvaluationError, match="workers=0; allowed: an integer >= 1, or None"):
         InThreads(otpy.Predict("a -> b"), otpy.exact_match("b"), workers=0)
+
+
+# -- contracts with code in them -------------------------------------------------------------------------------------
+
+
+class Even(otpy.Signature):
+    """Say an even number."""
+
+    question: str = otpy.InputField()
+    number: int = otpy.OutputField()
+
+    @pydantic.field_validator("number")
+    @classmethod
+    def is_even(cls, value):
+        if value % 2:
+            raise ValueError("it is odd")
+        return value
+
+
+def test_a_changed_copy_of_a_contract_arrives_with_its_validators():
+    changed = Even.with_instructions("Say any even number.")
+    arrived = parcels.unpickled(parcels.pickled(changed, "it"))
+    assert arrived == changed
+    with pytest.raises(otpy.errors.SignatureError, match="it is odd"):
+        arrived.validate_outputs({"number": 3})
+
+
+def test_validators_that_cannot_be_imported_are_refused_and_not_left_behind():
+    class Here(otpy.Signature):
+        """Say an even number."""
+
+        question: str = otpy.InputField()
+        number: int = otpy.OutputField()
+
+        @pydantic.field_validator("number")
+        @classmethod
+        def is_even(cls, value):
+            return value
+
+    with pytest.raises(EvaluationError, match="validators of Here are in no class that can be imported"):
+        parcels.pickled(Here, "the program")

@@ -17,7 +17,7 @@ import tempfile
 from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 import pytest
@@ -943,3 +943,29 @@ def test_a_slow_reader_of_a_stream_holds_its_source_up(tmp_path, monkeypatch):
         return len(made)
 
     assert asyncio.run(main()) == 50
+
+
+# -- predictions of agents -------------------------------------------------------------------------------------------
+
+
+def test_outputs_beside_those_of_the_signature_are_kept_too(tmp_path):
+    class Tagged(otpy.Signature):
+        """Tag it."""
+
+        question: str = otpy.InputField()
+        mood: Literal["good", "bad"] = otpy.OutputField()
+        when: dt.date = otpy.OutputField()
+
+    program = otpy.Predict(Tagged)
+    row = otpy.Example(question="?")
+    prediction = otpy.Prediction(mood="good", when=dt.date(2026, 1, 2), trajectory=[{"thought": "so"}])
+
+    async def run():
+        async with Journal(tmp_path / "j", program=program, metric_name="m") as journal:
+            found = journal.take(0, row)
+            if found is None:
+                await journal.put(Scored(0, row, prediction, 1.0, 0.5))
+            return found
+
+    assert asyncio.run(run()) is None
+    assert asyncio.run(run()).prediction == prediction
