@@ -74,7 +74,10 @@ class Sink:
         try:
             while True:
                 while self._events:
-                    yield self._events.popleft()
+                    event = self._events.popleft()
+                    if isinstance(event, StreamEnd):
+                        await asking  # what is left to do with the answer is done before anybody may leave
+                    yield event
                 if asking.done():
                     break
                 self._news = self._loop.create_future()

@@ -14,7 +14,7 @@ from otpy.programs.embedder import Embedder
 from otpy.programs.knn import KNN
 from otpy.programs.lineage import Lineage, lineage_of
 from otpy.programs.multi_chain_comparison import MultiChainComparison
-from otpy.programs.parallel import BatchFailed, Parallel
+from otpy.programs.parallel import BatchFailed, CallEnded, Parallel
 from otpy.programs.predict import Predict
 from otpy.programs.program import Program
 from otpy.programs.program_of_thought import ProgramOfThought
@@ -33,6 +33,7 @@ __all__ = [
     "RLM",
     "Assert",
     "BatchFailed",
+    "CallEnded",
     "BestOfN",
     "ChainOfThought",
     "Checked",

@@ -13,6 +13,7 @@ from otpy.errors import ProgramError
 from otpy.programs.chain_of_thought import ChainOfThought
 from otpy.programs.predict import Predict
 from otpy.programs.program import Program
+from otpy.programs.trace import attempting, recorded
 from otpy.signatures import InputField, OutputField
 
 if TYPE_CHECKING:
@@ -92,7 +93,11 @@ class MultiChainComparison(Program):
         config = {"temperature": self.temperature} if self.temperature is not None else {}
         predictor = self.attempt.predict
         changed = predictor.configured(rollout=predictor.rollout + number, **config)
-        return await self.attempt.replace(predict=changed).acall(**inputs)
+        copy = self.attempt.replace(predict=changed)
+        with attempting(self.attempt, copy) as trace:
+            chain = await copy.acall(**inputs)
+        recorded(trace)
+        return chain
 
 
 def _told(chain: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from otpy.programs.program import Program
     from otpy.signatures import Example, Prediction
 
-__all__ = ["BatchFailed", "Parallel"]
+__all__ = ["BatchFailed", "CallEnded", "Parallel"]
 
 MOST = 1_000
 """Calls at the same time, unless told otherwise."""

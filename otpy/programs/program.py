@@ -325,7 +325,7 @@ class Program(Ways, metaclass=ProgramMeta):
         """Return a copy with other parameters in every predictor.
 
         Args:
-            config: `temperature`, `max_tokens`, `max_reasks`, `rollout`, `adapter`, `client`.
+            config: Parameters of `Predict`, as `temperature`, `max_tokens`, `n`, `rollout`, `adapter`, `constraints`.
 
         Raises:
             ProgramError: If a parameter is unknown, or a value out of range.

@@ -168,6 +168,11 @@ class Question:
                     return event.response
         raise AssertionError("a stream has ended without its end")  # pragma: no cover - `Sink.read` never does
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the answer that is being written is the last that is asked for."""
+        return self._asked >= self._predictor.max_reasks
+
     def refused(self, text: str, field: str, complaint: str) -> None:
         """Note that what is being written will not do.
 
@@ -272,6 +277,8 @@ class _Hearing:
         await self._tell(FieldText(self.path, told.name, told.text, self.call))
         so_far = self._texts[told.name] = self._texts.get(told.name, "") + told.text
         for constraint in self._early:
+            if not constraint.must and self._question.is_last:
+                continue  # what it is then is taken
             if constraint.field == told.name and (complaint := constraint.of(so_far)) is not None:
                 self._question.refused(text, told.name, complaint)
                 return True
