@@ -155,7 +155,7 @@ class Lab:
         """What a search wants to keep through restarts of its process."""
         self.errors = 0
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
-        self._tried: dict[tuple[str, int], Tried] = {}
+        self._tried: dict[tuple[str, int, int], Tried] = {}
         self._going = asyncio.Event()
         self._going.set()
 
@@ -226,7 +226,8 @@ class Lab:
         Raises:
             ClientError: If no request at all will be answered: a wrong key, an empty purse, no model.
         """
-        key = f"{program.content_hash()}/{_names(program)}", at
+        # positions are those of a set: row 3 of the trainset and row 3 of the valset are two
+        key = f"{program.content_hash()}/{_names(program)}", at, id(example)
         if key not in self._tried:
             self._tried[key] = await self.through_outages(lambda: self._try(program, at, example))
         return self._tried[key]
