@@ -250,10 +250,8 @@ class _Evolution:
         self._trainset, self._valset = trainset, list(enumerate(valset))
         self._size = min(told.reflection_minibatch_size, len(trainset))
         self._pool = _Pool()
-        proposer = told.instruction_proposer or reflection.REWRITE.configured(
-            client=told.reflection_lm, temperature=1.0
-        )
-        self._proposer = proposer
+        ours = reflection.REWRITE.configured(client=told.reflection_lm, temperature=1.0)
+        self._proposer = told.instruction_proposer or ours
 
     async def run(self, student: Program) -> None:
         step = 2 * self._size + len(self._valset)
