@@ -178,7 +178,7 @@ class GEPA(Teleprompter[P]):
             if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
                 raise TeleprompterError(f"{name}={score!r}; allowed: a finite number")
         _check_proposer(instruction_proposer)
-        self.metric: Metric = metric
+        self.metric = metric
         self.auto, self.max_full_evals, self.max_metric_calls = auto, max_full_evals, max_metric_calls
         self.reflection_minibatch_size, self.reflection_lm = reflection_minibatch_size, reflection_lm
         self.candidate_selection_strategy, self.frontier_type = candidate_selection_strategy, frontier_type
@@ -351,6 +351,7 @@ class _Evolution:
         """Let the reflecting model write an instruction from the calls of a predictor."""
         predictor = dict(parent.program.named_predictors())[path]
         told = self._told
+        assert told.metric is not None
         records: list[str] = []
         for tried in before.rows:
             calls = reflection.calls_of(tried, path)

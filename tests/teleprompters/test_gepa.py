@@ -122,7 +122,7 @@ class TestThePlantedOptimum:
             tried.append(example)
             return feedback(example, prediction)
 
-        better, requests = compiled(GEPA(counting, max_metric_calls=60, reflection_minibatch_size=4))
+        better, _ = compiled(GEPA(counting, max_metric_calls=60, reflection_minibatch_size=4))
         assert 30 < len(tried) <= 60
         assert outcome_of(better).score > 0
 
@@ -265,7 +265,7 @@ def test_a_metric_that_cannot_be_called_is_refused():
 
 
 def test_a_budget_that_is_too_small_is_refused():
-    with pytest.raises(TeleprompterError, match="a budget of 12 metric calls is too small: .* give at least 22"):
+    with pytest.raises(TeleprompterError, match=r"a budget of 12 metric calls is too small: .* give at least 22"):
         compiled(GEPA(feedback, max_metric_calls=12))
 
 
@@ -289,7 +289,7 @@ def theirs(seed):
     from gepa.core.adapter import EvaluationBatch
 
     class Adapter:
-        def evaluate(self, batch, candidate, capture_traces=False):
+        def evaluate(self, batch, candidate, capture_traces=False):  # noqa: FBT002 - the package's
             rules = re.findall(r"rule-(\w)", candidate["self"])
             kinds = [row.kind if row.kind in rules else "?" for row in batch]
             scores = [float(kind == row.kind) for kind, row in zip(kinds, batch, strict=True)]
