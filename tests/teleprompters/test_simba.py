@@ -141,8 +141,9 @@ class TestWhatIsLearnedFrom:
 
     def test_long_inputs_are_cut_in_demos(self):
         better, _ = compiled(SIMBA(metric, **SMALL, demo_input_field_maxlen=1))
-        assert better.demos
-        assert all(len(demo.word) == 1 for demo in better.demos)
+        demos = [demo for one in outcome_of(better).candidates for demo in one.program.demos]
+        assert demos
+        assert all(len(demo.word) == 1 for demo in demos)
 
 
 @pytest.mark.parametrize(
