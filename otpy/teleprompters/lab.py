@@ -155,7 +155,7 @@ class Lab:
         """What a search wants to keep through restarts of its process."""
         self.errors = 0
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
-        self._tried: dict[tuple[str, int], Tried] = {}
+        self._tried: dict[tuple[str, int, int], Tried] = {}
         self._going = asyncio.Event()
         self._going.set()
 
@@ -226,7 +226,8 @@ class Lab:
         Raises:
             ClientError: If no request at all will be answered: a wrong key, an empty purse, no model.
         """
-        key = f"{program.content_hash()}/{_names(program)}", at
+        # positions are those of a set: row 3 of the trainset and row 3 of the valset are two
+        key = f"{program.content_hash()}/{_names(program)}", at, id(example)
         if key not in self._tried:
             self._tried[key] = await self.through_outages(lambda: self._try(program, at, example))
         return self._tried[key]
@@ -259,27 +260,39 @@ class Lab:
             TeleprompterError: If more programs and metrics have failed than `max_errors`.
             ClientError: As `try_one`.
         """
+        return Scores(program, tuple(await self.try_all([(program, at, example) for at, example in rows])))
 
-        async def one(row: tuple[int, Example]) -> Tried:
-            return await self.try_one(program, *row)
+    async def try_all(self, trials: Sequence[tuple[Program, int, Example]]) -> list[Tried]:
+        """Measure programs on an example each, as `evaluate` does one on several; what came of them, in order.
 
-        found: list[Tried] = []
-        left = list(rows)
+        Args:
+            trials: Programs, positions and examples.
+
+        Raises:
+            TeleprompterError: As `evaluate`.
+            ClientError: As `try_one`.
+        """
+
+        async def one(place: int) -> Tried:
+            return await self.try_one(*trials[place])
+
+        found: dict[int, Tried] = {}
+        left = list(range(len(trials)))
         while left:
             stream = (await supervisor_of_tasks()).async_stream(one, left, max_concurrency=min(self._width, len(left)))
-            again: list[tuple[int, Example]] = []
+            again: list[int] = []
             async with aclosing(stream) as outcomes:
                 async for outcome in outcomes:
+                    place = left[outcome.index]
                     if isinstance(outcome, Ok):
-                        found.append(outcome.value)
+                        found[place] = outcome.value
                         self._count(outcome.value)
                     elif isinstance(outcome.reason, Exception):
                         raise outcome.reason
                     else:
-                        again.append(left[outcome.index])  # its task was ended from outside
+                        again.append(place)  # its task was ended from outside
             left = again
-        order = {at: place for place, (at, _) in enumerate(rows)}
-        return Scores(program, tuple(sorted(found, key=lambda tried: order[tried.at])))
+        return [found[place] for place in range(len(trials))]
 
     def _count(self, tried: Tried) -> None:
         if tried.error is None or isinstance(tried.error, AdapterParseError):

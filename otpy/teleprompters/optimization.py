@@ -78,10 +78,10 @@ class Optimization:
         self._teleprompter, self._student, self._teacher, self._limits = teleprompter, student, teacher, limits
         self._notes: list[str] = []
         self._data = data_hash(trainset, valset or [])
+        trainset, valset = prepared(trainset, student), None if valset is None else prepared(valset, student)
         if teleprompter.uses_valset:
             trainset, valset = self._parts(trainset, valset)
-        self._trainset = prepared(trainset, student)
-        self._valset = prepared(valset or [], student)
+        self._trainset, self._valset = trainset, valset or []
         kind = type(teleprompter).__name__
         header = {
             "optimizer": kind,
