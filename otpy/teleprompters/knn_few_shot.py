@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from otpy.errors import TeleprompterError
 from otpy.evaluate import metric_name, prepared
 from otpy.programs import Embedder, Program
+from otpy.programs.best_of_n import tried
 from otpy.programs.demos import dumped_demo, read_demo
 from otpy.programs.knn import KNN
+from otpy.programs.trace import recorded
 from otpy.signatures import Example
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
 from otpy.teleprompters.demos import fits
@@ -62,7 +64,9 @@ class NearestDemos(Program):
             near = [demos[at, path] for at in reversed(numbers) if (at, path) in demos]
             return predictor.replace_demos([*predictor.demos, *near])
 
-        return await self.program.map_predictors(with_demos).acall(**inputs)
+        prediction, trace = await tried(self.program, self.program.map_predictors(with_demos), inputs)
+        recorded(trace)
+        return prediction
 
     async def _nearest(self, inputs: Mapping[str, Any]) -> list[int]:
         if "knn" not in self._memo:

@@ -85,6 +85,13 @@ def test_a_run_that_was_cut_goes_on_to_the_identical_program(tmp_path):
     assert max(bodies(first, second).values()) == 1
 
 
+def test_its_predictors_are_traced_by_their_place_so_it_can_be_optimized_further():
+    program, _ = compiled(nearest(), right)
+    further, _ = compiled(otpy.BootstrapFewShot(METRIC, max_bootstrapped_demos=2, max_labeled_demos=0), right, program)
+    assert len(further.program.demos) == 2
+    assert further.shots == program.shots
+
+
 def test_it_can_be_saved_and_loaded(tmp_path):
     program, _ = compiled(nearest(), right)
     program.save(tmp_path / "program.json")
