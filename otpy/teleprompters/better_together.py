@@ -24,8 +24,8 @@ __all__ = ["BetterTogether", "steps_of"]
 class BetterTogether(Teleprompter[P]):
     """Runs a chain of optimizers, as "p -> w -> p", measures the program after every step, and returns the best.
 
-    All are one run, with one journal and one budget. What an optimizer measures on the way counts too, where it measures
-    by the same metric. Other than DSPy's, the optimizers are always given, and a step that fails ends the run with its
+    All are one run, with one journal and one budget. What an optimizer measures on the way counts too, where that is by
+    the same metric. Other than DSPy's, the optimizers are always given, and a step that fails ends the run with its
     error: what was done is in the journal, and the same call goes on from there.
 
     Args:
@@ -52,7 +52,7 @@ class BetterTogether(Teleprompter[P]):
     uses_valset = True
     uses_teacher = True
 
-    def __init__(  # noqa: PLR0913 - DSPy's parameters and ours
+    def __init__(
         self,
         metric: Metric,
         *,

@@ -51,7 +51,7 @@ class InferRules(Teleprompter[P]):
     The program without rules is a candidate too.
 
     Args:
-        metric: Satisfied by a true value, or by one of at least `metric_threshold`; candidates are compared by its mean.
+        metric: Satisfied by a true value, or by one of at least `metric_threshold`; its mean is compared.
         metric_threshold: See `metric`.
         num_candidates: How often rules are written, at least 1.
         num_rules: Rules a predictor, at most, at least 1.

@@ -183,7 +183,7 @@ class KNNFewShot(Teleprompter[Program]):
             if demos:
                 shots.append({"inputs": {name: str(value) for name, value in row.inputs().items()}, "demos": demos})
         bare = student.map_predictors(lambda _, predictor: predictor.replace_demos(()))
-        return NearestDemos(program=bare, k=self.k, shots=shots, embedder=self.embedder)
+        return NearestDemos(program=bare, k=self.k, shots=tuple(shots), embedder=self.embedder)
 
     def _bootstrap(self, metric: Metric, wanted: int) -> BootstrapFewShot[Program]:
         return BootstrapFewShot(

@@ -190,9 +190,9 @@ class Lab:
             failure_score=teleprompter.failure_score,
         )
         inner.memory = self.memory.setdefault(("part", name), {})
-        inner._going, inner._above, inner._prefix = self._going, self, f"{name}: "  # noqa: SLF001 - of our own class
-        if inner._counts_alike(self):  # noqa: SLF001 - the same
-            inner._tried = self._tried  # noqa: SLF001 - the same
+        inner._going, inner._above, inner._prefix = self._going, self, f"{name}: "
+        if inner._counts_alike(self):
+            inner._tried = self._tried
         return inner
 
     def _counts_alike(self, other: Lab) -> bool:
@@ -355,7 +355,9 @@ class Lab:
         if self._above is not None and self._counts_alike(self._above):
             await self._above.candidate(f"{self._prefix}{name}", scores, **params)
             return made
-        await self.journal.tell(f"{self._prefix}{name}", {**data, "scores": scores.values, "failed": scores.failed}, state)
+        await self.journal.tell(
+            f"{self._prefix}{name}", {**data, "scores": scores.values, "failed": scores.failed}, state
+        )
         if self._told is not None:
             self._told(made)
         if telemetry.listening:

@@ -32,9 +32,9 @@ class BootstrapFewShotWithOptuna(Teleprompter[P]):
     """Bootstraps demos once, then lets optuna choose `k` of them for each predictor, by the scores on the valset.
 
     The first trials are drawn by chance and measured at the same time, as they do not depend on each other; each later
-    one learns from all before it. The same choices come of an optuna study that is told the same scores, with the same seed
-    and `TPESampler(multivariate=False)`. A choice that was measured is not run again. Other than DSPy's, the search is seeded, and a
-    predictor may be shown more than one demo.
+    one learns from all before it. The same choices come of an optuna study that is told the same scores, with the same
+    seed and `TPESampler(multivariate=False)`. A choice that was measured is not run again. Other than DSPy's, the
+    search is seeded, and a predictor may be shown more than one demo.
 
     Args:
         metric: Satisfied by a true value, or by one of at least `metric_threshold`; trials are compared by its mean.

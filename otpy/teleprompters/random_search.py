@@ -44,7 +44,7 @@ class BootstrapFewShotWithRandomSearch(Teleprompter[P]):
     has then measured as many as it could.
 
     Args:
-        metric: Satisfied by a true value, or by one of at least `metric_threshold`; candidates are compared by its mean.
+        metric: Satisfied by a true value, or by one of at least `metric_threshold`; its mean is compared.
         metric_threshold: See `metric`.
         max_bootstrapped_demos: Demos a predictor from the teacher's calls, at most, at least 1.
         max_labeled_demos: Demos a predictor in all, with those that stand as they are, at least 0.

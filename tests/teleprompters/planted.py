@@ -1,6 +1,7 @@
 """A task with a planted optimum: which rows a model gets right is a known function of what its prompt shows."""
 
 import json
+import os
 from collections import Counter
 from typing import Literal
 
@@ -22,6 +23,7 @@ KINDS = {
 ROWS = [otpy.Example(word=word, kind=kind) for kind, words in KINDS.items() for word in words.split()]
 TRAIN, VAL = ROWS[:7] + ROWS[10:17], ROWS[7:10] + ROWS[17:]
 RIGHT = {row.word: row.kind for row in ROWS}
+SEEDS = range(int(os.environ.get("OTPY_SEEDS", "10")))
 METRIC = otpy.exact_match("kind")
 STUDENT = otpy.Predict(Sort)
 

@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.teleprompters.planted import METRIC, STUDENT, TRAIN, VAL, compiled, needs, resumed
 
 import otpy
 from otpy.errors import TeleprompterError
@@ -11,6 +10,7 @@ from otpy.teleprompters import Teleprompter
 from otpy.teleprompters.better_together import BetterTogether, steps_of
 from otpy.teleprompters.outcome import outcome_of
 from otpy.teleprompters.random_search import BootstrapFewShotWithRandomSearch
+from tests.teleprompters.planted import METRIC, SEEDS, TRAIN, VAL, compiled, needs, resumed
 
 SCRIPT = needs("plum")
 
@@ -41,11 +41,15 @@ def both(body):
 
 def chain(seed=0, strategy="w -> p", **optimizers):
     return BetterTogether(
-        METRIC, strategy=strategy, seed=seed, max_concurrency=4, **{"p": searching(seed), "w": Instructed("Sort well."), **optimizers}
+        METRIC,
+        strategy=strategy,
+        seed=seed,
+        max_concurrency=4,
+        **{"p": searching(seed), "w": Instructed("Sort well."), **optimizers},
     )
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_two_steps_find_what_none_finds_alone(seed):
     program, server = compiled(chain(seed), both)
     outcome = outcome_of(program)

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from tests.teleprompters.planted import METRIC, STUDENT, TRAIN, VAL, compiled, needs, resumed, word
 
 import otpy
 from otpy.errors import TeleprompterError
 from otpy.teleprompters.infer_rules import InferRules
 from otpy.teleprompters.outcome import outcome_of
 from otpy.testing import Scripted
+from tests.teleprompters.planted import METRIC, SEEDS, STUDENT, TRAIN, VAL, compiled, needs, resumed, word
 
 
 def writes_rules(body):
@@ -33,7 +33,7 @@ def inferring(**arguments):
     return InferRules(METRIC, **given)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_it_finds_the_rules_that_help_within_its_budget(seed):
     program, server = compiled(inferring(seed=seed), script)
     outcome = outcome_of(program)

@@ -1,15 +1,17 @@
 """A program of KNNFewShot is shown what is most like its question, and solved its examples once."""
 
 import pytest
-from tests.teleprompters.planted import METRIC, RIGHT, STUDENT, TRAIN, Sort, bodies, compiled, shown, word
 
 import otpy
 from otpy.errors import TeleprompterError
 from otpy.retrieval import FunctionEmbedder
 from otpy.teleprompters.knn_few_shot import KNNFewShot
 from otpy.testing import LoopbackLM
+from tests.teleprompters.planted import METRIC, RIGHT, STUDENT, TRAIN, Sort, bodies, compiled, shown, word
 
-LETTERS = FunctionEmbedder(lambda texts: [[text.count(c) for c in "abcdefghijklmnoprstuvwx"] for text in texts], name="a")
+LETTERS = FunctionEmbedder(
+    lambda texts: [[text.count(c) for c in "abcdefghijklmnoprstuvwx"] for text in texts], name="a"
+)
 
 
 def right(body):

@@ -3,12 +3,12 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.teleprompters.planted import METRIC, STUDENT, TRAIN, VAL, bodies, compiled, needs, resumed
 
 from otpy.errors import TeleprompterError
 from otpy.teleprompters import optuna_search
 from otpy.teleprompters.optuna_search import BootstrapFewShotWithOptuna, Suggestions
 from otpy.teleprompters.outcome import outcome_of
+from tests.teleprompters.planted import METRIC, SEEDS, STUDENT, TRAIN, VAL, bodies, compiled, needs, resumed
 
 optuna = pytest.importorskip("optuna")
 SCRIPT = needs("plum")
@@ -19,7 +19,7 @@ def searching(**arguments):
     return BootstrapFewShotWithOptuna(METRIC, num_candidate_programs=32, **arguments)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_it_finds_the_demo_that_helps_within_its_budget(seed):
     program, server = compiled(searching(seed=seed), SCRIPT)
     outcome = outcome_of(program)

@@ -1,12 +1,15 @@
-"""BootstrapFewShotWithRandomSearch finds the demos that help, within what it said it would cost, and goes on after a cut."""
+"""BootstrapFewShotWithRandomSearch finds the demos that help within its budget, and goes on after a cut."""
+
+from collections import Counter
 
 import pytest
-from tests.teleprompters.planted import KINDS, METRIC, STUDENT, TRAIN, VAL, Sort, compiled, needs, resumed
 
 import otpy
 from otpy.errors import TeleprompterError
 from otpy.teleprompters.outcome import outcome_of
 from otpy.teleprompters.random_search import BootstrapFewShotWithRandomSearch
+from otpy.testing import Scripted
+from tests.teleprompters.planted import KINDS, METRIC, SEEDS, STUDENT, TRAIN, VAL, Sort, compiled, needs, resumed
 
 SCRIPT = needs("plum")
 
@@ -16,7 +19,7 @@ def searching(**arguments):
     return BootstrapFewShotWithRandomSearch(METRIC, **arguments)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_it_finds_the_demo_that_helps_within_its_budget(seed):
     program, server = compiled(searching(seed=seed), SCRIPT)
     outcome = outcome_of(program)
@@ -50,6 +53,18 @@ def test_a_run_that_was_cut_goes_on_to_the_identical_program(tmp_path, after):
     assert set(sent.values()) == {1}
 
 
+def test_an_outage_in_the_middle_ends_in_the_very_same_program(monkeypatch):
+    monkeypatch.setattr("otpy.teleprompters.lab.FIRST_WAIT", 0.01)
+    undisturbed, _ = compiled(searching(seed=1), SCRIPT)
+    asked = Counter()
+
+    def disturbed(body):
+        asked["all"] += 1
+        return Scripted("down", status=503) if 5 <= asked["all"] <= 8 or 30 <= asked["all"] < 40 else SCRIPT(body)
+
+    assert compiled(searching(seed=1), disturbed)[0].content_hash() == undisturbed.content_hash()
+
+
 def test_a_budget_returns_the_best_so_far_and_is_never_passed():
     program, server = compiled(searching(), SCRIPT, max_requests=40)
     assert len(server.requests) <= 40
@@ -61,7 +76,12 @@ def test_a_budget_returns_the_best_so_far_and_is_never_passed():
 
 def test_labels_only_is_a_candidate_where_examples_can_be_demos():
     labelled, _ = compiled(searching(max_labeled_demos=4, num_candidate_programs=0), SCRIPT)
-    assert [one.name for one in outcome_of(labelled).candidates] == ["student", "no demos", "labels only", "bootstrapped"]
+    assert [one.name for one in outcome_of(labelled).candidates] == [
+        "student",
+        "no demos",
+        "labels only",
+        "bootstrapped",
+    ]
     chain = otpy.ChainOfThought(Sort)
 
     def script(body):

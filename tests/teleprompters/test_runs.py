@@ -262,6 +262,20 @@ class TestTeachers:
         assert all(len(body["messages"]) == 2 + 2 for body in sorting)
 
 
+def test_rows_of_the_trainset_and_of_the_valset_are_told_apart():
+    class Both(Teleprompter[otpy.Predict]):
+        uses_valset = True
+        metric = METRIC
+
+        async def search(self, lab, student, trainset, valset, teacher):
+            learned, chosen = [await lab.evaluate(student, list(enumerate(rows))) for rows in (trainset, valset)]
+            assert (learned.mean, chosen.mean) == (1.0, 0.0)
+            return student
+
+    _, server = compiled(lambda _: {"kind": "fruit"}, Both(), trainset=TRAIN[:7], valset=TRAIN[7:])
+    assert len(server.requests) == len(TRAIN)
+
+
 def test_a_run_can_be_had_from_a_thread_of_another_loop():
     async def elsewhere():
         with pytest.raises(TeleprompterError, match="another event loop"):
