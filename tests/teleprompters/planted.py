@@ -23,7 +23,7 @@ KINDS = {
 ROWS = [otpy.Example(word=word, kind=kind) for kind, words in KINDS.items() for word in words.split()]
 TRAIN, VAL = ROWS[:7] + ROWS[10:17], ROWS[7:10] + ROWS[17:]
 RIGHT = {row.word: row.kind for row in ROWS}
-SEEDS = range(int(os.environ.get("OTPY_SEEDS", "10")))
+SEEDS = range(int(os.environ.get("PLANTED_SEEDS", "10")))
 METRIC = otpy.exact_match("kind")
 STUDENT = otpy.Predict(Sort)
 

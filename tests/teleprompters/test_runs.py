@@ -265,7 +265,9 @@ class TestTeachers:
 def test_rows_of_the_trainset_and_of_the_valset_are_told_apart():
     class Both(Teleprompter[otpy.Predict]):
         uses_valset = True
-        metric = METRIC
+
+        def __init__(self):
+            self.metric = METRIC
 
         async def search(self, lab, student, trainset, valset, teacher):
             learned, chosen = [await lab.evaluate(student, list(enumerate(rows))) for rows in (trainset, valset)]
