@@ -10,7 +10,7 @@ import asyncio
 import random
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.errors import (
     ActorDown,
@@ -23,6 +23,7 @@ from otpy.errors import (
     TeleprompterError,
 )
 from otpy.evaluate import measure
+from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.rows import supervisor_of_tasks
 from otpy.evaluate.runs import unsaid
 from otpy.evaluate.statistics import mean
@@ -32,14 +33,17 @@ from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
     from otpy.evaluate import Metric
     from otpy.programs import Predict, Program
     from otpy.signatures import Example, Prediction
     from otpy.teleprompters.run_journal import RunJournal
+    from otpy.teleprompters.teleprompter import Teleprompter
 
 __all__ = ["Candidate", "Lab", "Scores", "Tried"]
+
+T = TypeVar("T")
 
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 30.0
@@ -155,9 +159,11 @@ class Lab:
         """What a search wants to keep through restarts of its process."""
         self.errors = 0
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
-        self._tried: dict[tuple[str, int, int], Tried] = {}
+        self._tried: dict[tuple[str, int, bytes], Tried] = {}
         self._going = asyncio.Event()
         self._going.set()
+        self._above: Lab | None = None
+        self._prefix = ""
 
     def rng(self, *names: object) -> random.Random:
         """Return a source of chance of its own: the same for the same seed and names, whatever else was drawn.
@@ -166,6 +172,48 @@ class Lab:
             names: What it is for.
         """
         return random.Random(f"{self.seed}/{'/'.join(map(str, names))}")  # noqa: S311 - seeded choices, no secret
+
+    def part(self, name: str, teleprompter: Teleprompter[Any]) -> Lab:
+        """Return a lab for a search inside of this one, with its own metric, seed and best; the journal is the same.
+
+        Its candidates are known here too, as `"name: …"`, if they were measured by the same metric.
+
+        Args:
+            name: What they are called, each time the same.
+            teleprompter: Whose search it is.
+        """
+        inner = Lab(
+            teleprompter.metric,
+            self.journal,
+            seed=teleprompter.seed,
+            max_concurrency=min(teleprompter.max_concurrency, self._width),
+            failure_score=teleprompter.failure_score,
+        )
+        inner.memory = self.memory.setdefault(("part", name), {})
+        inner._going, inner._above, inner._prefix = self._going, self, f"{name}: "
+        if inner._counts_alike(self):
+            inner._tried = self._tried
+        return inner
+
+    def _counts_alike(self, other: Lab) -> bool:
+        return self.metric is other.metric and self.failure_score == other.failure_score
+
+    async def together(self, works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        """Do several things at once, and return what came of them in the order given; one that fails ends the others.
+
+        Args:
+            works: What to do.
+
+        Raises:
+            Exception: What the first of them raised.
+        """
+        tasks = [asyncio.ensure_future(work) for work in works]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -226,8 +274,7 @@ class Lab:
         Raises:
             ClientError: If no request at all will be answered: a wrong key, an empty purse, no model.
         """
-        # positions are those of a set: row 3 of the trainset and row 3 of the valset are two
-        key = f"{program.content_hash()}/{_names(program)}", at, id(example)
+        key = f"{program.content_hash()}/{_names(program)}", at, key_of(example)
         if key not in self._tried:
             self._tried[key] = await self.through_outages(lambda: self._try(program, at, example))
         return self._tried[key]
@@ -317,12 +364,25 @@ class Lab:
         self.candidates[:] = [one for one in self.candidates if one.name != name] + [made]
         state = program.content_hash(), program.dump_state()
         data = {"program": state[0], "score": made.score, "rows": len(scores.rows), "params": params}
-        await self.journal.tell(name, {**data, "scores": scores.values, "failed": scores.failed}, state)
+        if self._above is not None and self._counts_alike(self._above):
+            await self._above.candidate(f"{self._prefix}{name}", scores, **params)
+            return made
+        await self.journal.tell(
+            f"{self._prefix}{name}", {**data, "scores": scores.values, "failed": scores.failed}, state
+        )
         if self._told is not None:
             self._told(made)
         if telemetry.listening:
             telemetry.emit("otpy.teleprompter.candidate", name=name, score=made.score, program=state[0], params=params)
         return made
+
+    def score_of(self, name: str) -> float:
+        """Return a candidate's score, such as that of the `"student"`.
+
+        Args:
+            name: What it was called.
+        """
+        return next(one.score for one in self.candidates if one.name == name)
 
     @property
     def best(self) -> Candidate | None:
