@@ -10,7 +10,7 @@ import asyncio
 import random
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.errors import (
     ActorDown,
@@ -23,6 +23,7 @@ from otpy.errors import (
     TeleprompterError,
 )
 from otpy.evaluate import measure
+from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.rows import supervisor_of_tasks
 from otpy.evaluate.runs import unsaid
 from otpy.evaluate.statistics import mean
@@ -32,7 +33,7 @@ from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
     from otpy.evaluate import Metric
     from otpy.programs import Predict, Program
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from otpy.teleprompters.run_journal import RunJournal
 
 __all__ = ["Candidate", "Lab", "Scores", "Tried"]
+
+T = TypeVar("T")
 
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 30.0
@@ -155,7 +158,8 @@ class Lab:
         """What a search wants to keep through restarts of its process."""
         self.errors = 0
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
-        self._tried: dict[tuple[str, int], Tried] = {}
+        self._tried: dict[tuple[str, int, bytes], Tried] = {}
+        self._slots = asyncio.Semaphore(max_concurrency)
         self._going = asyncio.Event()
         self._going.set()
 
@@ -166,6 +170,23 @@ class Lab:
             names: What it is for.
         """
         return random.Random(f"{self.seed}/{'/'.join(map(str, names))}")  # noqa: S311 - seeded choices, no secret
+
+    async def together(self, works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        """Do several things at once, and return what came of them in the order given; one that fails ends the others.
+
+        Args:
+            works: What to do.
+
+        Raises:
+            Exception: What the first of them raised.
+        """
+        tasks = [asyncio.ensure_future(work) for work in works]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -226,10 +247,14 @@ class Lab:
         Raises:
             ClientError: If no request at all will be answered: a wrong key, an empty purse, no model.
         """
-        key = f"{program.content_hash()}/{_names(program)}", at
+        key = f"{program.content_hash()}/{_names(program)}", at, key_of(example)
         if key not in self._tried:
-            self._tried[key] = await self.through_outages(lambda: self._try(program, at, example))
+            self._tried[key] = await self.through_outages(lambda: self._try_in_turn(program, at, example))
         return self._tried[key]
+
+    async def _try_in_turn(self, program: Program, at: int, example: Example) -> Tried:
+        async with self._slots:  # however many programs are measured at once
+            return await self._try(program, at, example)
 
     async def _try(self, program: Program, at: int, example: Example) -> Tried:
         prediction: Prediction | None = None
