@@ -160,7 +160,7 @@ def ranked(scores: Mapping[str, float], count: int) -> str:
     return "\n".join(f"{100 * score:.1f} %: {text}" for text, score in best)
 
 
-def check_advice(prompt_client: object, init_temperature: object) -> None:
+def check_advice(prompt_client: Any, init_temperature: Any) -> None:
     """Refuse what cannot say whom to ask for instructions, and how.
 
     Args:

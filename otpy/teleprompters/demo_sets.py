@@ -8,17 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from otpy.programs import Program
 from otpy.teleprompters.demos import filled_up, fits, interleaved, is_demo_of, mixed
+from otpy.teleprompters.labeled_few_shot import LabeledFewShot
 from otpy.teleprompters.teleprompter import labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from otpy.programs import Predict, Program
+    from otpy.programs import Predict
     from otpy.signatures import Example
     from otpy.teleprompters.lab import Lab, Tried
 
-__all__ = ["DemoSet", "Draw", "demo_sets", "draws"]
+__all__ = ["DemoSet", "Draw", "demo_sets", "draws", "taught"]
 
 DemoSet: TypeAlias = "dict[str, tuple[Mapping[str, Any], ...]]"
 """The demos of each predictor, by its path."""
@@ -101,6 +103,22 @@ async def demo_sets(  # noqa: PLR0913 - keyword-only facts
         if any(chosen.values()) and chosen not in found:
             found.append(chosen)
     return found
+
+
+def taught(teacher: Program, trainset: list[Example], labeled: int, seed: int) -> Program:
+    """Return a teacher that has demos: its own, or examples as they stand where they fit.
+
+    Args:
+        teacher: The teacher.
+        trainset: The examples.
+        labeled: How many it is given; 0 for none.
+        seed: Decides which.
+    """
+    predictors = [predictor for _, predictor in teacher.named_predictors()]
+    fitting = any(fits(predictor, row) for predictor in predictors for row in trainset)
+    if labeled == 0 or not fitting or any(predictor.demos for predictor in predictors):
+        return teacher
+    return LabeledFewShot[Program](labeled, seed=seed).choose(teacher, trainset)
 
 
 def _satisfied(tried: Tried, threshold: float | None) -> bool:

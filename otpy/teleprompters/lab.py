@@ -156,6 +156,8 @@ class Lab:
         self.candidates: list[Candidate] = []
         self.memory: dict[Any, Any] = {}
         """What a search wants to keep through restarts of its process."""
+        self.notes: list[str] = []
+        """What whoever gets the outcome is to know."""
         self.errors = 0
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
         self._tried: dict[tuple[str, int, bytes], Tried] = {}

@@ -226,7 +226,7 @@ class Optimization:
         best = next((one for one in whole if one.program.content_hash() == content), None)
         requests, tokens = self._spent()
         seconds = time.perf_counter() - self._began
-        candidates, notes = tuple(lab.candidates), tuple(self._notes)
+        candidates, notes = tuple(lab.candidates), tuple(dict.fromkeys([*self._notes, *lab.notes]))
         outcome = Outcome(kind, found, best, first, candidates, self._stopped, requests, tokens, seconds, notes)
         marked(found, outcome)
         return outcome
