@@ -291,8 +291,9 @@ class Standing:
             >>> standing.promising()
             {'instruction': 2}
         """
-        open_ = [key for key in self.batches if key not in self.whole]
-        return dict(max(open_, key=lambda key: mean(self.batches[key]))) if open_ else None
+        open_: list[_Key] = [key for key in self.batches if key not in self.whole]
+        best = max(open_, key=lambda key: mean(self.batches[key]), default=None)
+        return None if best is None else dict(best)
 
 
 class Parts:

@@ -117,7 +117,7 @@ class Optimization:
                 return trainset, trainset
             learned, chosen = split(trainset, 1 - CHOOSE_BY, seed=self._teleprompter.seed)
             return list(learned), list(chosen)
-        found = leaks(trainset, valset)
+        found = leaks(prepared(trainset, self._student), prepared(valset, self._student))
         if found:
             self._notes.append(f"rows of the trainset are in the valset too: {found}")
         return trainset, valset
