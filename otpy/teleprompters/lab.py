@@ -133,7 +133,7 @@ class Lab:
         metric: Measures predictions.
         journal: Keeps what is found out.
         seed: All chance comes from it.
-        max_concurrency: Examples under way at once; the result does not depend on it.
+        max_concurrency: Examples and askings under way at once; the result does not depend on it.
         failure_score: What an example counts for on which the program fails.
         max_errors: Errors of programs and metrics, in all, past which the run is given up; `None` never.
         told: Called with every candidate.
@@ -203,7 +203,7 @@ class Lab:
             AdapterParseError: If the answer will not do, after all re-asks.
             ClientError: If the model cannot be asked at all.
         """
-        prediction: Prediction = await self.through_outages(lambda: predictor.acall(**inputs))
+        prediction: Prediction = await self.through_outages(lambda: self._in_turn(lambda: predictor.acall(**inputs)))
         return prediction
 
     async def through_outages(self, work: Callable[[], Awaitable[Any]]) -> Any:
@@ -228,6 +228,10 @@ class Lab:
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
+    async def _in_turn(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        async with self._slots:  # however much is asked and measured together
+            return await work()
+
     def pause(self) -> None:
         """Begin nothing new until `resume`."""
         self._going.clear()
@@ -251,12 +255,10 @@ class Lab:
         """
         key = f"{program.content_hash()}/{_names(program)}", at, key_of(example)
         if key not in self._tried:
-            self._tried[key] = await self.through_outages(lambda: self._try_in_turn(program, at, example))
+            self._tried[key] = await self.through_outages(
+                lambda: self._in_turn(lambda: self._try(program, at, example))
+            )
         return self._tried[key]
-
-    async def _try_in_turn(self, program: Program, at: int, example: Example) -> Tried:
-        async with self._slots:  # however many programs are measured at once
-            return await self._try(program, at, example)
 
     async def _try(self, program: Program, at: int, example: Example) -> Tried:
         prediction: Prediction | None = None

@@ -18,7 +18,7 @@ from otpy.teleprompters.copro import COPRO, SignatureOptimizer
 from otpy.teleprompters.mipro import MIPROv2
 from otpy.testing import LoopbackLM, Scripted
 
-SEEDS = int(os.environ.get("PLANTED_SEEDS", "10"))
+SEEDS = os.environ.get("PLANTED_SEEDS")  # 50 for the figure that is claimed
 GOOD = ("amber", "basil")
 POOL = (*GOOD, "coral", "denim", "ebony", "fennel")
 GOLD = "row 3"
@@ -95,20 +95,21 @@ def mipro(**options):
 
 
 KINDS = {
-    "COPRO": (copro, 0.75, 6 * 4 * (1 + len(TRAIN)) + 5 * len(VAL)),
-    "MIPROv2": (mipro, 1.0, 21 * len(VAL) + 11 + 1),
+    "COPRO": (copro, 0.75, 6 * 4 * (1 + len(TRAIN)) + 5 * len(VAL), 10),
+    "MIPROv2": (mipro, 1.0, 21 * len(VAL) + 11 + 1, 4),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_planted_optimum_is_found_within_the_budget_for_nine_seeds_of_ten(kind):
-    make, best, budget = KINDS[kind]
+    make, best, budget, usual = KINDS[kind]
+    seeds = int(SEEDS or usual)
 
     async def main():
         scores = []
         with LoopbackLM() as server:
             async with application(server):
-                for seed in range(SEEDS):
+                for seed in range(seeds):
                     server.script = Model(seed)
                     run = make(seed=seed).start(STUDENT, trainset=TRAIN, valset=VAL, max_requests=budget)
                     outcome = await run.result()
@@ -118,5 +119,65 @@ def test_the_planted_optimum_is_found_within_the_budget_for_nine_seeds_of_ten(ki
         return scores
 
     scores = asyncio.run(main())
-    print(kind, Counter(scores))
-    assert sum(score == best for score in scores) >= 0.9 * SEEDS
+    assert sum(score == best for score in scores) >= 0.9 * seeds
+
+
+QUICK = {
+    "COPRO": lambda **options: copro(**{"breadth": 4, "depth": 3, **options}),
+    "MIPROv2": lambda **options: mipro(**{"num_candidates": 5, "num_trials": 6, **options}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestWhateverHappens:
+    def test_the_program_depends_on_the_seed_and_not_on_what_runs_at_once(self, kind):
+        make = QUICK[kind]
+        found = [outcome_of(make(max_concurrency=width)) for width in (1, 5, 32)]
+        assert len({outcome.program.content_hash() for outcome in found}) == 1
+        names = [[(one.name, one.score, dict(one.params)) for one in outcome.candidates] for outcome in found]
+        assert names[0] == names[1] == names[2]
+        others = {outcome_of(make(seed=seed), Model(seed)).program.content_hash() for seed in (1, 2, 3)}
+        assert len({found[0].program.content_hash(), *others}) > 1
+
+    def test_a_run_that_was_cut_goes_on_and_asks_nothing_twice(self, kind, tmp_path):
+        teleprompter = QUICK[kind](max_concurrency=1)
+        undisturbed = outcome_of(teleprompter, asked := Model())
+        total = sum(asked.bodies.values())
+        model, journal = Model(), tmp_path / "journal.db"
+        for share in (0.1, 0.5, 0.9):
+            model.answers_left = int(total * share) - sum(model.bodies.values())
+            with pytest.raises(otpy.errors.LMAuthError):
+                outcome_of(teleprompter, model, journal=journal)
+        model.answers_left = None
+        resumed = outcome_of(teleprompter, model, journal=journal)
+        assert resumed.program.content_hash() == undisturbed.program.content_hash()
+        assert model.bodies == asked.bodies
+
+    def test_an_outage_is_no_score(self, kind):
+        make = QUICK[kind]
+        undisturbed, model = outcome_of(make()), Model()
+        model.down = 3
+        disturbed = outcome_of(make(), model)
+        assert disturbed.program.content_hash() == undisturbed.program.content_hash()
+        scores = [[one.score for one in outcome.candidates] for outcome in (undisturbed, disturbed)]
+        assert scores[0] == scores[1]
+
+    def test_at_the_cap_the_best_so_far_is_returned(self, kind):
+        model = Model()
+        outcome = outcome_of(QUICK[kind](), model, max_requests=40)
+        assert outcome.stopped == "budget"
+        assert sum(model.bodies.values()) <= 40
+        assert outcome.score >= outcome.student.score == 0.25
+
+    def test_advice_that_will_not_do_leaves_the_student_as_it_is(self, kind):
+        model = Model()
+
+        def script(body):
+            if "Output `answer`" not in body["messages"][0]["content"]:
+                return "no JSON at all"
+            return model(body)
+
+        options = {"max_labeled_demos": 0} if kind == "MIPROv2" else {}
+        outcome = outcome_of(QUICK[kind](**options), script)
+        assert outcome.program == STUDENT
+        assert not outcome.better
