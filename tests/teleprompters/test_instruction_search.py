@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 import otpy
-from otpy.errors import TeleprompterError
-from otpy.teleprompters.copro import COPRO, SignatureOptimizer
+from otpy.teleprompters.copro import COPRO
 from otpy.teleprompters.mipro import MIPROv2
 from otpy.testing import LoopbackLM, Scripted
 
@@ -35,13 +34,14 @@ class Model:
     """
 
     def __init__(self, seed=0):
-        self.seed, self.bodies, self.down, self.answers_left = seed, Counter(), 0, None
+        self.seed, self.bodies, self.outage, self.answers_left = seed, Counter(), range(0), None
+        self.requests = 0
         self.lock = threading.Lock()
 
     def __call__(self, body):
         with self.lock:
-            if self.down:
-                self.down -= 1
+            self.requests += 1
+            if self.requests in self.outage:
                 return Scripted("later", status=503)
             if self.answers_left is not None:
                 if not self.answers_left:
@@ -156,7 +156,7 @@ class TestWhateverHappens:
     def test_an_outage_is_no_score(self, kind):
         make = QUICK[kind]
         undisturbed, model = outcome_of(make()), Model()
-        model.down = 3
+        model.outage = range(20, 40)
         disturbed = outcome_of(make(), model)
         assert disturbed.program.content_hash() == undisturbed.program.content_hash()
         scores = [[one.score for one in outcome.candidates] for outcome in (undisturbed, disturbed)]
