@@ -16,7 +16,7 @@ from otpy.teleprompters.advice import TIPS
 from otpy.teleprompters.copro import COPRO, SignatureOptimizer
 from otpy.teleprompters.demo_sets import draws
 from otpy.teleprompters.lab import Lab
-from otpy.teleprompters.mipro import MIPROv2, Parts
+from otpy.teleprompters.mipro import MIPROv2, Parts, Standing
 from otpy.teleprompters.proposer import source_of
 from otpy.testing import LoopbackLM
 
@@ -141,6 +141,18 @@ class TestTrials:
         outcome, _ = run(teleprompter, valset=rows(8, 130))
         assert len(outcome.best.scores.rows) == 100
         assert "100 of 122 rows of the valset are chosen by" in outcome.notes
+
+    @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.booleans())))
+    def test_the_most_promising_is_the_best_of_those_not_measured_in_full(self, found):
+        standing = Standing()
+        for at, score, whole in found:
+            standing.take({"a": at}, score, whole=whole)
+        whole = {at for at, _, whole in found if whole}
+        partial = {at: [score for one, score, all_ in found if one == at and not all_] for at, *_ in found}
+        means = {at: sum(some) / len(some) for at, some in partial.items() if some and at not in whole}
+        promising = standing.promising()
+        assert (promising is None) == (not means)
+        assert promising is None or means[promising["a"]] == pytest.approx(max(means.values()))
 
     def test_combinations_are_of_the_instructions_and_demos_that_were_proposed(self):
         parts = Parts(STUDENT, {"self": ["Own.", "Other."]}, [{"self": ({"item": "a", "answer": "b"},)}])
