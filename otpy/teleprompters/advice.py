@@ -76,16 +76,19 @@ class Rework(Signature):
     instruction: str = OutputField(desc="the instruction alone")
 
 
-def advisor(signature: type[Signature], *, client: str, temperature: float, rollout: int = 0) -> Predict:
+def advisor(
+    signature: type[Signature], *, client: str, temperature: float, max_tokens: int, rollout: int = 0
+) -> Predict:
     """Return a predictor that asks for advice.
 
     Args:
         signature: What it asks.
         client: The client it asks.
         temperature: How adventurous.
+        max_tokens: Longest answer: a small model that finds no end would time out, and that looks like an outage.
         rollout: Tells askings of the same thing apart.
     """
-    return Predict(signature, client=client, temperature=temperature, rollout=rollout)
+    return Predict(signature, client=client, temperature=temperature, max_tokens=max_tokens, rollout=rollout)
 
 
 async def told(lab: Lab, predictor: Predict, **inputs: Any) -> str | None:

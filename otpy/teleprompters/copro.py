@@ -40,6 +40,7 @@ class COPRO(Teleprompter[P]):
         breadth: Instructions a round, at least 2; in the first round the one that is there is among them.
         depth: Rounds, at least 1.
         init_temperature: At which instructions are written.
+        prompt_max_tokens: Longest answer with an instruction, in tokens; a model that thinks before needs more.
         seed: All chance comes from it.
         max_concurrency: Examples under way at once; the result does not depend on it.
 
@@ -64,6 +65,7 @@ class COPRO(Teleprompter[P]):
         breadth: int = 10,
         depth: int = 3,
         init_temperature: float = 1.4,
+        prompt_max_tokens: int = 1000,
         seed: int = 0,
         max_concurrency: int = 8,
     ) -> None:
@@ -71,10 +73,11 @@ class COPRO(Teleprompter[P]):
         check_metric(metric)
         check_integer("breadth", breadth, 2)
         check_integer("depth", depth, 1)
+        check_integer("prompt_max_tokens", prompt_max_tokens, 1)
         check_integer("seed", seed, 0)
         check_integer("max_concurrency", max_concurrency, 1)
         check_advice(prompt_client, init_temperature)
-        self.metric, self.prompt_client = metric, prompt_client
+        self.metric, self.prompt_client, self.prompt_max_tokens = metric, prompt_client, prompt_max_tokens
         self.breadth, self.depth, self.init_temperature = breadth, depth, init_temperature
         self.seed, self.max_concurrency = seed, max_concurrency
 
@@ -136,7 +139,8 @@ class COPRO(Teleprompter[P]):
 
         async def one(which: int) -> str | None:
             rollout = lab.rng("proposal", path, number, which).getrandbits(31)
-            asks = advisor(signature, client=client, temperature=self.init_temperature, rollout=rollout)
+            how: dict[str, Any] = {"temperature": self.init_temperature, "max_tokens": self.prompt_max_tokens}
+            asks = advisor(signature, client=client, rollout=rollout, **how)
             return await told(lab, asks, task=task, proposal=f"{which + 1} of {count}", **given)
 
         texts = await lab.together(one(which) for which in range(count))

@@ -74,6 +74,7 @@ class MIPROv2(Teleprompter[P]):
         max_labeled_demos: The most demos in a set; with both 0, instructions alone are chosen.
         metric_threshold: The score from which an example counts as solved; any but 0 if `None`.
         init_temperature: At which instructions are written.
+        prompt_max_tokens: Longest answer of the model that is asked for them; one that thinks before needs more.
         minibatch: Whether trials are on mini-batches.
         minibatch_size: Rows in one.
         minibatch_full_eval_steps: Trials from one measurement on all rows to the next.
@@ -113,6 +114,7 @@ class MIPROv2(Teleprompter[P]):
         max_labeled_demos: int = 4,
         metric_threshold: float | None = None,
         init_temperature: float = 1.0,
+        prompt_max_tokens: int = 1000,
         minibatch: bool = True,
         minibatch_size: int = 35,
         minibatch_full_eval_steps: int = 5,
@@ -131,6 +133,7 @@ class MIPROv2(Teleprompter[P]):
         for name, value, least in (
             ("max_bootstrapped_demos", max_bootstrapped_demos, 0),
             ("max_labeled_demos", max_labeled_demos, 0),
+            ("prompt_max_tokens", prompt_max_tokens, 1),
             ("minibatch_size", minibatch_size, 1),
             ("minibatch_full_eval_steps", minibatch_full_eval_steps, 1),
             ("view_data_batch_size", view_data_batch_size, 1),
@@ -146,7 +149,7 @@ class MIPROv2(Teleprompter[P]):
         self.metric, self.auto, self.num_candidates, self.num_trials = metric, auto, num_candidates, num_trials
         self.prompt_client, self.init_temperature = prompt_client, init_temperature
         self.max_bootstrapped_demos, self.max_labeled_demos = max_bootstrapped_demos, max_labeled_demos
-        self.metric_threshold = metric_threshold
+        self.metric_threshold, self.prompt_max_tokens = metric_threshold, prompt_max_tokens
         self.minibatch, self.minibatch_size = minibatch, minibatch_size
         self.minibatch_full_eval_steps = minibatch_full_eval_steps
         self.program_aware, self.data_aware = program_aware, data_aware
@@ -171,6 +174,7 @@ class MIPROv2(Teleprompter[P]):
         proposer = GroundedProposer(
             client=self.prompt_client,
             temperature=self.init_temperature,
+            max_tokens=self.prompt_max_tokens,
             data_aware=self.data_aware,
             program_aware=self.program_aware,
             fewshot_aware=self.fewshot_aware,

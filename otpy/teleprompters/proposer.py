@@ -42,6 +42,7 @@ class GroundedProposer:
         client: The name of the client that is asked; each predictor's own if `None`, and the first one's for what
             concerns all.
         temperature: At which instructions are written.
+        max_tokens: Longest answer.
         data_aware: Whether they are told what the data are like.
         program_aware: Whether they are told what the program does.
         fewshot_aware: Whether they are told what was solved already.
@@ -51,6 +52,7 @@ class GroundedProposer:
 
     client: str | None = None
     temperature: float = 1.0
+    max_tokens: int = 1000
     data_aware: bool = True
     program_aware: bool = True
     fewshot_aware: bool = True
@@ -73,8 +75,7 @@ class GroundedProposer:
 
         async def one(path: str, predictor: Predict, which: int, style: str) -> str | None:
             rollout = lab.rng("instruction", path, which).getrandbits(31)
-            client = predictor.client if self.client is None else self.client
-            asks = advisor(Instruct, client=client, temperature=self.temperature, rollout=rollout)
+            asks = self._asks(Instruct, predictor.client, rollout)
             shown = demo_sets[which % len(demo_sets)].get(path, ()) if demo_sets and self.fewshot_aware else ()
             return await told(
                 lab,
@@ -98,22 +99,22 @@ class GroundedProposer:
                 found[path].append(text)
         return found
 
-    def _asks(self, program: Program, signature: Any) -> Predict:
-        client = program.named_predictors()[0][1].client if self.client is None else self.client
-        return advisor(signature, client=client, temperature=self.temperature)
+    def _asks(self, signature: Any, client: str, rollout: int = 0) -> Predict:
+        how: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+        return advisor(signature, client=client if self.client is None else self.client, rollout=rollout, **how)
 
     async def _data(self, lab: Lab, program: Program, trainset: Sequence[Example]) -> str:
         if not self.data_aware:
             return UNKNOWN
         parts = [trainset[at : at + self.batch] for at in range(0, len(trainset), self.batch)][:BATCHES]
-        asks = self._asks(program, Observe)
+        asks = self._asks(Observe, _first(program))
         observed = await lab.together(told(lab, asks, examples=written(part)) for part in parts)
         texts = [text for text in observed if text is not None]
         if not texts:
             return UNKNOWN
         if len(texts) == 1:
             return texts[0]
-        return await told(lab, self._asks(program, Summarize), observations="\n\n".join(texts)) or UNKNOWN
+        return await told(lab, self._asks(Summarize, _first(program)), observations="\n\n".join(texts)) or UNKNOWN
 
     async def _purpose(self, lab: Lab, program: Program) -> str:
         if not self.program_aware:
@@ -123,7 +124,12 @@ class GroundedProposer:
             return program.render()
         steps = [f"{path}:\n{described(predictor)}" for path, predictor in predictors]
         text = "\n\n".join(part for part in (program.render(), *steps, source) if part)
-        return await told(lab, self._asks(program, Describe), program=text) or program.render()
+        return await told(lab, self._asks(Describe, _first(program)), program=text) or program.render()
+
+
+def _first(program: Program) -> str:
+    """The client of its first predictor."""
+    return program.named_predictors()[0][1].client
 
 
 def source_of(program: Program) -> str:
