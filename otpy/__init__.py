@@ -140,7 +140,22 @@ if TYPE_CHECKING:
         TaskSupervisor,
         run,
     )
-    from otpy.teleprompters import BootstrapFewShot, LabeledFewShot
+    from otpy.teleprompters import (
+        COPRO,
+        GEPA,
+        SIMBA,
+        BetterTogether,
+        BootstrapFewShot,
+        BootstrapFewShotWithOptuna,
+        BootstrapFewShotWithRandomSearch,
+        Ensemble,
+        InferRules,
+        KNNFewShot,
+        LabeledFewShot,
+        MIPROv2,
+        SignatureOptimizer,
+        outcome_of,
+    )
     from otpy.types import (
         Audio,
         Citation,
@@ -189,7 +204,11 @@ _ROOMS = {
         "ONE_FOR_ALL ONE_FOR_ONE REST_FOR_ONE SIMPLE_ONE_FOR_ONE DynamicSupervisor PartitionSupervisor Supervisor"
         " TaskSupervisor run"
     ),
-    "otpy.teleprompters": "BootstrapFewShot LabeledFewShot",
+    "otpy.teleprompters": (
+        "COPRO GEPA SIMBA BetterTogether BootstrapFewShot BootstrapFewShotWithOptuna"
+        " BootstrapFewShotWithRandomSearch Ensemble InferRules KNNFewShot LabeledFewShot MIPROv2"
+        " SignatureOptimizer outcome_of"
+    ),
     "otpy.types": (
         "Audio Citation Citations Code Decision Document File History Image Reasoning Tool ToolCall"
         " ToolCalls ToolResult ToolResults Type"
@@ -202,7 +221,9 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split
 __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "BM25",
     "BRUTAL_KILL",
+    "COPRO",
     "ENGLISH",
+    "GEPA",
     "GERMAN",
     "INFINITY",
     "KILL",
@@ -216,6 +237,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "REST_FOR_ONE",
     "RLM",
     "SHUTDOWN",
+    "SIMBA",
     "SIMPLE_ONE_FOR_ONE",
     "Agent",
     "Application",
@@ -224,7 +246,10 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "BAMLAdapter",
     "BatchFailed",
     "BestOfN",
+    "BetterTogether",
     "BootstrapFewShot",
+    "BootstrapFewShotWithOptuna",
+    "BootstrapFewShotWithRandomSearch",
     "Call",
     "Caller",
     "Cast",
@@ -242,6 +267,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "DynamicSupervisor",
     "Embedder",
     "Embeddings",
+    "Ensemble",
     "Evaluate",
     "EvaluationResult",
     "Example",
@@ -258,12 +284,15 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "History",
     "Ignore",
     "Image",
+    "InferRules",
     "InputField",
     "JSONAdapter",
     "Journal",
+    "KNNFewShot",
     "LMRequest",
     "LMResponse",
     "LabeledFewShot",
+    "MIPROv2",
     "Mailbox",
     "Message",
     "MultiChainComparison",
@@ -290,6 +319,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "Settings",
     "Shutdown",
     "Signature",
+    "SignatureOptimizer",
     "Status",
     "Stop",
     "Suggest",
@@ -330,6 +360,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "majority",
     "monitor",
     "named",
+    "outcome_of",
     "run",
     "running",
     "sample",

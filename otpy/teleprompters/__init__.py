@@ -1,9 +1,40 @@
-"""Optimizers: programs in, better programs out. Each is a pure search, run by a supervised process."""
+"""Optimizers: programs in, better programs out. Each is a search, run by a supervised process."""
 
 from __future__ import annotations
 
+from otpy.teleprompters.better_together import BetterTogether
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
+from otpy.teleprompters.copro import COPRO, SignatureOptimizer
+from otpy.teleprompters.ensemble import Ensemble
+from otpy.teleprompters.gepa import GEPA
+from otpy.teleprompters.infer_rules import InferRules
+from otpy.teleprompters.knn_few_shot import KNNFewShot
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
+from otpy.teleprompters.mipro import MIPROv2
+from otpy.teleprompters.optimization import Optimization, Status
+from otpy.teleprompters.optuna_search import BootstrapFewShotWithOptuna
+from otpy.teleprompters.outcome import Outcome, outcome_of
+from otpy.teleprompters.random_search import BootstrapFewShotWithRandomSearch
+from otpy.teleprompters.simba import SIMBA
 from otpy.teleprompters.teleprompter import Teleprompter
 
-__all__ = ["BootstrapFewShot", "LabeledFewShot", "Teleprompter"]
+__all__ = [
+    "COPRO",
+    "GEPA",
+    "SIMBA",
+    "BetterTogether",
+    "BootstrapFewShot",
+    "BootstrapFewShotWithOptuna",
+    "BootstrapFewShotWithRandomSearch",
+    "Ensemble",
+    "InferRules",
+    "KNNFewShot",
+    "LabeledFewShot",
+    "MIPROv2",
+    "Optimization",
+    "Outcome",
+    "SignatureOptimizer",
+    "Status",
+    "Teleprompter",
+    "outcome_of",
+]

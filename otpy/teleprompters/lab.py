@@ -134,7 +134,7 @@ class Lab:
         metric: Measures predictions.
         journal: Keeps what is found out.
         seed: All chance comes from it.
-        max_concurrency: Examples under way at once; the result does not depend on it.
+        max_concurrency: Examples and askings under way at once; the result does not depend on it.
         failure_score: What an example counts for on which the program fails.
         max_errors: Errors of programs and metrics, in all, past which the run is given up; `None` never.
         told: Called with every candidate.
@@ -157,9 +157,12 @@ class Lab:
         self.candidates: list[Candidate] = []
         self.memory: dict[Any, Any] = {}
         """What a search wants to keep through restarts of its process."""
+        self.notes: list[str] = []
+        """What whoever gets the outcome is to know."""
         self.errors = 0
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
         self._tried: dict[tuple[str, int, bytes], Tried] = {}
+        self._slots = asyncio.Semaphore(max_concurrency)
         self._going = asyncio.Event()
         self._going.set()
         self._above: Lab | None = None
@@ -191,6 +194,7 @@ class Lab:
         )
         inner.memory = self.memory.setdefault(("part", name), {})
         inner._going, inner._above, inner._prefix = self._going, self, f"{name}: "
+        inner._slots = self._slots
         if inner._counts_alike(self):
             inner._tried = self._tried
         return inner
@@ -228,7 +232,7 @@ class Lab:
             AdapterParseError: If the answer will not do, after all re-asks.
             ClientError: If the model cannot be asked at all.
         """
-        prediction: Prediction = await self.through_outages(lambda: predictor.acall(**inputs))
+        prediction: Prediction = await self.through_outages(lambda: self._in_turn(lambda: predictor.acall(**inputs)))
         return prediction
 
     async def through_outages(self, work: Callable[[], Awaitable[Any]]) -> Any:
@@ -253,6 +257,10 @@ class Lab:
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
+    async def _in_turn(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        async with self._slots:  # however much is asked and measured together
+            return await work()
+
     def pause(self) -> None:
         """Begin nothing new until `resume`."""
         self._going.clear()
@@ -276,7 +284,9 @@ class Lab:
         """
         key = f"{program.content_hash()}/{_names(program)}", at, key_of(example)
         if key not in self._tried:
-            self._tried[key] = await self.through_outages(lambda: self._try(program, at, example))
+            self._tried[key] = await self.through_outages(
+                lambda: self._in_turn(lambda: self._try(program, at, example))
+            )
         return self._tried[key]
 
     async def _try(self, program: Program, at: int, example: Example) -> Tried:

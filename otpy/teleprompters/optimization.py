@@ -17,7 +17,7 @@ from otpy.errors import BudgetExceeded, TeleprompterError
 from otpy.evaluate import leaks, prepared
 from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.runs import named, opened
-from otpy.evaluate.sampling import split
+from otpy.evaluate.sampling import sample, split
 from otpy.programs.lineage import Lineage, descended
 from otpy.telemetry import bus as telemetry
 from otpy.teleprompters.lab import Lab
@@ -81,6 +81,10 @@ class Optimization:
         trainset, valset = prepared(trainset, student), None if valset is None else prepared(valset, student)
         if teleprompter.uses_valset:
             trainset, valset = self._parts(trainset, valset)
+            limit = teleprompter.valset_limit
+            if limit is not None and len(valset) > limit:
+                self._notes.append(f"{limit} of {len(valset)} rows of the valset are chosen by")
+                valset = sample(valset, limit, seed=teleprompter.seed)
         self._trainset, self._valset = trainset, valset or []
         kind = type(teleprompter).__name__
         header = {
@@ -113,7 +117,7 @@ class Optimization:
                 return trainset, trainset
             learned, chosen = split(trainset, 1 - CHOOSE_BY, seed=self._teleprompter.seed)
             return list(learned), list(chosen)
-        found = leaks(prepared(trainset, self._student), prepared(valset, self._student))
+        found = leaks(trainset, valset)
         if found:
             self._notes.append(f"rows of the trainset are in the valset too: {found}")
         return trainset, valset
@@ -222,7 +226,7 @@ class Optimization:
         best = next((one for one in whole if one.program.content_hash() == content), None)
         requests, tokens = self._spent()
         seconds = time.perf_counter() - self._began
-        candidates, notes = tuple(lab.candidates), tuple(self._notes)
+        candidates, notes = tuple(lab.candidates), tuple(dict.fromkeys([*self._notes, *lab.notes]))
         outcome = Outcome(kind, found, best, first, candidates, self._stopped, requests, tokens, seconds, notes)
         marked(found, outcome)
         return outcome
