@@ -23,6 +23,7 @@ from otpy.errors import (
     TeleprompterError,
 )
 from otpy.evaluate import measure
+from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.rows import supervisor_of_tasks
 from otpy.evaluate.runs import unsaid
 from otpy.evaluate.statistics import mean
@@ -44,6 +45,8 @@ __all__ = ["Candidate", "Lab", "Scores", "Tried"]
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 30.0
 """Seconds between looks at a model that is out, from the first to the longest."""
+TRIES: Final = 4
+"""How often something may fail while other things are answered, until it counts as failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +156,16 @@ class Lab:
         self.candidates: list[Candidate] = []
         self.memory: dict[Any, Any] = {}
         """What a search wants to keep through restarts of its process."""
+        self.so_far: Program | None = None
+        """What a search that measures no candidates would return if it had to end now."""
         self.errors = 0
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
-        self._tried: dict[tuple[str, int], Tried] = {}
-        self._going = asyncio.Event()
-        self._going.set()
+        self._tried: dict[Any, Tried] = {}
+        self._answers = 0
+        self._room = asyncio.Semaphore(max_concurrency)
+        self.going = asyncio.Event()
+        """Set unless it is paused."""
+        self.going.set()
 
     def rng(self, *names: object) -> random.Random:
         """Return a source of chance of its own: the same for the same seed and names, whatever else was drawn.
@@ -192,26 +200,34 @@ class Lab:
         Raises:
             Exception: What it raises for good.
         """
-        wait = FIRST_WAIT
+        wait, answers, vain = FIRST_WAIT, self._answers, 0
         while True:
-            await self._going.wait()
+            await self.going.wait()
             try:
-                return await work()
+                result = await work()
             except Exception as error:
-                if not _may_pass(error):
+                if self.journal.problem is not None:
+                    raise self.journal.problem from error
+                vain += self._answers > answers  # others were answered meanwhile, so this is no outage
+                answers = self._answers
+                if not _may_pass(error) or vain >= TRIES:
                     raise
+                wait = max(wait, min(getattr(error, "retry_after", None) or 0.0, LONGEST_WAIT))
                 if telemetry.listening:
                     telemetry.emit("otpy.teleprompter.waiting", seconds=wait, error=error)
+            else:
+                self._answers += 1
+                return result
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
     def pause(self) -> None:
         """Begin nothing new until `resume`."""
-        self._going.clear()
+        self.going.clear()
 
     def resume(self) -> None:
         """Go on."""
-        self._going.set()
+        self.going.set()
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
@@ -226,10 +242,31 @@ class Lab:
         Raises:
             ClientError: If no request at all will be answered: a wrong key, an empty purse, no model.
         """
-        key = f"{program.content_hash()}/{_names(program)}", at
+        key = type(program), program.content_hash(), at, key_of(example)  # a position is one of several sets
         if key not in self._tried:
-            self._tried[key] = await self.through_outages(lambda: self._try(program, at, example))
+            async with self._room:
+                found = await self._tried_in_the_end(program, at, example)
+            if key not in self._tried:
+                self._tried[key] = found
+                self._count(found)
         return self._tried[key]
+
+    async def _tried_in_the_end(self, program: Program, at: int, example: Example) -> Tried:
+        last: list[Tried] = []
+
+        async def once() -> Tried:
+            last[:] = [await self._try(program, at, example)]
+            error = last[0].error
+            if error is not None and (_is_final(error) or _may_pass(error) or self.journal.problem is not None):
+                raise error
+            return last[0]
+
+        try:
+            return await self.through_outages(once)
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+            return last[0]  # it fails again and again while others are answered: the example's own fault
 
     async def _try(self, program: Program, at: int, example: Example) -> Tried:
         prediction: Prediction | None = None
@@ -238,9 +275,7 @@ class Lab:
                 prediction = await program.acall(**example.inputs())
                 assert self.metric is not None
                 score = await measure(self.metric, example, prediction)
-            except Exception as error:
-                if _is_final(error) or _may_pass(error):
-                    raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the row's
                 spent = getattr(error, "usage", None) or Usage()
                 words = f"{type(error).__name__}: {error}"
                 return Tried(at, example, self.failure_score, prediction, words, {}, tuple(trace), error, spent)
@@ -272,7 +307,6 @@ class Lab:
                 async for outcome in outcomes:
                     if isinstance(outcome, Ok):
                         found.append(outcome.value)
-                        self._count(outcome.value)
                     elif isinstance(outcome.reason, Exception):
                         raise outcome.reason
                     else:
@@ -301,7 +335,10 @@ class Lab:
         """
         program = scores.program
         made = Candidate(name, program, scores, params)
-        self.candidates[:] = [one for one in self.candidates if one.name != name] + [made]
+        if (known := self.named(name)) is not None:  # told again after a restart, it keeps its place
+            self.candidates[self.candidates.index(known)] = made
+        else:
+            self.candidates.append(made)
         state = program.content_hash(), program.dump_state()
         data = {"program": state[0], "score": made.score, "rows": len(scores.rows), "params": params}
         await self.journal.tell(name, {**data, "scores": scores.values, "failed": scores.failed}, state)
@@ -310,6 +347,10 @@ class Lab:
         if telemetry.listening:
             telemetry.emit("otpy.teleprompter.candidate", name=name, score=made.score, program=state[0], params=params)
         return made
+
+    def named(self, name: str) -> Candidate | None:
+        """Return the candidate of a name, if there is one."""
+        return next((one for one in self.candidates if one.name == name), None)
 
     @property
     def best(self) -> Candidate | None:
@@ -324,11 +365,6 @@ def best_of(candidates: Iterable[Candidate]) -> Candidate | None:
         return None
     most = max(len(candidate.scores.rows) for candidate in several)
     return max((one for one in several if len(one.scores.rows) == most), key=lambda one: one.score)
-
-
-def _names(program: Program) -> str:
-    """What tells programs of equal content apart: sub-programs and values that are no predictors."""
-    return f"{type(program).__module__}.{type(program).__qualname__}"
 
 
 def _is_final(error: Any) -> bool:
