@@ -275,7 +275,7 @@ async def times(path: Path, count: int) -> dict[str, float]:
                 row = example(number)
                 journal.take(number, row)
                 prediction = otpy.Prediction(answer="Paris", usage=usage, attempts=(ANSWER,))
-                waiting.append(journal.add(Scored(number, row, prediction, 1.0, 0.5, usage)))
+                waiting.append(journal.add(Scored(number, row, prediction, 1.0, 0.5, usage))[1])
             await asyncio.gather(*waiting)
     wrote = time.process_time()
     again = Journal(path, program=PROGRAM, metric_name="m")

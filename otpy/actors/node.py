@@ -11,12 +11,13 @@ import contextlib
 import os
 import sys
 import threading
+import traceback
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.actors.pykka_protocol import known_refs
 from otpy.actors.reasons import KILLED, NOPROC, SHUTDOWN
-from otpy.actors.teardown import mark
+from otpy.actors.teardown import abandon, mark
 from otpy.errors import ActorDown
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class Node:
         if left:
             loop.run_until_complete(asyncio.wait(left, timeout=1.0))
         loop.run_until_complete(loop.shutdown_asyncgens())
+        for task in asyncio.all_tasks(loop):
+            abandon(task)
         loop.close()
         with self._lock:
             self._closed = True
@@ -115,14 +118,25 @@ class Node:
         self._thread.start()
         return self
 
-    def stop(self) -> None:
-        """Cancel what still runs, stop the loop, and wait for the thread."""
+    def stack(self) -> str:
+        """Return what its thread runs at this moment, as a traceback is printed."""
+        frames = sys._current_frames()  # noqa: SLF001 - documented, for debugging
+        frame = frames.get(self._thread.ident or 0)
+        return "" if frame is None else "".join(traceback.format_stack(frame))
+
+    def stop(self, *, wait: bool = True) -> None:
+        """Cancel what still runs, stop the loop, and wait for the thread.
+
+        Args:
+            wait: Whether to wait; a thread that is blocked ends when it is not any more, or with this process.
+        """
         if os.getpid() != self._pid:
             return  # a fork has no such thread
         self._stopping = True
         if self._thread.is_alive():
             self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join()
+            if wait:
+                self._thread.join()
         elif not self.loop.is_closed():
             self.loop.close()
 

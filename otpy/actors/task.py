@@ -66,7 +66,8 @@ class TaskProcess(Process, Generic[T]):
             task = self.task
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 reason = KILLED
-                notice(self)
+                if self.dying is None:  # nobody here asked for it
+                    notice(self)
         self.died(reason if self.dying is None else self.dying)
 
     def callers(self) -> tuple[Process, ...]:

@@ -2,6 +2,7 @@
 
 ```
 Application        rest_for_one: children in order of need
+├─ isolation       worker processes of evaluations; first, so that no restart of the others is theirs
 ├─ config          the one frozen Settings, and who wants to hear of changes
 ├─ cache           memory and SQLite
 ├─ clients         one subtree a client
@@ -18,18 +19,18 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.actors import SHUTDOWN, Names, Node, names_context
+from otpy.application.closing import Closing
+from otpy.application.coming_up import caps_of, innermost
 from otpy.application.embedding import Embedding
 from otpy.application.keeping import Keeping
 from otpy.application.looking import Looking
 from otpy.application.threads import Threads
 from otpy.clients import asking
 from otpy.clients.book import Book
-from otpy.clients.budget import Cap
 from otpy.clients.cache import Cache
 from otpy.clients.cache_store import CacheStore
 from otpy.clients.embeddings import told
 from otpy.clients.history import History
-from otpy.clients.labels import Labels
 from otpy.clients.ledger import Ledger
 from otpy.clients.recorder import Recorder
 from otpy.clients.routed import Routers
@@ -51,7 +52,7 @@ from otpy.supervisors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine
     from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self
@@ -113,11 +114,13 @@ class Application(Looking, Embedding):
     ) -> None:
         """Stop the tree in reverse order, within its children's deadlines."""
         assert self._node is not None
+        closing = Closing(self._node)
         try:
-            self._leave()
-            self._node.run(self._stop())
+            with closing:
+                self._leave()
+                self._node.run(self._stop())
         finally:
-            self._node.stop()
+            self._node.stop(wait=closing.answered)  # else Ctrl-C has ended the wait for whoever blocks the loop
             self._close_threads()
 
     async def __aenter__(self) -> Self:
@@ -161,9 +164,12 @@ class Application(Looking, Embedding):
     async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
         settings = self._box.current
-        self._book = Book(_caps(settings))
+        self._book = Book(caps_of(settings))
         self._keeping = Keeping(self._history, self._box, self.book)
-        children = [ConfigManager.child_spec(self._box, id="config", name="config")]
+        children = [
+            DynamicSupervisor.child_spec(id="isolation", name="isolation"),
+            ConfigManager.child_spec(self._box, id="config", name="config"),
+        ]
         store = None
         if settings.cache.enabled:
             store = CacheStore(settings.cache.resolved_path(), max_memory_entries=settings.cache.max_memory_entries)
@@ -185,7 +191,7 @@ class Application(Looking, Embedding):
             self._root = root
             root.process.when_down(lambda _: self._names.close())
         except StartFailed as failed:
-            raise _innermost(failed) from failed
+            raise innermost(failed) from failed
         finally:
             names_context.reset(token)
 
@@ -218,6 +224,12 @@ class Application(Looking, Embedding):
     def book(self) -> Book:
         """What was asked and what it took; to be read on the application's loop, `spent` is for everywhere."""
         return self._book
+
+    @property
+    def stopping(self) -> bool:
+        """Whether its tree is being taken down, or is: what then ends has not failed by itself."""
+        root: Any = None if self._root is None else self._root.process
+        return root is None or not root.alive or root.stopping is not None
 
     @property
     def tasks(self) -> TaskSupervisorRef:
@@ -376,26 +388,3 @@ class Application(Looking, Embedding):
         import html  # noqa: PLC0415 - only notebooks need it
 
         return f"<pre>{html.escape(self.render())}</pre>"
-
-
-def _innermost(failed: StartFailed) -> BaseException:
-    """The error that made the tree fail, out of the layers of supervisors that report it."""
-    causes: Iterator[Any] = _causes(failed)
-    last: BaseException = failed
-    for reason in causes:
-        if isinstance(reason, BaseException):
-            last = reason
-    return last
-
-
-def _causes(reason: Any) -> Iterator[Any]:
-    while reason is not None:
-        yield reason
-        reason = getattr(reason, "detail", None) or getattr(reason, "reason", None)
-
-
-def _caps(settings: Settings) -> list[Cap]:
-    caps = [Cap(kind, limit) for kind, limit in settings.budget.caps.items()]  # type: ignore[arg-type]
-    for name, client in settings.clients.items():
-        caps += [Cap(kind, limit, Labels(client=name)) for kind, limit in client.budget.caps.items()]  # type: ignore[arg-type]
-    return caps

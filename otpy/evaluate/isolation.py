@@ -17,30 +17,31 @@ import os
 import sys
 import time
 from collections import deque
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from otpy.actors import TIMEOUT, Restart
-from otpy.clients.history import over
-from otpy.clients.labels import current_labels, relabel
+from otpy.actors import SHUTDOWN, TIMEOUT, Restart
+from otpy.actors.reasons import said
+from otpy.clients.labels import current_labels
 from otpy.clients.running import running
-from otpy.errors import ActorDown, EvaluationError, NotRegistered
-from otpy.evaluate.isolated import Answer, Asked, Begin, Failure, Given, Measured, Predicted, portable
-from otpy.evaluate.keeper import Free, Garbled, Keeper, NotTaken, ProcessCrashed, Replace, Take, Tell
+from otpy.errors import ActorDown, EvaluationError, NoApplication, NotRegistered, Overloaded, StartFailed
+from otpy.evaluate.isolated import Begin, Failure, Given, Measured
+from otpy.evaluate.keeper import Garbled, Keeper, NotTaken, ProcessCrashed
 from otpy.evaluate.metrics import metric_name
 from otpy.evaluate.parcels import importing_main, origin_of_main, packed, pickled
 from otpy.evaluate.prints import Prints
 from otpy.evaluate.row import Failed, Row, Scored, Where
+from otpy.evaluate.under_way import UnderWay
 from otpy.programs.rollouts import beyond
-from otpy.programs.trace import Call, asking, calling, spent
+from otpy.programs.trace import calling
 from otpy.signatures.example import came_of
 from otpy.supervisors import DynamicSupervisorRef, Supervisor
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from otpy.actors import Ref
+    from otpy.actors import Process, Ref
     from otpy.clients.running import Running
     from otpy.evaluate.metrics import Metric
     from otpy.programs import Program
@@ -104,6 +105,7 @@ class Isolated:
         self._waiting: deque[asyncio.Future[Ref[Any]]] = deque()
         self._failing: set[Ref[Any]] = set()
         self._over: BaseException | None = None
+        self._starting: asyncio.Task[None] | None = None
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -121,6 +123,7 @@ class Isolated:
         if self.first_line:
             raise EvaluationError("these worker processes have been started already; make a new Isolated")
         self._application: Running = running()
+        self._context = copy_context()
         what = f"the program {type(self._program).__name__}", f"the metric {metric_name(self._metric)}"
         program, metric = pickled(self._program, what[0]), pickled(self._metric, what[1])
         if self.memory is None:
@@ -141,11 +144,36 @@ class Isolated:
     async def _start(self) -> None:
         keepers = [Keeper.child_spec(self, id=number) for number in range(1, self.workers + 1)]
         spec = Supervisor.child_spec(keepers, id="isolation", restart=Restart.TEMPORARY)
-        names = self._application.names
-        self._place = cast("DynamicSupervisorRef", await names.wait_for("teleprompters", RESTART_SECONDS))
-        self._tree = await self._place.start_child(spec)
-        assert self._tree is not None
-        self._tree.process.when_down(lambda tree: self.broken(ActorDown("isolation", tree.exit_reason)))
+        names, tree = self._application.names, None
+        while tree is None:
+            try:
+                self._place = cast("DynamicSupervisorRef", await names.wait_for("isolation", RESTART_SECONDS))
+            except NotRegistered as gone:
+                raise NoApplication(f"application {self._application.name!r} has stopped") from gone
+            with contextlib.suppress(
+                ActorDown
+            ):  # it was just being stopped; another one takes us, if there will be one
+                tree = await self._place.start_child(spec)
+        self._tree = tree
+        tree.process.when_down(self._fell)
+
+    def _fell(self, tree: Process) -> None:
+        """Start anew if our supervisors were stopped or killed, and give up if ours did."""
+        if self._over is not None:
+            return
+        self._ready.clear()
+        self._failing.clear()
+        place: Any = self._place.process
+        if said(tree.exit_reason, SHUTDOWN) and place.alive and place.stopping is None:
+            self._end(ActorDown("isolation", tree.exit_reason))
+        else:
+            self._starting = tree.loop.create_task(self._start_again(), context=self._context)
+
+    async def _start_again(self) -> None:
+        try:
+            await self._start()
+        except (NoApplication, StartFailed, Overloaded) as error:
+            self._end(error)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -154,13 +182,16 @@ class Isolated:
         await self._stop()
 
     async def _stop(self) -> None:
+        self._end(EvaluationError("the worker processes have been stopped"))
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
         tree: Ref[Any] | None = getattr(self, "_tree", None)
         try:
             if tree is not None:
                 with contextlib.suppress(NotRegistered, ActorDown):  # it has ended already
                     await self._place.terminate_child(tree)
         finally:
-            self.broken(EvaluationError("the worker processes have been stopped"))
             await asyncio.to_thread(self._prints.close)
 
     # -- what keepers say ------------------------------------------------------------------------------------------
@@ -186,14 +217,27 @@ class Isolated:
         if times >= ATTEMPTS:
             self._failing.add(keeper)
         if len(self._failing) >= self.workers:
-            self.broken(EvaluationError(f"no worker process starts; the last one: {error}"))
+            self._end(EvaluationError(f"no worker process starts; the last one: {error}"))
 
     def broken(self, error: BaseException) -> None:
+        """Give up: nobody there can read the program."""
+        if isinstance(error, MemoryError):
+            why = f"the program does not fit into memory={self.memory:g} MiB of a worker process; a larger one may do"
+        elif isinstance(error, EvaluationError):
+            why = str(error)
+        else:
+            why = (
+                f"a worker process cannot read the program or the metric: {type(error).__name__}: {error}; what is in"
+                ' it has to be importable there, and to come out of a pickle; or take isolation="task"'
+            )
+        ours = EvaluationError(why)
+        ours.__cause__ = error
+        self._end(ours)
+
+    def _end(self, error: Exception) -> None:
         """Let nobody wait any more."""
         if self._over is not None:
             return
-        if isinstance(error, MemoryError):
-            error = EvaluationError(f"the program does not fit into memory={self.memory:g} MiB of a worker process")
         self._over = error
         everybody: list[asyncio.Future[Any]] = [self._first, *self._waiting]
         for waiting in everybody:
@@ -206,8 +250,10 @@ class Isolated:
         """Wait for a process that is free."""
         if self._over is not None:
             raise self._over
-        if self._ready:
-            return self._ready.popitem()[0]
+        while self._ready:
+            keeper, _ = self._ready.popitem()
+            if keeper.is_alive():
+                return keeper
         waiting: asyncio.Future[Ref[Any]] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         try:
@@ -238,7 +284,8 @@ class Isolated:
 
         Raises:
             EvaluationError: If no process starts, or they cannot read the program.
-            ActorDown: If the supervisor of the processes has ended.
+            NoApplication: If the application has stopped.
+            ActorDown: If the supervisor of the processes has given up.
         """
         number = next(self._numbers)
         try:
@@ -252,7 +299,7 @@ class Isolated:
             keeper = await self._keeper()
             began = time.perf_counter()
             with calling(self._program) as call:
-                row = _UnderWay(self._application, keeper, number, call, outside)
+                row = UnderWay(self._application, keeper, number, call, outside)
                 end = await row.end(line, timeout)
             attempts += 1
             if isinstance(end, NotTaken) and attempts == ATTEMPTS:
@@ -267,83 +314,14 @@ class Isolated:
         where: Where = "task" if end == TIMEOUT else end.where if isinstance(end, Failure) else row.where
         return Failed(index, example, self._reason(end, row), where, seconds, call.usage, tuple(call.exchanges))
 
-    def _reason(self, end: Any, row: _UnderWay) -> Any:
+    def _reason(self, end: Any, row: UnderWay) -> Any:
         reason = end.error if isinstance(end, (Failure, Garbled)) else end
         if isinstance(reason, MemoryError) and not reason.args:
-            reason.args = (f"more than the {self.memory:g} MiB of a worker process; memory= allows more",)
+            reason.args = (f"more than the {self.memory:g} MiB of a worker process; a larger memory= allows more",)
         if isinstance(reason, BaseException) and "exchanges" in vars(reason):  # by the numbers of the worker process
             numbers = [row.exchanges[number] for number in vars(reason)["exchanges"] if number in row.exchanges]
             vars(reason)["exchanges"] = tuple(numbers)
         return reason
-
-
-class _UnderWay:
-    """A row that a worker process is at: what it asks is answered, until it ends."""
-
-    def __init__(self, application: Running, keeper: Ref[Any], number: int, call: Call, outside: Context) -> None:
-        self._application, self._keeper, self._number, self._call = application, keeper, number, call
-        self._inside, self._outside = copy_context(), outside
-        self._inbox: asyncio.Queue[Any] = asyncio.Queue()
-        self._answering: set[asyncio.Task[None]] = set()
-        self.where: Where = "program"
-        self.prediction: Prediction | None = None
-        self.exchanges: dict[int, int] = {}
-
-    async def end(self, line: str, timeout: float | None) -> Any:  # noqa: ASYNC109 - a deadline
-        """Give the row to the process and wait for its end."""
-        keeper, inbox = self._keeper, self._inbox
-        crash = ProcessCrashed("what kept the worker process was killed")
-        watch = keeper.process.when_down(lambda _: inbox.put_nowait(crash))
-        last: Any = Replace(inbox)
-        try:
-            if not keeper.is_alive():
-                return NotTaken()
-            keeper.cast(Take(inbox, line))
-            async with asyncio.timeout(timeout):
-                end = await self._heard()
-            if isinstance(end, (Measured, Failure)):
-                last = None if end.last else Free(inbox)
-        except TimeoutError:
-            return TIMEOUT
-        else:
-            return end
-        finally:
-            keeper.process.forget(watch)
-            for task in self._answering:
-                task.cancel()
-            if last is not None:
-                keeper.cast(last)
-
-    async def _heard(self) -> Any:
-        while True:
-            message = await self._inbox.get()
-            match message:
-                case Asked() | Predicted() | Measured() | Failure() if message.row != self._number:
-                    pass  # of a thread that an earlier row has left behind
-                case Asked():
-                    context = self._inside if self.where == "program" else self._outside
-                    task = asyncio.create_task(self._answer(message), context=context.copy())
-                    self._answering.add(task)
-                    task.add_done_callback(self._answering.discard)
-                case Predicted():
-                    self.prediction, self.where = message.prediction, "metric"
-                case _:
-                    return message
-
-    async def _answer(self, asked: Asked) -> None:
-        """Ask in the row's name, and count what it costs; a metric's questions are not the program's."""
-        relabel(asked.labels)
-        self.exchanges[asked.exchange] = asking(asked.request)
-        response, problem = None, None
-        try:
-            response = await self._application.ask(asked.client, asked.request)
-            spent(response.usage)
-        except Exception as error:  # noqa: BLE001 - it is the program's
-            problem = portable(error)
-        finally:
-            over(asked.request)
-        answer = Answer(asked.question, response, problem)
-        self._keeper.cast(Tell(self._inbox, packed(answer, "an answer")))
 
 
 def share_of_memory(workers: int) -> float:

@@ -16,13 +16,24 @@ import json
 import sys
 import threading
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from otpy.evaluate.journal_file import JournalError, JournalFile
+from otpy.errors import EvaluationError
+from otpy.evaluate.journal_file import JournalError, JournalFile, path_of
 from otpy.evaluate.journal_head import MARK, UNREADABLE, asked, begun, header_of, whole
 from otpy.evaluate.journal_keys import Offsets, differences, identity, key_of, place_of
-from otpy.evaluate.journal_lines import SCHEMA, head_of, row_line, row_of, signatures_of
+from otpy.evaluate.journal_lines import (
+    FORMER,
+    SCHEMA,
+    Head,
+    head_of,
+    is_sealed,
+    kept,
+    row_of,
+    sealed,
+    signatures_of,
+)
+from otpy.evaluate.row import Failed
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
@@ -86,14 +97,14 @@ class Journal:
         retry_failed: bool | None = None,
     ) -> None:
         """Open the file, see whether it is the right one, and learn which rows are there."""
-        self.path = Path(path)
+        self.path = path_of(path)
         self.damaged: list[int] = []
         self._signatures = signatures_of(program)
         self._again = {"passing"} if retry_failed is None else {"passing", "failed"} if retry_failed else set[str]()
         self._rows, self._equals = Offsets(), Offsets()
         self._asked: dict[tuple[int, int], tuple[bytes, int]] = {}
         self._reading = threading.Lock()
-        self._count = 0
+        self._count, self._former = 0, False
         header = {"metric": metric_name, "program": identity(program), "asked": dict(asked or {})}
         self._file = JournalFile(self.path)
         try:
@@ -130,7 +141,7 @@ class Journal:
         if begun(first):
             self._file.cut(0)
             about = {**header, "otpy": sys.modules[__name__.partition(".")[0]].__version__}
-            self._file.append(MARK + json.dumps(about).encode("ascii")[1:] + b"\n")
+            self._file.append(sealed(MARK + json.dumps(about).encode("ascii")[1:]))
             return
         self._check(first, header)
         end = len(first)
@@ -141,7 +152,7 @@ class Journal:
                 self._file.cut(end)  # nobody was told of it
                 break
             try:
-                key, repeat, time, fate = head_of(line)
+                key, repeat, time, fate = self._head_of(line)
                 self._know(place_of(key, repeat, time), 0 if fate in self._again else end + 1)
             except UNREADABLE:
                 self._note(number)
@@ -155,10 +166,12 @@ class Journal:
         if theirs is None:
             raise JournalError(f"{self.path} is no journal of an evaluation, and is left as it is; choose another path")
         then = f"choose another path, or forget what is there: Journal.clear({str(self.path)!r})"
-        if theirs.get("v") != SCHEMA:
-            raise JournalError(
-                f"{self.path}: a journal of version {theirs.get('v')!r}, and this otpy reads {SCHEMA}; {then}"
-            )
+        version = theirs.get("v")
+        if version not in {FORMER, SCHEMA}:
+            raise JournalError(f"{self.path}: a journal of version {version!r}, and this otpy reads {SCHEMA}; {then}")
+        if not is_sealed(first) and (version == SCHEMA or is_sealed(first) is False):
+            raise JournalError(f"{self.path}: its first line, which says what it is a journal of, is damaged; {then}")
+        self._former = version == FORMER
         found = list(differences({name: theirs.get(name) for name in header}, header))
         if found:
             more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
@@ -171,8 +184,11 @@ class Journal:
         self._rows[place] = value
         self._count += bool(value & ~_TAKEN) - bool(before & ~_TAKEN)
 
+    def _head_of(self, line: bytes) -> Head:
+        return head_of(line, former=self._former)
+
     def _note(self, line: int) -> None:
-        if len(self.damaged) < _REPORTED:
+        if len(self.damaged) < _REPORTED and line not in self.damaged:
             self.damaged.append(line)
 
     # -- what is known ---------------------------------------------------------------------------------------------
@@ -198,10 +214,14 @@ class Journal:
             example: The example.
             repeat: Which of the runs over the devset.
 
-        Raises:
-            EvaluationError: If a value in the example is an object whose content nothing can tell.
+        Returns:
+            The row. Also that of an example whose content nothing can tell: it has failed with that, and is not for
+            `put`.
         """
-        key = key_of(example)
+        try:
+            key = key_of(example)
+        except EvaluationError as error:
+            return Failed(index, example, error, "task", 0.0, repeat=repeat)
         place, time = self._claimed(key, repeat)
         found = self._rows[place] & ~_TAKEN
         if found:
@@ -233,10 +253,12 @@ class Journal:
         file.seek(offset)
         line = file.readline()
         try:
-            if head_of(line)[:3] == (key, repeat, time):
+            if self._head_of(line)[:3] == (key, repeat, time):
                 return row_of(line, index, example, self._signatures)
         except UNREADABLE:
-            telemetry.emit("otpy.journal.damaged", path=str(self.path), lines=())
+            file.seek(0)
+            self._note(number := 1 + file.read(offset).count(b"\n"))
+            telemetry.emit("otpy.journal.damaged", path=str(self.path), lines=(number,))
         return None
 
     def rows(self, devset: Iterable[Example], repeats: int = 1) -> Iterator[Row]:
@@ -251,7 +273,10 @@ class Journal:
         seen = Offsets()
         with self.path.open("rb") as file:
             for index, example in enumerate(devset):
-                key = key_of(example)
+                try:
+                    key = key_of(example)
+                except EvaluationError:
+                    continue  # there is none
                 for repeat in range(repeats):
                     first = place_of(key, repeat, 0)
                     time = seen[first]
@@ -264,7 +289,7 @@ class Journal:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    async def put(self, row: Row) -> None:
+    async def put(self, row: Row) -> Row:
         """Write a row; when this returns, it is on disk. As many as one likes may wait at once.
 
         Args:
@@ -273,11 +298,17 @@ class Journal:
         Raises:
             JournalError: If the file cannot be written, now or earlier: then the run has to end. What was reported is
                 there.
-            EvaluationError: If its prediction cannot be written as JSON.
-        """
-        await self.add(row)
+            EvaluationError: If the row was not asked for with `take`, and nothing can tell its example's content.
 
-    def add(self, row: Row) -> asyncio.Future[None]:
+        Returns:
+            The row as it was written. One that cannot be written, because its prediction is no JSON, has failed with an
+            `EvaluationError` that says so, in the `"program"`.
+        """
+        row, written = self.add(row)
+        await written
+        return row
+
+    def add(self, row: Row) -> tuple[Row, asyncio.Future[None]]:
         """Hand in a row and return at once; the future is done when it is on disk, and earlier rows are then too.
 
         Args:
@@ -286,13 +317,16 @@ class Journal:
         Raises:
             JournalError: As for `put`, which the future may raise likewise.
             EvaluationError: As for `put`.
+
+        Returns:
+            The row as for `put`, and the future.
         """
         self._file.check()
         which = row.index, row.repeat
         key, time = self._asked.pop(which) if which in self._asked else self._unasked(row)
-        line = row_line(row, key, time, self._signatures)
+        row, line = kept(row, key, time, self._signatures)
         place = place_of(key, row.repeat, time)
-        return self._file.add(line, lambda offset: self._know(place, _TAKEN | (offset + 1)))
+        return row, self._file.add(line, lambda offset: self._know(place, _TAKEN | (offset + 1)))
 
     def expects(self, row: Row) -> bool:
         """Return whether a row has been asked for with `take`, was not found, and has not been put yet.
@@ -337,13 +371,14 @@ class Journal:
             path: The file; it need not be there.
 
         Raises:
-            JournalError: If it is in use, is no journal, or cannot be written.
+            JournalError: If it is no path, is in use, is no journal, or cannot be written.
         """
-        if not Path(path).exists():
+        where = path_of(path)
+        if not where.exists():
             return
-        file = JournalFile(Path(path))
+        file = JournalFile(where)
         try:
-            with Path(path).open("rb") as reader:
+            with where.open("rb") as reader:
                 first = reader.readline()
             if header_of(first) is None and not begun(first):
                 raise JournalError(f"{path} is no journal of an evaluation, and is left as it is")

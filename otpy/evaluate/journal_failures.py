@@ -28,7 +28,9 @@ _ERRORS: Final = sys.modules[OtpyError.__module__]
 _FINAL: Final = (LMContextWindowExceeded, LMRefusal, LMRequestInvalid)
 _PASSING: Final = (ActorError, NoApplication, ConnectionError, TimeoutError)
 _HERE_ONLY: Final = frozenset({"exchanges"})  # numbers in the history of the process that asked
-_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_SCALARS: Final = frozenset({str, float, bool, type(None)})
+_DEEPEST: Final = 100
+_LARGEST: Final[int] = 10 ** (sys.int_info.str_digits_check_threshold - 1)  # what every Python can write and read
 
 
 class RecordedFailure(OtpyError):
@@ -140,11 +142,12 @@ def reason_of(data: Mapping[str, Any]) -> Any:
     return rebuild(cls, text, fields)
 
 
-def is_json(value: Any) -> bool:
+def is_json(value: Any, deepest: int = _DEEPEST) -> bool:
     """Whether a value is the same when it has been written as JSON and read again.
 
     Args:
         value: Any value.
+        deepest: How many lists and dictionaries may be within each other.
 
     Example:
         >>> from otpy.evaluate.journal_failures import is_json
@@ -154,10 +157,16 @@ def is_json(value: Any) -> bool:
     kind = cast("Any", type(value))
     if kind in _SCALARS:
         return True
+    if kind is int:
+        return abs(cast("int", value)) < _LARGEST
+    if not deepest:
+        return False
     if kind is list:
-        return all(map(is_json, cast("list[Any]", value)))
+        return all(is_json(item, deepest - 1) for item in cast("list[Any]", value))
     if kind is dict:
-        return all(type(name) is str and is_json(item) for name, item in cast("dict[Any, Any]", value).items())
+        return all(
+            type(name) is str and is_json(item, deepest - 1) for name, item in cast("dict[Any, Any]", value).items()
+        )
     return False
 
 

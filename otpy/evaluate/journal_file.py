@@ -6,20 +6,21 @@ Lines that are handed in at the same time, or while others are being written, ar
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otpy.errors import EvaluationError
+from otpy.errors import EvaluationError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-__all__ = ["JournalError", "JournalFile"]
+__all__ = ["JournalError", "JournalFile", "path_of"]
 
 _TOGETHER: Final = 1000
 """Lines in one write at most: to tell everybody that it is done must not hold up the event loop."""
@@ -27,6 +28,24 @@ _TOGETHER: Final = 1000
 
 class JournalError(EvaluationError):
     """A journal that cannot be used as asked: the message names the file and the next step."""
+
+
+def path_of(path: str | os.PathLike[str]) -> Path:
+    """Return where a journal is.
+
+    Args:
+        path: What somebody gave as its path.
+
+    Raises:
+        JournalError: If it is none.
+    """
+    try:
+        where = Path(path)
+    except TypeError:
+        raise JournalError(f"journal={shown(path)}; allowed: the path of a file, as a text or a Path") from None
+    if "\0" in str(where):
+        raise JournalError(f"journal={str(where)!r}: a path cannot hold the character NUL; choose another one")
+    return where
 
 
 class _Unwritten(NamedTuple):
@@ -39,7 +58,7 @@ class _Unwritten(NamedTuple):
 class JournalFile:
     """A file to append lines to, locked until it is closed, or its process ends in whatever way.
 
-    What is written outlives a power cut.
+    What is written outlives a power cut. A process that is forked meanwhile has no part in it: there it is closed.
 
     Args:
         path: The file; it is made if it is not there, with its folders.
@@ -60,7 +79,8 @@ class JournalFile:
             self._size = os.fstat(self._file).st_size
         except OSError as error:
             raise self.unwritable(error, "choose another path") from error
-        self._close = weakref.finalize(self, os.close, self._file)  # a run that was dropped keeps no lock
+        self._close = weakref.finalize(self, _closed, self._file)  # a run that was dropped keeps no lock
+        _open.add(self)
         if sys.platform != "win32":
             _sync(path.parent)  # the file's name has to outlive a power cut too
 
@@ -172,6 +192,32 @@ class JournalFile:
         if self._thread is not None:
             self._thread.shutdown()
         self._close()
+
+    def forked(self) -> None:
+        """Close the file in a process that was forked: it would hold the lock for as long as it lives."""
+        if self._close.detach() is not None:
+            os.close(self._file)
+
+
+_open: Final[weakref.WeakSet[JournalFile]] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for file in _open:
+        file.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _closed(file: int) -> None:
+    if sys.platform != "win32":
+        import fcntl  # noqa: PLC0415 - not everywhere
+
+        with contextlib.suppress(OSError):  # what was forked past Python may have the file too, but not the lock
+            fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
 
 
 def _opened(path: Path) -> int:

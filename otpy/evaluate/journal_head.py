@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.config.manager import CurrentSettings
-from otpy.evaluate.journal_lines import SCHEMA
+from otpy.evaluate.journal_lines import SCHEMA, is_sealed
 
 if TYPE_CHECKING:
     from otpy.actors import Names
@@ -18,7 +18,7 @@ __all__ = ["MARK", "UNREADABLE", "asked", "begun", "header_of", "whole"]
 _NAME: Final = "otpy.evaluate"
 MARK: Final = f'{{"v":{SCHEMA},"journal":"{_NAME}",'.encode()
 """How the first line begins."""
-UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError)
 """What reading a line raises that is damaged."""
 
 
@@ -38,9 +38,11 @@ def begun(line: bytes) -> bool:
 
 def whole(line: bytes) -> bool:
     """Return whether a line lacks nothing but its end."""
+    if (intact := is_sealed(line)) is not None:
+        return intact
     try:
         json.loads(line)
-    except ValueError:
+    except UNREADABLE:
         return False
     return True
 

@@ -11,7 +11,8 @@ from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from otpy.errors import EvaluationError
+from otpy.errors import EvaluationError, shown
+from otpy.evaluate.journal_failures import is_json
 from otpy.programs import Predict, Program
 from otpy.programs.parts import programs_in
 
@@ -27,11 +28,11 @@ _PER_REPEAT: Final = 0x9E3779B97F4A7C15  # odd, so that no two small multiples o
 _PER_TIME: Final = 0xC2B2AE3D27D4EB4F  # another odd one
 _SHOWN: Final = 60
 _LONG: Final = 200
+_BY_CONTENT: Final = "a journal knows rows by their content, and an example holds something"
+_INSTEAD: Final = "put in its place JSON data, a dataclass or a pydantic model"
+_OTHERS: Final = b"otpy other kinds"
+"""Sets the keys of what is not JSON data apart from those of what is."""
 _KINDS: Final = frozenset({"date", "datetime", "time", "timedelta", "Decimal", "Fraction", "UUID", "complex"})
-
-
-class _NoContentError(EvaluationError):
-    """A value whose content nothing can tell."""
 
 
 def key_of(example: Example) -> bytes:
@@ -41,7 +42,7 @@ def key_of(example: Example) -> bytes:
         example: The example; which of its fields are inputs makes no difference.
 
     Raises:
-        EvaluationError: If a value in it is an object whose content nothing can tell.
+        EvaluationError: If a value in it is an object whose content nothing can tell, or holds itself.
 
     Example:
         >>> from otpy.evaluate.journal_keys import key_of
@@ -49,11 +50,10 @@ def key_of(example: Example) -> bytes:
         >>> key_of(Example(a=1, b="x")) == key_of(Example(b="x", a=1).with_inputs("a"))
         True
     """
-    try:
-        text = _encoded(example.to_dict())
-    except TypeError:  # keys inside that are no texts, or cannot be sorted
-        text = _text(example.to_dict())
-    return hashlib.blake2b(text.encode("ascii"), digest_size=16).digest()
+    fields = example.to_dict()
+    if is_json(fields):
+        return hashlib.blake2b(_encoded(fields).encode("ascii"), digest_size=16).digest()
+    return hashlib.blake2b(_text(fields).encode("ascii"), digest_size=16, person=_OTHERS).digest()
 
 
 def place_of(key: bytes, repeat: int, time: int) -> int:
@@ -67,48 +67,59 @@ def place_of(key: bytes, repeat: int, time: int) -> int:
     return (int.from_bytes(key[:8], "big") + repeat * _PER_REPEAT + time * _PER_TIME) & _BITS or 1
 
 
-def _plain(value: Any) -> Any:  # noqa: PLR0911 - one a kind
-    """What JSON has no word for, as what it has words for; kinds that look alike stay apart."""
-    kind = cast("Any", type(value))
-    name = kind.__qualname__
-    if isinstance(value, Mapping):
-        return _paired(value)
-    if isinstance(value, AbstractSet):
-        return ["set", *sorted(map(_text, cast("Any", value)))]
-    if isinstance(value, (bytes, bytearray)):
-        return ["bytes", hashlib.blake2b(value, digest_size=16).hexdigest()]
-    if isinstance(value, Enum):
-        return [name, value.name]
-    if kind.__name__ in _KINDS or hasattr(kind, "__fspath__"):
-        return [name, str(value)]
-    if hasattr(kind, "model_dump"):
-        return [name, value.model_dump(mode="json")]
-    if dataclasses.is_dataclass(kind):
-        fields = [field.name for field in dataclasses.fields(kind)]
-        return [name, *([field, _paired(getattr(value, field))] for field in fields)]
-    if hasattr(kind, "tolist"):  # numpy's, and whatever speaks its protocol
-        return value.tolist()
-    raise _NoContentError(
-        f"a journal knows rows by their content, and an example holds an object of which nothing can tell it, of type"
-        f" {name}; put in its place JSON data, a dataclass or a pydantic model"
-    )
-
-
-_encoded: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain).encode
+_encoded: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def _text(value: Any) -> str:
-    return _encoded(_paired(value))
+    """Any value as a text that no other value has.
+
+    Raises:
+        EvaluationError: If nothing can tell its content.
+    """
+    try:
+        return _encoded(_plain(value))
+    except EvaluationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever an object's own code raises
+        endless = isinstance(error, RecursionError)
+        why = "that holds itself, or too many levels" if endless else f"that raises {shown(error)} when it is looked at"
+        raise EvaluationError(f"{_BY_CONTENT} {why}; {_INSTEAD}") from None
 
 
-def _paired(value: Any) -> Any:
-    """Mappings as lists of pairs, at any depth, for keys of any kind."""
-    known: Any = value
+def _plain(value: Any) -> Any:  # noqa: PLR0911 - one a kind
+    """What JSON has no word for, as what it has words for: what is more than a scalar begins with its kind."""
+    known, kind = value, cast("Any", type(value))
+    name = kind.__qualname__
+    if value is None or kind in {bool, float, str}:
+        return value
+    if kind is int:
+        return value if is_json(value) else ["int", hex(value)]
+    if kind in {list, tuple}:
+        return [name, *map(_plain, value)]
     if isinstance(value, Mapping):
         return ["map", *sorted([_text(key), _text(item)] for key, item in known.items())]
-    if isinstance(value, (list, tuple)):
-        return [_paired(item) for item in known]
-    return known
+    if isinstance(value, AbstractSet):
+        return ["set", *sorted(map(_text, cast("Any", value)))]
+    if kind in {bytes, bytearray}:
+        return ["bytes", hashlib.blake2b(value, digest_size=16).hexdigest()]
+    return ["value", name, _content(value, kind)]
+
+
+def _content(value: Any, kind: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.name
+    if kind.__name__ in _KINDS or hasattr(kind, "__fspath__"):
+        return str(value)
+    if hasattr(kind, "model_dump"):
+        return _plain(value.model_dump(mode="json"))
+    if dataclasses.is_dataclass(kind):
+        return [[field.name, _plain(getattr(value, field.name))] for field in dataclasses.fields(kind)]
+    if hasattr(kind, "tolist"):  # numpy's, and whatever speaks its protocol
+        return [str(getattr(value, "dtype", "")), _plain(value.tolist())]
+    for plain in (str, int, float, bytes, list, tuple):
+        if issubclass(kind, plain):
+            return _plain(plain(value))
+    raise EvaluationError(f"{_BY_CONTENT} that nothing can tell, of type {kind.__qualname__}; {_INSTEAD}")
 
 
 # -- what a journal is of ---------------------------------------------------------------------------------------------
@@ -138,7 +149,7 @@ def _values(program: Program, at: str) -> Iterator[tuple[str, str]]:
             yield from _values(part, f"{at}{path}.")
         if not parts:
             try:
-                text = _text(value)
+                text = _encoded(value) if is_json(value) else _text(value)
             except EvaluationError:
                 text = type(value).__qualname__  # a function, a client of one's own: its kind is all that can be told
             if len(text) > _LONG:

@@ -1,22 +1,25 @@
 """Rows as lines of a journal, and back. Pure.
 
 One JSON object a line, each with the version of its shape; of the example only the key of its content is in it. What a
-journal is looked through for comes first, so that a line need not be read to be known.
+journal is looked through for comes first, so that a line need not be read to be known. Last comes a checksum of all
+before it, so that a line is what was written, or is known to be damaged.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import zlib
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, cast
 
-from otpy.errors import EvaluationError, SignatureError
+from otpy.errors import EvaluationError
 from otpy.evaluate.journal_failures import is_json, may_pass, reason_data, reason_of
 from otpy.evaluate.row import Failed, Row, Scored
 from otpy.evaluate.score import Score
 from otpy.lm import Usage
 from otpy.signatures import Prediction
+from otpy.signatures.example import exchanges_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,15 +27,32 @@ if TYPE_CHECKING:
     from otpy.programs import Program
     from otpy.signatures import Example, SignatureMeta
 
-__all__ = ["SCHEMA", "Fate", "Head", "head_of", "row_line", "row_of", "signatures_of"]
+__all__ = [
+    "FORMER",
+    "SCHEMA",
+    "Fate",
+    "Head",
+    "head_of",
+    "is_sealed",
+    "kept",
+    "row_line",
+    "row_of",
+    "sealed",
+    "signatures_of",
+]
 
 Fate: TypeAlias = Literal["scored", "failed", "passing"]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """The version of a line's shape."""
-_HEAD: Final = re.compile(rb'\{"v":1,"key":"([0-9a-f]{32})","repeat":(\d+),"time":(\d+),"fate":"([a-z]+)",')
+FORMER: Final = 1
+"""The version before it, which had no checksums: it is still read."""
+_HEAD: Final = re.compile(rb'\{"v":([12]),"key":"([0-9a-f]{32})","repeat":(\d+),"time":(\d+),"fate":"([a-z]+)",')
+_SEAL: Final = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
+_SEAL_LENGTH: Final = 18
 _FATES: Final[dict[bytes, Fate]] = {b"scored": "scored", b"failed": "failed", b"passing": "passing"}
 _COUNTS: Final = Usage.__slots__
+_NEXT: Final = "return what can be written as JSON, or evaluate without a journal"
 
 
 class Head(NamedTuple):
@@ -70,8 +90,38 @@ def row_line(row: Row, key: bytes, time: int, signatures: Mapping[str, Signature
         signatures: As `signatures_of` returns them.
 
     Raises:
-        EvaluationError: If its prediction cannot be written so that it is the same when it is read.
+        EvaluationError: If its prediction, or whatever else of it, cannot be written so that it is the same when it is
+            read.
     """
+    try:
+        return _row_line(row, key, time, signatures)
+    except EvaluationError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EvaluationError(
+            f"row {row.index} cannot be kept in a journal: {type(error).__name__}: {error}; {_NEXT}"
+        ) from error
+
+
+def kept(row: Row, key: bytes, time: int, signatures: Mapping[str, SignatureMeta]) -> tuple[Row, bytes]:
+    """Return a row as a journal keeps it, and its line: one that cannot be written has failed with that.
+
+    Args:
+        row: As for `row_line`.
+        key: As for `row_line`.
+        time: As for `row_line`.
+        signatures: As for `row_line`.
+    """
+    try:
+        return row, row_line(row, key, time, signatures)
+    except EvaluationError as error:
+        exchanges = row.exchanges if isinstance(row, Failed) else exchanges_of(row.prediction)
+        took = row.seconds, row.usage, exchanges, row.money, row.attempts, row.repeat
+        row = Failed(row.index, row.example, error, "program", *took)
+        return row, row_line(row, key, time, signatures)
+
+
+def _row_line(row: Row, key: bytes, time: int, signatures: Mapping[str, SignatureMeta]) -> bytes:
     data: dict[str, Any] = {"index": row.index}
     if isinstance(row, Scored):
         fate: Fate = "scored"
@@ -86,7 +136,34 @@ def row_line(row: Row, key: bytes, time: int, signatures: Mapping[str, Signature
     if row.money is not None:
         data["money"] = str(row.money)
     head = f'{{"v":{SCHEMA},"key":"{key.hex()}","repeat":{row.repeat},"time":{time},"fate":"{fate}",'
-    return (head + _json(data)[1:] + "\n").encode("ascii")
+    return sealed((head + _json(data)[1:]).encode("ascii"))
+
+
+def sealed(line: bytes) -> bytes:
+    """Return an object with a checksum as its last field, and the end of the line.
+
+    Args:
+        line: The object.
+
+    Example:
+        >>> from otpy.evaluate.journal_lines import is_sealed, sealed
+        >>> line = sealed(b'{"a":1}')
+        >>> is_sealed(line), is_sealed(line.replace(b"1", b"2", 1)), is_sealed(b'{"a":1}')
+        (True, False, None)
+    """
+    content = line[:-1]
+    return b'%b,"crc":"%08x"}\n' % (content, zlib.crc32(content))
+
+
+def is_sealed(line: bytes) -> bool | None:
+    """Return whether a line is as it was written; `None` if it has no checksum.
+
+    Args:
+        line: The line, with or without its end.
+    """
+    line = line.removesuffix(b"\n")
+    seal = _SEAL.fullmatch(line, max(len(line) - _SEAL_LENGTH, 0))
+    return None if seal is None else int(seal[1], 16) == zlib.crc32(line[:-_SEAL_LENGTH])
 
 
 _json: Final = json.JSONEncoder(separators=(",", ":")).encode
@@ -111,37 +188,43 @@ def _prediction_data(prediction: Prediction, row: Scored, signatures: Mapping[st
                 dumped = signature.dump_outputs(values)
                 if signature.read_outputs(_json(dumped)) == values:
                     return {**data, "prediction": dumped, "by": path}
-            except SignatureError:
+            except (TypeError, ValueError, RecursionError):  # a `SignatureError` is the second
                 continue
-    name = next(name for name in values if not is_json(values[name]))
+    what = next(
+        (f"{name!r} is {_short(value)}" for name, value in values.items() if not is_json(value)),
+        "the name of an output is no text",
+    )
     raise EvaluationError(
-        f"row {row.index}: its prediction cannot be kept in a journal: {name!r} is {_short(values[name])}, which is"
-        " neither JSON data nor an output of one of the program's signatures; return what can be written as JSON,"
-        " or evaluate without a journal"
+        f"row {row.index}: its prediction cannot be kept in a journal: {what}, and that is neither JSON data nor an"
+        f" output of one of the program's signatures; {_NEXT}"
     )
 
 
-def _short(value: object) -> str:
-    return f"of type {type(value).__qualname__}"
+def _short(value: Any) -> str:
+    kind = cast("Any", type(value))
+    if kind is int:
+        return "an integer of more than 639 digits"
+    more = ", which holds something else, or itself, or more than 100 levels" if kind in {list, dict} else ""
+    return f"of type {kind.__qualname__}{more}"
 
 
-def head_of(line: bytes) -> Head:
+def head_of(line: bytes, *, former: bool = False) -> Head:
     """Return what a line is about, without reading the rest of it.
 
     Args:
         line: The line, with its end.
+        former: Whether it may be one of the version before, which has no checksum.
 
     Raises:
-        ValueError: If it is no line of a journal; `KeyError` or `TypeError` likewise.
+        ValueError: If it is no line of a journal, or damaged.
     """
-    found = _HEAD.match(line)
-    if found is not None and line.rstrip().endswith(b"}"):
-        key, repeat, time, fate = found.groups()
-        return Head(bytes.fromhex(key.decode("ascii")), int(repeat), int(time), _FATES[fate])
-    data = json.loads(line)
-    if data["v"] != SCHEMA:
-        raise ValueError("another version")
-    return Head(bytes.fromhex(data["key"]), int(data["repeat"]), int(data["time"]), _FATES[data["fate"].encode()])
+    found, intact = _HEAD.match(line), is_sealed(line)
+    if found is not None:
+        version, key, repeat, time, fate = found.groups()
+        unsealed = former and intact is None and int(version) == FORMER and line.rstrip().endswith(b"}")
+        if (intact or unsealed) and fate in _FATES:
+            return Head(bytes.fromhex(key.decode("ascii")), int(repeat), int(time), _FATES[fate])
+    raise ValueError("no line of a journal, or damaged")
 
 
 def row_of(line: bytes, index: int, example: Example, signatures: Mapping[str, SignatureMeta]) -> Row:
@@ -154,7 +237,7 @@ def row_of(line: bytes, index: int, example: Example, signatures: Mapping[str, S
         signatures: As `signatures_of` returns them.
 
     Raises:
-        ValueError: If it is no line of a row; `KeyError`, `TypeError` or `AttributeError` likewise.
+        ValueError: If it is no line of a row; `ArithmeticError`, `LookupError`, `TypeError` or `AttributeError` too.
     """
     data = json.loads(line)
     usage, money = Usage(*data["usage"]), data.get("money")

@@ -182,7 +182,9 @@ def origin_of_main() -> Origin:
         package = spec.name == "__main__" or spec.name.endswith(".__main__")  # whose import would run it
         return None if package else ("module", spec.name)
     path = getattr(main, "__file__", None)
-    return None if path is None else ("path", os.path.abspath(path))  # noqa: PTH100 - links are not followed
+    if path is None or not os.path.exists(path):  # noqa: PTH110 - `<stdin>` is a name too
+        return None
+    return "path", os.path.abspath(path)  # noqa: PTH100 - links are not followed
 
 
 def main_is(origin: Origin) -> None:
@@ -203,7 +205,7 @@ def _import_main() -> None:
     if _Main.origin is None:
         raise EvaluationError(
             "something in it is defined in __main__, which a worker process cannot import here (an interactive session,"
-            " a notebook, `python -c`); put it into a module of its own and import it"
+            " a notebook, `python -c`, a script on standard input); put it into a module of its own and import it"
         )
     kind, where = _Main.origin
     main = ModuleType(_ALIAS)

@@ -68,8 +68,8 @@ class Recorded:
 
     async def _write(self) -> None:
         async for row in self._rows:
-            done = self._journal.add(row) if self._journal.expects(row) else None
-            self._waiting.append((row, done))
+            kept, done = self._journal.add(row) if self._journal.expects(row) else (row, None)
+            self._waiting.append((kept, done))
             if done is None:
                 self._news.set()
             else:

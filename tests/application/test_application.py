@@ -1,6 +1,8 @@
 """An application starts whole or not at all, is found by those inside it, and stops whatever state it is in."""
 
 import asyncio
+import logging
+import signal
 import subprocess
 import sys
 import textwrap
@@ -144,6 +146,41 @@ def test_many_plain_programs_share_the_threads_there_are():
 
 def test_the_tree_is_printed_and_read():
     with LoopbackLM() as server, start(server) as app:
-        assert [child.id for child in app.tree().children] == ["config", "ledger", "clients", "tasks", "teleprompters"]
+        children = ["isolation", "config", "ledger", "clients", "tasks", "teleprompters"]
+        assert [child.id for child in app.tree().children] == children
         assert app.render().splitlines()[0].split() == ["Supervisor", "rest_for_one", "up"]
         assert "<pre>" in app._repr_html_()
+
+
+def test_closing_says_who_blocks_the_event_loop_and_ctrl_c_leaves_without_it(monkeypatch, caplog):
+    monkeypatch.setattr("otpy.application.closing.PATIENCE", 0.05)
+    monkeypatch.setattr("otpy.actors.node.INTERRUPT_SECONDS", 0.05)
+    release, blocked = threading.Event(), threading.Event()
+
+    class Blocks(otpy.Program):
+        async def forward(self, number):
+            blocked.set()
+            release.wait(30)
+            return otpy.Prediction(number=number)
+
+    class Impatient(logging.Handler):
+        def emit(self, record):
+            if "closing waits" in record.getMessage():
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # whoever reads it
+
+    with caplog.at_level(logging.WARNING, "otpy"):
+        app = otpy.start(settings={"clients": {}}).__enter__()
+        node, rows = app._node, []
+        node.loop.call_soon_threadsafe(lambda: rows.append(node.loop.create_task(Blocks().acall(number=1))))
+        assert blocked.wait(10)
+        logger, handler = logging.getLogger("otpy"), Impatient()
+        logger.addHandler(handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                app.__exit__(None, None, None)
+        finally:
+            logger.removeHandler(handler)
+            release.set()
+            node.stop()
+    assert "closing waits for code that blocks the event loop" in caplog.text
+    assert "release.wait(30)" in caplog.text

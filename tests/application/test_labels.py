@@ -292,7 +292,7 @@ class Measured(Teleprompter):
     def __init__(self, kill=None):
         self.kill = kill
 
-    async def search(self, student, trainset, teacher, journal):
+    async def search(self, lab, student, trainset, valset, teacher):
         if self.kill is not None and not journal:
             journal["killed"] = True
             self.kill()

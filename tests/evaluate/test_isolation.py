@@ -123,6 +123,15 @@ async def asking_metric(example, prediction, trace=None):
 """
 
 
+class Unreadable(str):
+    """What can be pickled, and does not come out of it."""
+
+    __slots__ = ()
+
+    def __reduce__(self):
+        return int, ("zz",)
+
+
 @pytest.fixture(scope="module")
 def risky(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
@@ -343,8 +352,17 @@ def test_what_cannot_be_pickled_is_named_with_the_next_step(risky, what):
 def test_a_program_whose_module_a_worker_cannot_import_is_refused_with_its_error(tmp_path, monkeypatch):
     program = module(monkeypatch, tmp_path, "risky_gone", RISKY).Risky()
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(tmp_path)])
-    with pytest.raises(ModuleNotFoundError, match="No module named 'risky_gone'"):
+    with pytest.raises(
+        EvaluationError, match="cannot read the program or the metric: ModuleNotFoundError: No module named"
+    ) as raised:
         evaluated(program, otpy.exact_match("act"), [])
+    assert 'has to be importable there, and to come out of a pickle; or take isolation="task"' in str(raised.value)
+    assert isinstance(raised.value.__cause__, ModuleNotFoundError)
+
+
+def test_a_program_that_does_not_come_out_of_its_pickle_is_refused_with_the_next_step(risky):
+    with pytest.raises(EvaluationError, match="cannot read the program or the metric: ValueError: invalid literal"):
+        evaluated(otpy.Predict("a -> b").with_client(Unreadable("default")), otpy.exact_match("b"), [])
 
 
 def test_a_program_that_does_not_fit_into_the_memory_is_refused(tmp_path, monkeypatch):
@@ -503,9 +521,76 @@ def test_when_the_application_stops_whoever_waits_is_told(risky):
             await app.__aexit__(None, None, None)
             return await asyncio.gather(*rows, return_exceptions=True)
 
-    ends = asyncio.run(main())
-    assert isinstance(ends[0], Failed)
-    assert [type(end) for end in ends[1:]] == [ActorDown] * 2
+    assert [type(end) for end in asyncio.run(main())] == [NoApplication] * 3
+
+
+def restarted(risky, end, *acts):
+    """Evaluate rows while a supervisor of the pool is ended; returns their fates, and the pool's end."""
+
+    async def main():
+        async with started() as app, Isolated(risky.Risky(), risky.same, workers=2) as pool:
+            rows = [asyncio.create_task(pool.evaluate(n, *acting(act), timeout=60)) for n, act in enumerate(acts)]
+            await rows[0]
+            before = pool._tree
+            end(app, pool)
+            await before.join()
+            return await asyncio.gather(*rows, return_exceptions=True)
+
+    return asyncio.run(main())
+
+
+ROWS = [str(n) for n in range(300)]
+
+
+@pytest.mark.parametrize("which", ["isolation", "tree"])
+def test_when_its_supervisor_is_killed_the_pool_starts_anew_and_only_rows_in_flight_are_lost(risky, which):
+    ends = restarted(risky, lambda app, pool: (pool._place if which == "isolation" else pool._tree).exit(KILL), *ROWS)
+    lost = [end for end in ends if isinstance(end, Failed)]
+    assert len(lost) <= 2
+    assert all(isinstance(end.reason, ProcessCrashed) for end in lost)
+    assert sum(isinstance(end, Scored) for end in ends) == len(ROWS) - len(lost)
+
+
+def test_when_its_supervisor_is_stopped_and_restarted_rows_in_flight_are_asked_again(risky):
+    ends = restarted(risky, lambda app, pool: pool._place.process.stop_request("shutdown"), *ROWS)
+    assert [end.score for end in ends] == [1.0] * len(ROWS)
+
+
+@pytest.mark.parametrize("name", ["config", "tasks", "teleprompters"])
+def test_what_happens_to_other_parts_of_the_application_costs_no_row(risky, name):
+    async def main():
+        async with started() as app, Isolated(risky.Risky(), risky.same, workers=1) as pool:
+            before = await pool.evaluate(0, *acting("x"))
+            app.names.get(name).exit(KILL)
+            return before, await pool.evaluate(1, *acting("x"))
+
+    before, after = asyncio.run(main())
+    assert before.prediction.pid == after.prediction.pid
+
+
+def test_a_pool_whose_keepers_are_killed_again_and_again_gives_up(risky):
+    async def main():
+        async with started(), Isolated(risky.Risky(), risky.same, workers=1) as pool:
+            while pool._over is None:
+                for child in await pool._tree.which_children():
+                    child.ref.exit(KILL)
+                await asyncio.sleep(0)
+            await pool.evaluate(0, *acting("x"))
+
+    with pytest.raises(ActorDown, match="isolation"):
+        asyncio.run(main())
+
+
+def test_an_application_says_when_it_is_stopping():
+    async def main():
+        app = started()
+        seen = [app.stopping]
+        async with app:
+            seen.append(app.stopping)
+            app.names.get("isolation").process.when_down(lambda _: seen.append(app.stopping))
+        return [*seen, app.stopping]
+
+    assert asyncio.run(main()) == [True, False, True, True]
 
 
 def test_an_error_that_crashed_a_process_travels_itself():
@@ -583,8 +668,9 @@ def test_a_script_that_evaluates_while_it_is_imported_is_told_so(tmp_path):
     assert 'put what the script does under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
 
 
-def test_what_is_defined_where_nobody_can_import_it_is_told_so():
-    done = ran("-c", SCRIPT + GUARDED, "x")
+@pytest.mark.parametrize("given", [("-c", SCRIPT + GUARDED), ("-",)])
+def test_what_is_defined_where_nobody_can_import_it_is_told_so(given):
+    done = ran(*given, "x", input=SCRIPT + GUARDED)
     assert done.returncode == 1
     assert "something in it is defined in __main__" in done.stderr
 

@@ -2,16 +2,22 @@
 
 import asyncio
 import contextlib
+import copy
+import dataclasses
 import datetime as dt
 import enum
+import hashlib
 import json
 import os
 import pickle
 import resource
 import subprocess
 import sys
+import tempfile
 from contextlib import aclosing
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import pydantic
 import pytest
@@ -35,7 +41,7 @@ from otpy.evaluate import journal_file as files
 from otpy.evaluate.journal import Journal, JournalError, asked
 from otpy.evaluate.journal_failures import RecordedFailure
 from otpy.evaluate.journal_keys import Offsets, key_of
-from otpy.evaluate.journal_lines import row_line, row_of, signatures_of
+from otpy.evaluate.journal_lines import head_of, kept, row_line, row_of, signatures_of
 from otpy.evaluate.recorded import Recorded
 from otpy.lm import Usage
 from otpy.programs import ChainOfThought, Predict, Program
@@ -154,17 +160,63 @@ def test_outputs_of_any_type_are_read_back_by_the_signature(program):
     assert row_of(line, 3, row.example, signatures_of(program)) == row
 
 
-def test_a_prediction_that_is_no_json_is_refused_by_name_and_the_journal_goes_on(tmp_path):
+class Loud(str):
+    __slots__ = ()
+
+
+def nested(levels):
+    inner = []
+    for _ in range(levels):
+        inner = [inner]
+    return inner
+
+
+CYCLE = []
+CYCLE.append({"again": CYCLE})
+NO_JSON = {
+    "tuple": (1, 2),
+    "set": {1},
+    "keys": {1: 2},
+    "large": 10**5000,
+    "deep": nested(3000),
+    "cycle": CYCLE,
+    "object": [object()],
+}
+
+
+@pytest.mark.parametrize("kind", NO_JSON)
+def test_a_row_whose_prediction_is_no_json_has_failed_and_the_journal_goes_on(tmp_path, kind):
+    row = Scored(7, example(1), Prediction(answer=NO_JSON[kind]), 1.0, 0.5, Usage(1, 2), Decimal(1), 3, 0)
+
     async def main():
         async with opened(tmp_path / "j") as journal:
-            row = Scored(7, example(1), Prediction(answer=(1, 2)), 1.0, 0.5)
-            with pytest.raises(EvaluationError, match=r"row 7.*'answer' is of type tuple.*neither JSON"):
-                await journal.put(row)
-            await journal.put(scored(8, example(2)))
+            assert journal.take(7, example(1)) is None
+            became = await journal.put(row)
+            assert await journal.put(scored(8, example(2))) == scored(8, example(2))
+        return became
 
-    asyncio.run(main())
+    became = asyncio.run(main())
+    assert isinstance(became, Failed)
+    assert isinstance(became.reason, EvaluationError)
+    assert "row 7: its prediction cannot be kept in a journal: 'answer' is " in became.explanation
+    assert "neither JSON data nor an output of" in became.explanation
+    assert (became.where, became.usage, became.money, became.attempts) == ("program", row.usage, row.money, 3)
     with again(tmp_path / "j") as journal:
-        assert (journal.count, journal.damaged) == (1, [])
+        assert (journal.count, journal.damaged) == (2, [])
+        assert journal.take(7, example(1)).explanation == became.explanation
+
+
+def test_an_output_whose_name_is_no_text_costs_its_row_too():
+    _, line = kept(Scored(0, example(1), Prediction({1: 2}), 1.0, 0.5), key_of(example(1)), 0, {})
+    assert "the name of an output is no text" in row_of(line, 0, example(1), {}).explanation
+
+
+ODD = [LMTimeout(10**5000), ValueError(10**5000), LMStatusError("no", status=10**5000, body=CYCLE)]
+
+
+@pytest.mark.parametrize("reason", ODD, ids=range(len(ODD)))
+def test_a_failure_with_anything_in_it_is_kept(reason):
+    assert read_back(failed(reason)).kind == type(reason).__name__
 
 
 # -- failures ------------------------------------------------------------------------------------------------------
@@ -325,9 +377,60 @@ def test_keys_differ_where_contents_do(one, other):
     assert (key_of(Example(a=one)) == key_of(Example(a=other))) == same
 
 
-def test_an_object_whose_content_nothing_can_tell_is_refused():
-    with pytest.raises(EvaluationError, match=r"of type object; put in its place JSON data"):
-        key_of(Example(a=[object()]))
+class Secretive:
+    def __fspath__(self):
+        return "x"
+
+    def __str__(self):
+        raise RuntimeError("not now")
+
+
+UNTOLD = [([object()], "of type object"), (CYCLE, "holds itself"), ({1: nested(3000)}, "too many levels")]
+UNTOLD += [(Secretive(), r"raises RuntimeError\('not now'\)")]
+
+
+@pytest.mark.parametrize(("value", "why"), UNTOLD)
+def test_an_example_whose_content_nothing_can_tell_has_failed_and_is_not_written(tmp_path, value, why):
+    with pytest.raises(EvaluationError, match=f"{why}.*put in its place JSON data"):
+        key_of(Example(a=value))
+    with again(tmp_path / "j") as journal:
+        found = journal.take(3, Example(a=value), 1)
+        assert (found.index, found.repeat, found.where, found.kind) == (3, 1, "task", "EvaluationError")
+        assert not journal.expects(found)
+        assert list(journal.rows([Example(a=value)])) == []
+
+
+@dataclasses.dataclass
+class Point:
+    x: Any
+
+
+APART = [
+    ({1: "a"}, {"1": "a"}),
+    ({None: 1}, {"null": 1}),
+    ({True: 1}, {"true": 1}),
+    ({1: "a"}, ["map", ["1", '"a"']]),
+    ((1, 2), [1, 2]),
+    ([(1, 2), {3}], ["list", ["tuple", 1, 2], ["set", "3"]]),
+    ({1, 2}, ["set", "1", "2"]),
+    (b"x", ["bytes", hashlib.blake2b(b"x", digest_size=16).hexdigest()]),
+    (dt.date(2020, 1, 1), ["date", "2020-01-01"]),
+    (dt.date(2020, 1, 1), ["value", "date", "2020-01-01"]),
+    (Colour.RED, ["value", "Colour", "RED"]),
+    (Point(1), Point(1.0)),
+    (Point((1,)), Point([1])),
+    (Loud("x"), "x"),
+    (10**5000, hex(10**5000)),
+    (1, True),
+    (1, 1.0),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), APART, ids=range(len(APART)))
+def test_kinds_that_look_alike_have_keys_of_their_own(one, other):
+    assert key_of(Example(a=one)) == key_of(Example(a=copy.deepcopy(one)))
+    assert key_of(Example(a=one)) != key_of(Example(a=other))
+    assert key_of(Example(a={0: one})) != key_of(Example(a={0: other}))
 
 
 @given(st.lists(st.tuples(st.integers(1, 2**64 - 1) | st.integers(1, 40), st.integers(0, 2**64 - 1)), max_size=200))
@@ -388,12 +491,81 @@ def test_a_line_that_is_damaged_inside_is_asked_again(tmp_path):
         assert journal.count == 0
 
 
-def test_a_line_that_somebody_laid_out_anew_is_read_all_the_same(tmp_path):
+def test_no_byte_of_a_line_can_be_another_one_unnoticed():
+    line = row_line(scored(0, example(0)), key_of(example(0)), 0, {})
+    for place, byte in enumerate(line[:-1]):
+        for other in range(256):
+            changed = line[:place] + bytes([other]) + line[place + 1 :]
+            if other != byte:
+                with pytest.raises(ValueError, match="damaged"):
+                    head_of(changed, former=True)
+
+
+@given(st.data())
+def test_wherever_a_byte_of_a_journal_changes_it_is_told_and_no_row_is_another(data):
+    rows = [scored(0, example(0), "yes"), failed(ValueError("no")), scored(2, example(2), "maybe")]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "j"
+        written(path, rows)
+        whole = path.read_bytes()
+        place = data.draw(st.integers(0, len(whole) - 1))
+        byte = data.draw(st.integers(0, 255).filter(lambda byte: byte != whole[place]))
+        path.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+        try:
+            journal = opened(path)
+        except JournalError:
+            assert place <= whole.index(b"\n")
+            return
+        found = [journal.take(row.index, row.example) for row in rows]
+        journal.close()
+        assert journal.damaged
+        for row, again in zip(rows, found, strict=True):
+            assert again is None or (again.explanation if isinstance(again, Failed) else again) == (
+                row.explanation if isinstance(row, Failed) else row
+            )
+
+
+FORMER_JOURNAL = (
+    b'{"v":1,"journal":"otpy.evaluate",%b\n'
+    b'{"v":1,"key":"%b","repeat":0,"time":0,"fate":"scored","index":0,"prediction":{"answer":"?"},"score":1.0,'
+    b'"seconds":0.25,"usage":[10,2,0,0,1,0],"attempts":0,"money":"%b"}\n'
+)
+
+
+def former(path, money):
+    """Write a journal of the version before, which has no checksums."""
+    written(path, [])
+    about = path.read_bytes().split(b",", 2)[2].rpartition(b',"crc"')[0] + b"}"
+    path.write_bytes(FORMER_JOURNAL % (about, key_of(example(0)).hex().encode(), money))
+
+
+def test_a_journal_of_the_version_before_is_read_and_goes_on(tmp_path):
+    path = tmp_path / "j"
+    former(path, b"0.5")
+    written(path, [scored(1, example(1))])
+    with again(path) as journal:
+        assert journal.take(0, example(0)) == dataclasses.replace(scored(0, example(0)), money=Decimal("0.5"))
+        assert journal.take(1, example(1)) == scored(1, example(1))
+        assert journal.warning is None
+
+
+@pytest.mark.parametrize("damage", [(b'"0.5"', b'"g"'), (b'"0.5"', b"[]"), (b"[10,2,0,0,1,0]", b"10")])
+def test_what_is_damaged_inside_a_line_without_checksum_is_asked_again_and_told(tmp_path, damage):
+    path = tmp_path / "j"
+    former(path, b"0.5")
+    path.write_bytes(path.read_bytes().replace(*damage))
+    with again(path) as journal:
+        assert journal.take(0, example(0)) is None
+        assert journal.damaged == [2]
+        assert "damaged lines were skipped: 2;" in journal.warning
+
+
+def test_a_journal_whose_first_line_is_damaged_is_refused_with_the_next_step(tmp_path):
     path = tmp_path / "j"
     written(path, [scored(0, example(0))])
-    path.write_text("".join(json.dumps(json.loads(line)) + "\n" for line in path.read_text().splitlines()))
-    with again(path) as journal:
-        assert journal.take(0, example(0)) == scored(0, example(0))
+    path.write_bytes(path.read_bytes().replace(b"exact_match", b"exact_watch", 1))
+    with pytest.raises(JournalError, match=r"its first line.*is damaged; choose another path, or forget what is there"):
+        opened(path)
 
 
 class Chooser(Program):
@@ -473,8 +645,8 @@ def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(tmp_path, conten
 def test_a_journal_of_another_version_is_refused(tmp_path):
     path = tmp_path / "j"
     written(path, [])
-    path.write_bytes(path.read_bytes().replace(b'{"v":1,', b'{"v":2,'))
-    with pytest.raises(JournalError, match="version 2, and this otpy reads 1; choose another path, or forget"):
+    path.write_bytes(path.read_bytes().replace(b'{"v":2,', b'{"v":3,'))
+    with pytest.raises(JournalError, match="version 3, and this otpy reads 2; choose another path, or forget"):
         opened(path)
 
 
@@ -484,6 +656,13 @@ def test_a_path_that_cannot_be_written_is_refused_before_anything_is_asked(tmp_p
     for path, why in [*paths, ("/dev/full", "no regular file")]:
         with pytest.raises(JournalError, match=why):
             opened(path)
+
+
+@pytest.mark.parametrize(("path", "why"), [(5, "journal=5; allowed: the path of a file"), ("a\0b", "character NUL")])
+def test_what_is_no_path_is_refused(path, why):
+    for use in (opened, Journal.clear):
+        with pytest.raises(JournalError, match=why):
+            use(path)
 
 
 def test_missing_folders_are_made_and_clearing_what_is_not_there_is_nothing(tmp_path):
@@ -516,6 +695,31 @@ def test_a_run_that_was_dropped_keeps_no_lock(tmp_path):
     opened(tmp_path / "j")
     with again(tmp_path / "j"):
         pass
+
+
+def test_a_process_that_was_forked_meanwhile_keeps_no_lock(tmp_path):
+    held = opened(tmp_path / "j")
+    end, told = os.pipe()
+    waiting, release = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            held.close()  # there is nothing to close for it, nor a lock to give up
+            os.write(told, b"x")
+            os.read(waiting, 1)
+        finally:
+            os._exit(0)
+    try:
+        os.read(end, 1)
+        with pytest.raises(JournalError, match="in use"):
+            opened(tmp_path / "j")
+        held.close()
+        opened(tmp_path / "j").close()
+    finally:
+        os.write(release, b"x")
+        os.waitpid(child, 0)
+        for descriptor in (end, told, waiting, release):
+            os.close(descriptor)
 
 
 # -- writing -------------------------------------------------------------------------------------------------------
@@ -608,7 +812,7 @@ def test_after_a_failed_write_nothing_more_is_taken(tmp_path, monkeypatch):
     async def main():
         async with opened(tmp_path / "j") as journal:
             monkeypatch.setattr(files.os, "write", full)
-            waiting = [journal.add(scored(n, example(n))) for n in range(2)]
+            waiting = [journal.add(scored(n, example(n)))[1] for n in range(2)]
             with pytest.raises(JournalError, match="No space left on device"):
                 await waiting[0]
             monkeypatch.undo()
