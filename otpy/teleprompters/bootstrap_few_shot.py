@@ -6,6 +6,7 @@ optimizer of this name there.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -70,6 +71,15 @@ class Outcome:
     score: float | None
     trace: tuple[TraceEntry, ...] | None
     error: BaseException | None = None
+
+    def demo(self, path: str) -> dict[str, Any] | None:
+        """Return the demo that this is for a predictor; of several calls the last, which had the most to go on.
+
+        Args:
+            path: The predictor's; `None` is returned if it was not called, or the metric was not satisfied.
+        """
+        calls = [entry for entry in self.trace or () if entry.path == path]
+        return {**calls[-1].inputs, **calls[-1].prediction} if calls else None
 
 
 @dataclass(frozen=True)
@@ -141,9 +151,9 @@ class BootstrapFewShot(Teleprompter[P]):
         max_bootstrapped_demos: Demos a predictor from the teacher's calls, at least 0.
         max_labeled_demos: Demos a predictor in all, with those that stand as they are, at least 0.
         max_rounds: Tries an example gets; from the second on with temperature 1.
-        max_errors: Errors that are tolerated, of the model, the program or the metric. What may pass by itself is tried
-            again; anything else costs its example. An answer that does not fulfil the signature is no error, but no
-            demo either.
+        max_errors: Errors that are tolerated, of the model, the program or the metric; each costs its example. An
+            outage is no error, and is waited for. An answer that does not fulfil the signature is no error, but no demo
+            either.
         max_concurrency: Examples under way at once; the result does not depend on it.
         balanced: Whether, where an output's type lists its values, they take turns in being tried.
         seed: Decides the order of trials and what fills up.
@@ -209,24 +219,55 @@ class BootstrapFewShot(Teleprompter[P]):
     ) -> P:
         """Bootstrap, then fill up."""
         rows = prepared(trainset, student)
+        found = await self.bootstrapped(lab, student, rows, teacher)
+        self.check_found(found)
+        return self.assembled(student, rows, found)
+
+    async def bootstrapped(
+        self, lab: Lab, student: Program, rows: list[Example], teacher: Program | None
+    ) -> BootstrapSearch:
+        """Try examples until there are enough successes; a part of other searches too.
+
+        Args:
+            lab: Where they are tried.
+            student: The program.
+            rows: Examples, with their inputs marked.
+            teacher: Solves them; by default the student.
+
+        Raises:
+            TeleprompterError: If the teacher is of another structure, or more than `max_errors` failed.
+            ClientError: If no request at all will be answered.
+        """
         teacher = student if teacher is None else teacher
         check_structure(student, teacher)
-        labels = labels_of(student) if self.balanced else []
-        order = tuple(interleaved(rows, labels, self.seed))
-        search = BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds, dict(lab.memory))
-        search = await self._bootstrap(search, self._taught(teacher, rows), rows, lab.memory)
-        successes = search.best()
-        if self.max_bootstrapped_demos and not successes:
-            errors = [outcome.error for outcome in search.outcomes.values() if outcome.error is not None]
-            scores = [outcome.score for outcome in search.outcomes.values() if outcome.score is not None]
-            best = f"the best score was {max(scores):g}" if scores else "no example came as far as the metric"
-            failed = f"; {len(errors)} failed, the last with {_in_words(errors[-1])}" if errors else ""
-            needed = "" if self.metric_threshold is None else f" of at least {self.metric_threshold:g}"
-            raise TeleprompterError(
-                f"no example of {len(rows)} satisfied {metric_name(self.metric)}{needed}; {best}{failed}."
-                f" A stronger teacher, a lower threshold or more rounds may help; LabeledFewShot needs no success"
-            ) from (errors[-1] if errors else None)
-        return self._assembled(student, rows, order, successes)
+        order = tuple(interleaved(rows, labels_of(student) if self.balanced else [], self.seed))
+        taught = self._taught(teacher, rows)
+        known = lab.memory.setdefault(("bootstrapped", self.seed, self.metric_threshold, taught.content_hash()), {})
+        search = BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds, dict(known))
+        try:
+            return await self._bootstrap(lab, search, taught, rows, known)
+        except (BudgetExceeded, asyncio.CancelledError):  # what was found until now may be all there will be
+            search = BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds, dict(known))
+            lab.so_far = self.assembled(student, rows, search)
+            raise
+
+    def check_found(self, search: BootstrapSearch) -> None:
+        """Refuse to go on if successes were wanted and there are none.
+
+        Raises:
+            TeleprompterError: With the best score, and what failed.
+        """
+        if search.best() or not self.max_bootstrapped_demos:
+            return
+        errors = [outcome.error for outcome in search.outcomes.values() if outcome.error is not None]
+        scores = [outcome.score for outcome in search.outcomes.values() if outcome.score is not None]
+        best = f"the best score was {max(scores):g}" if scores else "no example came as far as the metric"
+        failed = f"; {len(errors)} failed, the last with {_in_words(errors[-1])}" if errors else ""
+        needed = "" if self.metric_threshold is None else f" of at least {self.metric_threshold:g}"
+        raise TeleprompterError(
+            f"no example of {len(search.order)} satisfied {metric_name(self.metric)}{needed}; {best}{failed}."
+            f" A stronger teacher, a lower threshold or more rounds may help; LabeledFewShot needs no success"
+        ) from (errors[-1] if errors else None)
 
     def _taught(self, teacher: Program, rows: list[Example]) -> Program:
         """A teacher that has no demos gets labelled ones where they fit, as in DSPy."""
@@ -238,13 +279,14 @@ class BootstrapFewShot(Teleprompter[P]):
         return labeled.choose(teacher, rows)
 
     async def _bootstrap(
-        self, search: BootstrapSearch, teacher: Program, rows: list[Example], journal: dict[Any, Any]
+        self, lab: Lab, search: BootstrapSearch, teacher: Program, rows: list[Example], known: dict[Any, Any]
     ) -> BootstrapSearch:
         errors = 0
 
         async def attempt(trial: Trial) -> Outcome:
             with unsaid(example=trial.at):
-                return await attempted(trial)
+                outcome: Outcome = await lab.through_outages(lambda: attempted(trial))
+                return outcome
 
         async def attempted(trial: Trial) -> Outcome:
             example = rows[trial.at]
@@ -265,6 +307,8 @@ class BootstrapFewShot(Teleprompter[P]):
                             outcome = result.value
                             progress.scored(outcome.trace is not None)
                         else:
+                            if lab.journal.problem is not None:
+                                raise lab.journal.problem
                             errors += not isinstance(result.reason, AdapterParseError)
                             if errors > self.max_errors or _is_final(result.reason):
                                 raise self._given_up(result.reason)
@@ -273,7 +317,7 @@ class BootstrapFewShot(Teleprompter[P]):
                             outcome = Outcome(trials[result.index], None, None, result.reason)
                             progress.fail()
                         search = search.record(outcome)
-                        journal[outcome.trial] = outcome
+                        known[outcome.trial] = outcome
                         if telemetry.listening:
                             telemetry.emit(
                                 "otpy.teleprompter.trial",
@@ -293,17 +337,21 @@ class BootstrapFewShot(Teleprompter[P]):
         error.__cause__ = reason if isinstance(reason, BaseException) else None
         return error
 
-    def _assembled(self, student: P, rows: list[Example], order: tuple[int, ...], successes: list[Outcome]) -> P:
+    def assembled(self, student: P, rows: list[Example], search: BootstrapSearch) -> P:
+        """Return a copy of the student with what was found as its demos, filled up; pure.
+
+        Args:
+            student: The program.
+            rows: The examples that were tried.
+            search: What came of them.
+        """
+        successes = search.best()
         used = {outcome.trial.at for outcome in successes}
 
         def with_demos(path: str, predictor: Predict) -> Predict:
-            demos: list[dict[str, Any]] = []
-            for outcome in successes:
-                calls = [entry for entry in outcome.trace or () if entry.path == path]
-                if calls:  # of several calls the last, which had the most to go on
-                    demos.append({**calls[-1].inputs, **calls[-1].prediction})
+            demos = [demo for outcome in successes if (demo := outcome.demo(path)) is not None]
             room = max(self.max_labeled_demos - len(demos), 0)
-            rest = [rows[at] for at in order if at not in used and fits(predictor, rows[at])]
+            rest = [rows[at] for at in search.order if at not in used and fits(predictor, rows[at])]
             labels = labels_of(student) if self.balanced else []
             return predictor.replace_demos(mixed(filled_up(demos, rest, labels, room), self.seed))
 

@@ -10,7 +10,7 @@ import asyncio
 import random
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.errors import (
     ActorDown,
@@ -33,14 +33,17 @@ from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
     from otpy.evaluate import Metric
     from otpy.programs import Predict, Program
     from otpy.signatures import Example, Prediction
     from otpy.teleprompters.run_journal import RunJournal
+    from otpy.teleprompters.teleprompter import Teleprompter
 
 __all__ = ["Candidate", "Lab", "Scores", "Tried"]
+
+T = TypeVar("T")
 
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 30.0
@@ -162,10 +165,12 @@ class Lab:
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
         self._tried: dict[Any, Tried] = {}
         self._answers = 0
-        self._room = asyncio.Semaphore(max_concurrency)
+        self._slots = asyncio.Semaphore(max_concurrency)
         self.going = asyncio.Event()
         """Set unless it is paused."""
         self.going.set()
+        self._above: Lab | None = None
+        self._prefix = ""
 
     def rng(self, *names: object) -> random.Random:
         """Return a source of chance of its own: the same for the same seed and names, whatever else was drawn.
@@ -174,6 +179,49 @@ class Lab:
             names: What it is for.
         """
         return random.Random(f"{self.seed}/{'/'.join(map(str, names))}")  # noqa: S311 - seeded choices, no secret
+
+    def part(self, name: str, teleprompter: Teleprompter[Any]) -> Lab:
+        """Return a lab for a search inside of this one, with its own metric, seed and best; the journal is the same.
+
+        Its candidates are known here too, as `"name: …"`, if they were measured by the same metric.
+
+        Args:
+            name: What they are called, each time the same.
+            teleprompter: Whose search it is.
+        """
+        inner = Lab(
+            teleprompter.metric,
+            self.journal,
+            seed=teleprompter.seed,
+            max_concurrency=min(teleprompter.max_concurrency, self._width),
+            failure_score=teleprompter.failure_score,
+        )
+        inner.memory = self.memory.setdefault(("part", name), {})
+        inner.going, inner._slots = self.going, self._slots
+        inner._above, inner._prefix = self, f"{name}: "
+        if inner._counts_alike(self):
+            inner._tried = self._tried
+        return inner
+
+    def _counts_alike(self, other: Lab) -> bool:
+        return self.metric is other.metric and self.failure_score == other.failure_score
+
+    async def together(self, works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        """Do several things at once, and return what came of them in the order given; one that fails ends the others.
+
+        Args:
+            works: What to do.
+
+        Raises:
+            Exception: What the first of them raised.
+        """
+        tasks = [asyncio.ensure_future(work) for work in works]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -244,7 +292,7 @@ class Lab:
         """
         key = type(program), program.content_hash(), at, key_of(example)  # a position is one of several sets
         if key not in self._tried:
-            async with self._room:
+            async with self._slots:
                 found = await self._tried_in_the_end(program, at, example)
             if key not in self._tried:
                 self._tried[key] = found
@@ -341,7 +389,11 @@ class Lab:
             self.candidates.append(made)
         state = program.content_hash(), program.dump_state()
         data = {"program": state[0], "score": made.score, "rows": len(scores.rows), "params": params}
-        await self.journal.tell(name, {**data, "scores": scores.values, "failed": scores.failed}, state)
+        if self._above is not None and self._counts_alike(self._above):
+            await self._above.candidate(f"{self._prefix}{name}", scores, **params)
+            return made
+        details = {**data, "scores": scores.values, "failed": scores.failed}
+        await self.journal.tell(f"{self._prefix}{name}", details, state)
         if self._told is not None:
             self._told(made)
         if telemetry.listening:
@@ -351,6 +403,14 @@ class Lab:
     def named(self, name: str) -> Candidate | None:
         """Return the candidate of a name, if there is one."""
         return next((one for one in self.candidates if one.name == name), None)
+
+    def score_of(self, name: str) -> float:
+        """Return a candidate's score, such as that of the `"student"`.
+
+        Args:
+            name: What it was called.
+        """
+        return next(one.score for one in self.candidates if one.name == name)
 
     @property
     def best(self) -> Candidate | None:

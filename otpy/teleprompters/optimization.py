@@ -122,7 +122,7 @@ class Optimization:
                 self._notes.append("one example is all there is: it is learned from and chosen by")
                 return trainset, trainset
             trainset, valset = map(list, split(trainset, 1 - CHOOSE_BY, seed=self._teleprompter.seed))
-        found = leaks(trainset, valset)
+        found = leaks(prepared(trainset, self._student), prepared(valset, self._student))
         if found:
             self._notes.append(f"rows of the trainset are in the valset too: {found}")
         return trainset, valset
