@@ -99,6 +99,11 @@ class RunJournal:
         except sqlite3.Error as error:
             self.close()
             raise TeleprompterError(f"{path}: {error}; choose another path for the journal") from error
+        except (ValueError, AttributeError) as error:
+            self.close()
+            if isinstance(error, TeleprompterError):
+                raise
+            raise self._damaged(error) from error
         except BaseException:
             self.close()
             raise
@@ -129,7 +134,7 @@ class RunJournal:
         then = f"choose another path, or remove {self.path} to begin anew"
         if self.about("schema") != SCHEMA:
             raise TeleprompterError(f"{self.path}: a journal of version {self.about('schema')!r}; {then}")
-        theirs = self.about("header") or {}
+        theirs: dict[str, Any] = self.about("header") or {}
         differing = [name for name in {**theirs, **header} if theirs.get(name) != header.get(name)]
         if differing:
             details = "; ".join(f"{n}: {theirs.get(n)!r:.80} there, {header.get(n)!r:.80} now" for n in differing[:3])
@@ -195,11 +200,8 @@ class RunJournal:
             TeleprompterError: If it cannot be written.
         """
         data = json.dumps(_told(answer))
-        spending = self._spending()
-        await asyncio.gather(
-            self._write("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", (key, data, time.time())),
-            self._write(*spending),
-        )
+        statement = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", (key, data, time.time())
+        await self._write(statement, self._spending())
 
     def _spending(self) -> tuple[str, tuple[Any, ...]]:
         requests, tokens, money = self.spending()
@@ -210,28 +212,27 @@ class RunJournal:
         self, name: str, data: Mapping[str, Any], program: tuple[str, Mapping[str, Any]] | None = None
     ) -> None:
         """Keep a trial, and the program it was of, if it is not known yet."""
+        trial = "INSERT INTO trials VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET data = excluded.data"
+        statements: list[tuple[str, tuple[Any, ...]]] = [(trial, (name, json.dumps(data), time.time()))]
         if program is not None:
-            state = json.dumps(program[1])
-            await self._write("INSERT OR IGNORE INTO programs VALUES (?, ?)", (program[0], state))
-        statement = "INSERT INTO trials VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET data = excluded.data"
-        await self._write(statement, (name, json.dumps(data), time.time()))
+            statements.append(("INSERT OR IGNORE INTO programs VALUES (?, ?)", (program[0], json.dumps(program[1]))))
+        await self._write(*statements)
 
     async def note(self, name: str, value: Any) -> None:
         """Say something of the run, as its `"status"`; what it has taken is said with it."""
-        await self._write(*self._spending())
-        await self._write("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
+        await self._write(self._spending(), ("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value))))
 
     async def ask_people(self, key: str, question: Mapping[str, Any]) -> None:
         """Put a question to people; a known one stays as it is."""
         values = (key, json.dumps(question), time.time())
-        await self._write("INSERT OR IGNORE INTO judgements (key, question, asked) VALUES (?, ?, ?)", values)
+        await self._write(("INSERT OR IGNORE INTO judgements (key, question, asked) VALUES (?, ?, ?)", values))
 
-    async def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+    async def _write(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
         if self.problem is not None:
             raise self.problem
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        self._unwritten.append((statement, values))
+        self._unwritten += statements
         self._waiting.append(done)
         if self._writing is None or self._writing.done():
             self._writing = loop.create_task(self._written())
