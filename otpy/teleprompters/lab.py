@@ -163,7 +163,7 @@ class Lab:
         """What a search that measures no candidates would return if it had to end now."""
         self.errors = 0
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
-        self._tried: dict[Any, Tried] = {}
+        self._tried: dict[tuple[Program, int, bytes], Tried] = {}
         self._answers = 0
         self._slots = asyncio.Semaphore(max_concurrency)
         self.going = asyncio.Event()
@@ -290,7 +290,7 @@ class Lab:
         Raises:
             ClientError: If no request at all will be answered: a wrong key, an empty purse, no model.
         """
-        key = type(program), program.content_hash(), at, key_of(example)  # a position is one of several sets
+        key = program, at, key_of(example)  # a position is one of several sets
         if key not in self._tried:
             async with self._slots:
                 found = await self._tried_in_the_end(program, at, example)
