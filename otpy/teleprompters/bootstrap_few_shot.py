@@ -209,6 +209,13 @@ class BootstrapFewShot(Teleprompter[P]):
             f" max_labeled_demos={self.max_labeled_demos}, seed={self.seed})"
         )
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:  # noqa: ARG002 - the base's
+        """Return as many as if every example succeeded, and as if none did."""
+        return min(self.max_bootstrapped_demos, rows) * predictors, self._most_trials(rows) * predictors
+
+    def _most_trials(self, rows: int) -> int:
+        return rows * self.max_rounds if self.max_bootstrapped_demos else 0
+
     async def search(
         self,
         lab: Lab,
@@ -248,7 +255,7 @@ class BootstrapFewShot(Teleprompter[P]):
             return await self._bootstrap(lab, search, taught, rows, known)
         except (BudgetExceeded, asyncio.CancelledError):  # what was found until now may be all there will be
             search = BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds, dict(known))
-            lab.so_far = self.assembled(student, rows, search)
+            lab.so_far = self.assembled(student, rows, search)  # type: ignore[arg-type] # `P` is one
             raise
 
     def check_found(self, search: BootstrapSearch) -> None:

@@ -310,11 +310,12 @@ class Lab:
             return last[0]
 
         try:
-            return await self.through_outages(once)
+            found: Tried = await self.through_outages(once)
         except Exception as error:
             if not _may_pass(error):
                 raise
             return last[0]  # it fails again and again while others are answered: the example's own fault
+        return found
 
     async def _try(self, program: Program, at: int, example: Example) -> Tried:
         prediction: Prediction | None = None

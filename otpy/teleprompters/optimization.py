@@ -108,7 +108,7 @@ class Optimization:
         self._before = self.journal.spent()
         self._book = running().book
         self._began_with = self._total()
-        self.journal.spending = lambda: Spent(*self._part())
+        self.journal.spending = self._part
         self._began = time.perf_counter()
         self._paused = False
         self._stopped: Stopped = "done"
@@ -257,9 +257,10 @@ class Optimization:
         sums = self._book.total(run=self.run)
         return Spent(sums.requests, sums.usage.total_tokens, sums.money)
 
-    def _part(self) -> tuple[Any, ...]:
+    def _part(self) -> Spent:
         """What this part has taken: a run inside another one is not to count what was before it."""
-        return tuple(now - then for now, then in zip(self._total(), self._began_with, strict=True))
+        now, then = self._total(), self._began_with
+        return Spent(now.requests - then.requests, now.tokens - then.tokens, now.money - then.money)
 
     def _spent(self) -> Spent:
         return self._before + self._part()
