@@ -93,7 +93,7 @@ def _size(predictor: Predict, rows: Sequence[Example], demos: int) -> tuple[tupl
         try:
             messages = predictor.messages(**inputs)
         except OtpyError:  # a value that another predictor will make, of a type that nobody knows yet
-            messages = predictor.prepared[0]
+            messages = predictor.prepared()[0]
         read += estimate(LMRequest(messages))[0]
         row_letters += sum(len(str(row.get(name, ""))) + len(name) + 4 for name in predictor.signature.fields)
     read, row_tokens = read / len(rows), row_letters / len(rows) / LETTERS_PER_TOKEN
