@@ -136,7 +136,7 @@ class Lab:
         metric: Measures predictions.
         journal: Keeps what is found out.
         seed: All chance comes from it.
-        max_concurrency: Examples under way at once; the result does not depend on it.
+        max_concurrency: Examples and askings under way at once; the result does not depend on it.
         failure_score: What an example counts for on which the program fails.
         max_errors: Errors of programs and metrics, in all, past which the run is given up; `None` never.
         told: Called with every candidate.
@@ -159,6 +159,8 @@ class Lab:
         self.candidates: list[Candidate] = []
         self.memory: dict[Any, Any] = {}
         """What a search wants to keep through restarts of its process."""
+        self.notes: list[str] = []
+        """What whoever gets the outcome is to know."""
         self.so_far: Program | None = None
         """What a search that measures no candidates would return if it had to end now."""
         self.errors = 0
@@ -198,7 +200,7 @@ class Lab:
         )
         inner.memory = self.memory.setdefault(("part", name), {})
         inner.going, inner._slots = self.going, self._slots
-        inner._above, inner._prefix = self, f"{name}: "
+        inner.notes, inner._above, inner._prefix = self.notes, self, f"{name}: "
         if inner._counts_alike(self):
             inner._tried = self._tried
         return inner
@@ -236,7 +238,7 @@ class Lab:
             AdapterParseError: If the answer will not do, after all re-asks.
             ClientError: If the model cannot be asked at all.
         """
-        prediction: Prediction = await self.through_outages(lambda: predictor.acall(**inputs))
+        prediction: Prediction = await self.through_outages(lambda: self._in_turn(lambda: predictor.acall(**inputs)))
         return prediction
 
     async def through_outages(self, work: Callable[[], Awaitable[Any]]) -> Any:
@@ -269,6 +271,10 @@ class Lab:
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
+    async def _in_turn(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        async with self._slots:  # however much is asked and measured together
+            return await work()
+
     def pause(self) -> None:
         """Begin nothing new until `resume`."""
         self.going.clear()
@@ -292,8 +298,7 @@ class Lab:
         """
         key = program, at, key_of(example)  # a position is one of several sets
         if key not in self._tried:
-            async with self._slots:
-                found = await self._tried_in_the_end(program, at, example)
+            found = await self._tried_in_the_end(program, at, example)
             if key not in self._tried:
                 self._tried[key] = found
                 self._count(found)
@@ -310,7 +315,7 @@ class Lab:
             return last[0]
 
         try:
-            found: Tried = await self.through_outages(once)
+            found: Tried = await self.through_outages(lambda: self._in_turn(once))
         except Exception as error:
             if not _may_pass(error):
                 raise

@@ -18,7 +18,7 @@ from otpy.errors import BudgetExceeded, ConfigError, TeleprompterError
 from otpy.evaluate import leaks, prepared
 from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.runs import named, opened
-from otpy.evaluate.sampling import split
+from otpy.evaluate.sampling import sample, split
 from otpy.programs.lineage import Lineage, descended
 from otpy.telemetry import bus as telemetry
 from otpy.teleprompters.lab import Lab
@@ -83,6 +83,10 @@ class Optimization:
         self._data = data_hash(trainset, valset or [])
         if teleprompter.uses_valset:
             trainset, valset = self._parts(trainset, valset)
+            limit = teleprompter.valset_limit
+            if limit is not None and len(valset) > limit:
+                self._notes.append(f"{limit} of {len(valset)} rows of the valset are chosen by")
+                valset = sample(valset, limit, seed=teleprompter.seed)
         self._trainset = prepared(trainset, student)
         self._valset = prepared(valset or [], student)
         kind = type(teleprompter).__name__
@@ -248,7 +252,7 @@ class Optimization:
         best = next((one for one in whole if one.program.content_hash() == content), None)
         requests, tokens, _ = self._spent()
         seconds = time.perf_counter() - self._began
-        candidates, notes = tuple(lab.candidates), tuple(self._notes)
+        candidates, notes = tuple(lab.candidates), tuple(dict.fromkeys([*self._notes, *lab.notes]))
         outcome = Outcome(kind, found, best, first, candidates, self._stopped, requests, tokens, seconds, notes)
         marked(found, outcome)
         return outcome

@@ -33,6 +33,8 @@ class Teleprompter(Generic[P]):
     uses_valset: bool = False
     """Whether it chooses among programs by measuring them."""
     uses_teacher: bool = False
+    valset_limit: int | None = None
+    """Rows to choose by; of a larger valset, a seeded sample of so many is used."""
     metric: Metric | None = None
     seed: int = 0
     max_concurrency: int = 8
