@@ -348,26 +348,38 @@ class Lab:
             TeleprompterError: If more programs and metrics have failed than `max_errors`.
             ClientError: As `try_one`.
         """
+        return Scores(program, tuple(await self.try_all([(program, at, example) for at, example in rows])))
 
-        async def one(row: tuple[int, Example]) -> Tried:
-            return await self.try_one(program, *row)
+    async def try_all(self, trials: Sequence[tuple[Program, int, Example]]) -> list[Tried]:
+        """Measure programs on an example each, as `evaluate` does one on several; what came of them, in order.
 
-        found: list[Tried] = []
-        left = list(rows)
+        Args:
+            trials: Programs, positions and examples.
+
+        Raises:
+            TeleprompterError: As `evaluate`.
+            ClientError: As `try_one`.
+        """
+
+        async def one(place: int) -> Tried:
+            return await self.try_one(*trials[place])
+
+        found: dict[int, Tried] = {}
+        left = list(range(len(trials)))
         while left:
             stream = (await supervisor_of_tasks()).async_stream(one, left, max_concurrency=min(self._width, len(left)))
-            again: list[tuple[int, Example]] = []
+            again: list[int] = []
             async with aclosing(stream) as outcomes:
                 async for outcome in outcomes:
+                    place = left[outcome.index]
                     if isinstance(outcome, Ok):
-                        found.append(outcome.value)
+                        found[place] = outcome.value
                     elif isinstance(outcome.reason, Exception):
                         raise outcome.reason
                     else:
-                        again.append(left[outcome.index])  # its task was ended from outside
+                        again.append(place)  # its task was ended from outside
             left = again
-        order = {at: place for place, (at, _) in enumerate(rows)}
-        return Scores(program, tuple(sorted(found, key=lambda tried: order[tried.at])))
+        return [found[place] for place in range(len(trials))]
 
     def _count(self, tried: Tried) -> None:
         if tried.error is None or isinstance(tried.error, AdapterParseError):

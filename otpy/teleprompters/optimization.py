@@ -81,14 +81,14 @@ class Optimization:
         self._teleprompter, self._student, self._teacher = teleprompter, student, teacher
         self._notes: list[str] = []
         self._data = data_hash(trainset, valset or [])
+        trainset, valset = prepared(trainset, student), None if valset is None else prepared(valset, student)
         if teleprompter.uses_valset:
             trainset, valset = self._parts(trainset, valset)
             limit = teleprompter.valset_limit
             if limit is not None and len(valset) > limit:
                 self._notes.append(f"{limit} of {len(valset)} rows of the valset are chosen by")
                 valset = sample(valset, limit, seed=teleprompter.seed)
-        self._trainset = prepared(trainset, student)
-        self._valset = prepared(valset or [], student)
+        self._trainset, self._valset = trainset, valset or []
         kind = type(teleprompter).__name__
         self._limits = {kind: limit for kind, limit in limits.items() if limit is not None}
         header = {
@@ -126,7 +126,7 @@ class Optimization:
                 self._notes.append("one example is all there is: it is learned from and chosen by")
                 return trainset, trainset
             trainset, valset = map(list, split(trainset, 1 - CHOOSE_BY, seed=self._teleprompter.seed))
-        found = leaks(prepared(trainset, self._student), prepared(valset, self._student))
+        found = leaks(trainset, valset)
         if found:
             self._notes.append(f"rows of the trainset are in the valset too: {found}")
         return trainset, valset
