@@ -22,6 +22,7 @@ from otpy.errors import (
     TeleprompterError,
 )
 from otpy.evaluate import Metric, check_metric, measure, metric_name, prepared
+from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.progress import Progress
 from otpy.evaluate.rows import supervisor_of_tasks
 from otpy.evaluate.runs import unsaid
@@ -33,6 +34,8 @@ from otpy.teleprompters.labeled_few_shot import LabeledFewShot
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_structure, labels_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otpy.programs import Predict
     from otpy.signatures import Example
     from otpy.teleprompters.lab import Lab
@@ -226,12 +229,21 @@ class BootstrapFewShot(Teleprompter[P]):
     ) -> P:
         """Bootstrap, then fill up."""
         rows = prepared(trainset, student)
-        found = await self.bootstrapped(lab, student, rows, teacher)
+
+        def cut(search: BootstrapSearch) -> None:
+            lab.so_far = self.assembled(student, rows, search)
+
+        found = await self.bootstrapped(lab, student, rows, teacher, cut)
         self.check_found(found)
         return self.assembled(student, rows, found)
 
     async def bootstrapped(
-        self, lab: Lab, student: Program, rows: list[Example], teacher: Program | None
+        self,
+        lab: Lab,
+        student: Program,
+        rows: list[Example],
+        teacher: Program | None,
+        cut: Callable[[BootstrapSearch], object] | None = None,
     ) -> BootstrapSearch:
         """Try examples until there are enough successes; a part of other searches too.
 
@@ -240,6 +252,7 @@ class BootstrapFewShot(Teleprompter[P]):
             student: The program.
             rows: Examples, with their inputs marked.
             teacher: Solves them; by default the student.
+            cut: Called with what was found until then, if the run is stopped or its budget is spent.
 
         Raises:
             TeleprompterError: If the teacher is of another structure, or more than `max_errors` failed.
@@ -249,13 +262,14 @@ class BootstrapFewShot(Teleprompter[P]):
         check_structure(student, teacher)
         order = tuple(interleaved(rows, labels_of(student) if self.balanced else [], self.seed))
         taught = self._taught(teacher, rows)
-        known = lab.memory.setdefault(("bootstrapped", self.seed, self.metric_threshold, taught.content_hash()), {})
+        what = tuple(map(key_of, rows)), self.metric_threshold, taught.content_hash()
+        known = lab.memory.setdefault(("bootstrapped", *what), {})
         search = BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds, dict(known))
         try:
             return await self._bootstrap(lab, search, taught, rows, known)
         except (BudgetExceeded, asyncio.CancelledError):  # what was found until now may be all there will be
-            search = BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds, dict(known))
-            lab.so_far = self.assembled(student, rows, search)  # type: ignore[arg-type] # `P` is one
+            if cut is not None:
+                cut(BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds, dict(known)))
             raise
 
     def check_found(self, search: BootstrapSearch) -> None:
