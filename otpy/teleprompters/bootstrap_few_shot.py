@@ -6,6 +6,7 @@ optimizer of this name there.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from otpy.errors import (
     TeleprompterError,
 )
 from otpy.evaluate import Metric, check_metric, measure, metric_name, prepared
+from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.progress import Progress
 from otpy.evaluate.rows import supervisor_of_tasks
 from otpy.evaluate.runs import unsaid
@@ -32,6 +34,8 @@ from otpy.teleprompters.labeled_few_shot import LabeledFewShot
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_structure, labels_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otpy.programs import Predict
     from otpy.signatures import Example
     from otpy.teleprompters.lab import Lab
@@ -208,6 +212,13 @@ class BootstrapFewShot(Teleprompter[P]):
             f" max_labeled_demos={self.max_labeled_demos}, seed={self.seed})"
         )
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:  # noqa: ARG002 - the base's
+        """Return as many as if every example succeeded, and as if none did."""
+        return min(self.max_bootstrapped_demos, rows) * predictors, self._most_trials(rows) * predictors
+
+    def _most_trials(self, rows: int) -> int:
+        return rows * self.max_rounds if self.max_bootstrapped_demos else 0
+
     async def search(
         self,
         lab: Lab,
@@ -218,12 +229,21 @@ class BootstrapFewShot(Teleprompter[P]):
     ) -> P:
         """Bootstrap, then fill up."""
         rows = prepared(trainset, student)
-        found = await self.bootstrapped(lab, student, rows, teacher)
+
+        def cut(search: BootstrapSearch) -> None:
+            lab.so_far = self.assembled(student, rows, search)
+
+        found = await self.bootstrapped(lab, student, rows, teacher, cut)
         self.check_found(found)
         return self.assembled(student, rows, found)
 
     async def bootstrapped(
-        self, lab: Lab, student: Program, rows: list[Example], teacher: Program | None
+        self,
+        lab: Lab,
+        student: Program,
+        rows: list[Example],
+        teacher: Program | None,
+        cut: Callable[[BootstrapSearch], object] | None = None,
     ) -> BootstrapSearch:
         """Try examples until there are enough successes; a part of other searches too.
 
@@ -232,6 +252,7 @@ class BootstrapFewShot(Teleprompter[P]):
             student: The program.
             rows: Examples, with their inputs marked.
             teacher: Solves them; by default the student.
+            cut: Called with what was found until then, if the run is stopped or its budget is spent.
 
         Raises:
             TeleprompterError: If the teacher is of another structure, or more than `max_errors` failed.
@@ -241,9 +262,15 @@ class BootstrapFewShot(Teleprompter[P]):
         check_structure(student, teacher)
         order = tuple(interleaved(rows, labels_of(student) if self.balanced else [], self.seed))
         taught = self._taught(teacher, rows)
-        known = lab.memory.setdefault(("bootstrapped", self.seed, self.metric_threshold, taught.content_hash()), {})
+        what = tuple(map(key_of, rows)), self.metric_threshold, taught.content_hash()
+        known = lab.memory.setdefault(("bootstrapped", *what), {})
         search = BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds, dict(known))
-        return await self._bootstrap(lab, search, taught, rows, known)
+        try:
+            return await self._bootstrap(lab, search, taught, rows, known)
+        except (BudgetExceeded, asyncio.CancelledError):  # what was found until now may be all there will be
+            if cut is not None:
+                cut(BootstrapSearch(order, self.max_bootstrapped_demos, self.max_rounds, dict(known)))
+            raise
 
     def check_found(self, search: BootstrapSearch) -> None:
         """Refuse to go on if successes were wanted and there are none.
@@ -301,6 +328,8 @@ class BootstrapFewShot(Teleprompter[P]):
                             outcome = result.value
                             progress.scored(outcome.trace is not None)
                         else:
+                            if lab.journal.problem is not None:
+                                raise lab.journal.problem
                             errors += not isinstance(result.reason, AdapterParseError)
                             if errors > self.max_errors or _is_final(result.reason):
                                 raise self._given_up(result.reason)

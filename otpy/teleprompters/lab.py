@@ -48,6 +48,8 @@ T = TypeVar("T")
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 30.0
 """Seconds between looks at a model that is out, from the first to the longest."""
+TRIES: Final = 4
+"""How often something may fail while other things are answered, until it counts as failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +161,16 @@ class Lab:
         """What a search wants to keep through restarts of its process."""
         self.notes: list[str] = []
         """What whoever gets the outcome is to know."""
+        self.so_far: Program | None = None
+        """What a search that measures no candidates would return if it had to end now."""
         self.errors = 0
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
-        self._tried: dict[tuple[str, int, bytes], Tried] = {}
+        self._tried: dict[tuple[Program, int, bytes], Tried] = {}
+        self._answers = 0
         self._slots = asyncio.Semaphore(max_concurrency)
-        self._going = asyncio.Event()
-        self._going.set()
+        self.going = asyncio.Event()
+        """Set unless it is paused."""
+        self.going.set()
         self._above: Lab | None = None
         self._prefix = ""
 
@@ -193,8 +199,8 @@ class Lab:
             failure_score=teleprompter.failure_score,
         )
         inner.memory = self.memory.setdefault(("part", name), {})
-        inner._going, inner._above, inner._prefix = self._going, self, f"{name}: "
-        inner._slots = self._slots
+        inner.going, inner._slots = self.going, self._slots
+        inner.notes, inner._above, inner._prefix = self.notes, self, f"{name}: "
         if inner._counts_alike(self):
             inner._tried = self._tried
         return inner
@@ -244,16 +250,24 @@ class Lab:
         Raises:
             Exception: What it raises for good.
         """
-        wait = FIRST_WAIT
+        wait, answers, vain = FIRST_WAIT, self._answers, 0
         while True:
-            await self._going.wait()
+            await self.going.wait()
             try:
-                return await work()
+                result = await work()
             except Exception as error:
-                if not _may_pass(error):
+                if self.journal.problem is not None:
+                    raise self.journal.problem from error
+                vain += self._answers > answers  # others were answered meanwhile, so this is no outage
+                answers = self._answers
+                if not _may_pass(error) or vain >= TRIES:
                     raise
+                wait = max(wait, min(getattr(error, "retry_after", None) or 0.0, LONGEST_WAIT))
                 if telemetry.listening:
                     telemetry.emit("otpy.teleprompter.waiting", seconds=wait, error=error)
+            else:
+                self._answers += 1
+                return result
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -263,11 +277,11 @@ class Lab:
 
     def pause(self) -> None:
         """Begin nothing new until `resume`."""
-        self._going.clear()
+        self.going.clear()
 
     def resume(self) -> None:
         """Go on."""
-        self._going.set()
+        self.going.set()
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
@@ -282,12 +296,31 @@ class Lab:
         Raises:
             ClientError: If no request at all will be answered: a wrong key, an empty purse, no model.
         """
-        key = f"{program.content_hash()}/{_names(program)}", at, key_of(example)
+        key = program, at, key_of(example)  # a position is one of several sets
         if key not in self._tried:
-            self._tried[key] = await self.through_outages(
-                lambda: self._in_turn(lambda: self._try(program, at, example))
-            )
+            found = await self._tried_in_the_end(program, at, example)
+            if key not in self._tried:
+                self._tried[key] = found
+                self._count(found)
         return self._tried[key]
+
+    async def _tried_in_the_end(self, program: Program, at: int, example: Example) -> Tried:
+        last: list[Tried] = []
+
+        async def once() -> Tried:
+            last[:] = [await self._try(program, at, example)]
+            error = last[0].error
+            if error is not None and (_is_final(error) or _may_pass(error) or self.journal.problem is not None):
+                raise error
+            return last[0]
+
+        try:
+            found: Tried = await self.through_outages(lambda: self._in_turn(once))
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+            return last[0]  # it fails again and again while others are answered: the example's own fault
+        return found
 
     async def _try(self, program: Program, at: int, example: Example) -> Tried:
         prediction: Prediction | None = None
@@ -296,9 +329,7 @@ class Lab:
                 prediction = await program.acall(**example.inputs())
                 assert self.metric is not None
                 score = await measure(self.metric, example, prediction)
-            except Exception as error:
-                if _is_final(error) or _may_pass(error):
-                    raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the row's
                 spent = getattr(error, "usage", None) or Usage()
                 words = f"{type(error).__name__}: {error}"
                 return Tried(at, example, self.failure_score, prediction, words, {}, tuple(trace), error, spent)
@@ -343,7 +374,6 @@ class Lab:
                     place = left[outcome.index]
                     if isinstance(outcome, Ok):
                         found[place] = outcome.value
-                        self._count(outcome.value)
                     elif isinstance(outcome.reason, Exception):
                         raise outcome.reason
                     else:
@@ -371,20 +401,26 @@ class Lab:
         """
         program = scores.program
         made = Candidate(name, program, scores, params)
-        self.candidates[:] = [one for one in self.candidates if one.name != name] + [made]
+        if (known := self.named(name)) is not None:  # told again after a restart, it keeps its place
+            self.candidates[self.candidates.index(known)] = made
+        else:
+            self.candidates.append(made)
         state = program.content_hash(), program.dump_state()
         data = {"program": state[0], "score": made.score, "rows": len(scores.rows), "params": params}
         if self._above is not None and self._counts_alike(self._above):
             await self._above.candidate(f"{self._prefix}{name}", scores, **params)
             return made
-        await self.journal.tell(
-            f"{self._prefix}{name}", {**data, "scores": scores.values, "failed": scores.failed}, state
-        )
+        details = {**data, "scores": scores.values, "failed": scores.failed}
+        await self.journal.tell(f"{self._prefix}{name}", details, state)
         if self._told is not None:
             self._told(made)
         if telemetry.listening:
             telemetry.emit("otpy.teleprompter.candidate", name=name, score=made.score, program=state[0], params=params)
         return made
+
+    def named(self, name: str) -> Candidate | None:
+        """Return the candidate of a name, if there is one."""
+        return next((one for one in self.candidates if one.name == name), None)
 
     def score_of(self, name: str) -> float:
         """Return a candidate's score, such as that of the `"student"`.
@@ -407,11 +443,6 @@ def best_of(candidates: Iterable[Candidate]) -> Candidate | None:
         return None
     most = max(len(candidate.scores.rows) for candidate in several)
     return max((one for one in several if len(one.scores.rows) == most), key=lambda one: one.score)
-
-
-def _names(program: Program) -> str:
-    """What tells programs of equal content apart: sub-programs and values that are no predictors."""
-    return f"{type(program).__module__}.{type(program).__qualname__}"
 
 
 def _is_final(error: Any) -> bool:

@@ -46,6 +46,10 @@ class LabeledFewShot(Teleprompter[P]):
         """Print the parameters."""
         return f"LabeledFewShot(k={self.k}, seed={self.seed}, balanced={self.balanced})"
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:  # noqa: ARG002 - the base's
+        """Return none: it asks nobody."""
+        return 0, 0
+
     async def search(
         self,
         lab: Lab,  # noqa: ARG002 - the base's; nothing is asked

@@ -14,28 +14,46 @@ import sqlite3
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from otpy.errors import TeleprompterError
-from otpy.lm import answer_of, stored
+from otpy.errors import LMContextWindowExceeded, LMError, LMRefusal, TeleprompterError
+from otpy.lm import LMResponse, answer_of, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from otpy.lm import LMResponse
-
-__all__ = ["RunJournal"]
+__all__ = ["RunJournal", "Spent"]
 
 SCHEMA: Final = 1
-_TABLES: Final = """
-CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS trials (name TEXT PRIMARY KEY, data TEXT NOT NULL, at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS programs (hash TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS judgements (
-    key TEXT PRIMARY KEY, question TEXT NOT NULL, answer TEXT, asked REAL NOT NULL, answered REAL);
-"""
+_TABLES: Final = (
+    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE trials (name TEXT PRIMARY KEY, data TEXT NOT NULL, at REAL NOT NULL)",
+    "CREATE TABLE programs (hash TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE judgements (key TEXT PRIMARY KEY, question TEXT NOT NULL, answer TEXT, asked REAL, answered REAL)",
+)
+_REFUSALS: Final[dict[str, type[LMError]]] = {kind.__name__: kind for kind in (LMContextWindowExceeded, LMRefusal)}
+
+
+class Spent(NamedTuple):
+    """What a run has taken.
+
+    Args:
+        requests: Requests that were sent and are over, failed ones included.
+        tokens: Their tokens.
+        money: Dollars, as far as prices are known.
+    """
+
+    requests: int = 0
+    tokens: int = 0
+    money: Decimal = Decimal(0)
+
+    def __add__(self, other: tuple[Any, ...]) -> Spent:
+        """Sum."""
+        requests, tokens, money = other
+        return Spent(self.requests + requests, self.tokens + tokens, self.money + money)
 
 
 class RunJournal:
@@ -63,6 +81,10 @@ class RunJournal:
     def __init__(self, path: str | os.PathLike[str] | None, header: Mapping[str, Any]) -> None:
         """Open and check it."""
         self.path = None if path is None else Path(path)
+        self.problem: TeleprompterError | None = None
+        """Why it can no longer be read or written, if so: nothing that happened since counts."""
+        self.spending: Callable[[], Spent] = Spent
+        """Says what this part of the run has taken so far."""
         self._lock: int | None = None
         self._unwritten: list[tuple[str, tuple[Any, ...]]] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -77,28 +99,42 @@ class RunJournal:
         except sqlite3.Error as error:
             self.close()
             raise TeleprompterError(f"{path}: {error}; choose another path for the journal") from error
+        except (ValueError, AttributeError) as error:
+            self.close()
+            if isinstance(error, TeleprompterError):
+                raise
+            raise self._damaged(error) from error
         except BaseException:
             self.close()
             raise
 
     def _begin(self, header: dict[str, Any]) -> None:
         base = self._base
-        if self.path is not None:
-            base.execute("PRAGMA journal_mode=WAL")
-            base.execute("PRAGMA synchronous=FULL")
         tables = {name for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if tables and "about" not in tables:
             raise TeleprompterError(f"{self.path} is no journal of a run, and is left as it is; choose another path")
+        if tables:
+            self._check(header)
+        if self.path is not None:  # only now is it known to be ours
+            base.execute("PRAGMA journal_mode=WAL")
+            base.execute("PRAGMA synchronous=FULL")
         if not tables:
-            base.executescript(_TABLES)
-            about = {"schema": SCHEMA, "header": header, "status": "running", "began": time.time()}
-            base.executemany("INSERT INTO about VALUES (?, ?)", [(n, json.dumps(v)) for n, v in about.items()])
-            base.commit()
-            return
+            about = {"schema": SCHEMA, "header": header, "began": time.time()}
+            with base:  # all or nothing: half a journal would be taken for a damaged one
+                base.execute("BEGIN IMMEDIATE")
+                for table in _TABLES:
+                    base.execute(table)
+                base.executemany("INSERT INTO about VALUES (?, ?)", [(n, json.dumps(v)) for n, v in about.items()])
+        parts = base.execute("SELECT count(*) FROM about WHERE name LIKE 'spent/%'").fetchone()
+        self._part = f"spent/{parts[0] + 1}"
+        with base:
+            base.execute("INSERT OR REPLACE INTO about VALUES ('status', ?)", (json.dumps("running"),))
+
+    def _check(self, header: dict[str, Any]) -> None:
         then = f"choose another path, or remove {self.path} to begin anew"
         if self.about("schema") != SCHEMA:
             raise TeleprompterError(f"{self.path}: a journal of version {self.about('schema')!r}; {then}")
-        theirs = self.about("header") or {}
+        theirs: dict[str, Any] = self.about("header") or {}
         differing = [name for name in {**theirs, **header} if theirs.get(name) != header.get(name)]
         if differing:
             details = "; ".join(f"{n}: {theirs.get(n)!r:.80} there, {header.get(n)!r:.80} now" for n in differing[:3])
@@ -111,18 +147,34 @@ class RunJournal:
         row = self._reader.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def found(self, key: str) -> LMResponse | None:
-        """Return an answer that was kept; it costs nothing now."""
-        row = self._reader.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if row is None else answer_of(json.loads(row[0]), cached=True)
+    def found(self, key: str) -> LMResponse | LMError | None:
+        """Return what was answered, with what it took then, or the refusal; `None` if nothing was.
 
-    def spent(self) -> tuple[int, int]:
-        """Return how many answers are kept, and their tokens."""
-        count, tokens = 0, 0
-        for (answer,) in self._reader.execute("SELECT answer FROM answers"):
-            usage = answer_of(json.loads(answer)).usage
-            count, tokens = count + max(usage.requests, 1), tokens + usage.total_tokens
-        return count, tokens
+        Raises:
+            TeleprompterError: If the file cannot be read.
+        """
+        if self.problem is not None:
+            raise self.problem
+        try:
+            row = self._reader.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            return None if row is None else _answer_of(json.loads(row[0]))
+        except (sqlite3.Error, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.problem = self._damaged(error)
+            raise self.problem from error
+
+    def _damaged(self, error: Exception) -> TeleprompterError:
+        return TeleprompterError(f"{self.path} is damaged: {error}; remove it to begin anew, or restore a copy")
+
+    def spent(self) -> Spent:
+        """Return what all parts of the run have taken, up to the last answer that was kept.
+
+        What was in flight when a part was killed is not known, and not in it.
+        """
+        found = Spent()
+        for (part,) in self._reader.execute("SELECT value FROM about WHERE name LIKE 'spent/%'"):
+            requests, tokens, money = json.loads(part)
+            found += requests, tokens, Decimal(money)
+        return found
 
     def trials(self) -> list[dict[str, Any]]:
         """Return the trials, in the order in which they were first made."""
@@ -141,33 +193,46 @@ class RunJournal:
 
     # -- written before it is acted on -----------------------------------------------------------------------------
 
-    async def keep(self, key: str, response: LMResponse) -> None:
-        """Keep an answer; when this returns, it is on disk."""
-        data = json.dumps(stored(response))
-        await self._write("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", (key, data, time.time()))
+    async def keep(self, key: str, answer: LMResponse | LMError) -> None:
+        """Keep an answer, or a refusal; when this returns, it is on disk.
+
+        Raises:
+            TeleprompterError: If it cannot be written.
+        """
+        data = json.dumps(_told(answer))
+        statement = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", (key, data, time.time())
+        await self._write(statement, self._spending())
+
+    def _spending(self) -> tuple[str, tuple[Any, ...]]:
+        requests, tokens, money = self.spending()
+        value = json.dumps([requests, tokens, str(money)])
+        return "INSERT OR REPLACE INTO about VALUES (?, ?)", (self._part, value)
 
     async def tell(
         self, name: str, data: Mapping[str, Any], program: tuple[str, Mapping[str, Any]] | None = None
     ) -> None:
         """Keep a trial, and the program it was of, if it is not known yet."""
+        trial = "INSERT INTO trials VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET data = excluded.data"
+        statements: list[tuple[str, tuple[Any, ...]]] = [(trial, (name, json.dumps(data), time.time()))]
         if program is not None:
-            state = json.dumps(program[1])
-            await self._write("INSERT OR IGNORE INTO programs VALUES (?, ?)", (program[0], state))
-        await self._write("INSERT OR REPLACE INTO trials VALUES (?, ?, ?)", (name, json.dumps(data), time.time()))
+            statements.append(("INSERT OR IGNORE INTO programs VALUES (?, ?)", (program[0], json.dumps(program[1]))))
+        await self._write(*statements)
 
     async def note(self, name: str, value: Any) -> None:
-        """Say something of the run, as its `"status"`."""
-        await self._write("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
+        """Say something of the run, as its `"status"`; what it has taken is said with it."""
+        await self._write(self._spending(), ("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value))))
 
     async def ask_people(self, key: str, question: Mapping[str, Any]) -> None:
         """Put a question to people; a known one stays as it is."""
         values = (key, json.dumps(question), time.time())
-        await self._write("INSERT OR IGNORE INTO judgements (key, question, asked) VALUES (?, ?, ?)", values)
+        await self._write(("INSERT OR IGNORE INTO judgements (key, question, asked) VALUES (?, ?, ?)", values))
 
-    async def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+    async def _write(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
+        if self.problem is not None:
+            raise self.problem
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        self._unwritten.append((statement, values))
+        self._unwritten += statements
         self._waiting.append(done)
         if self._writing is None or self._writing.done():
             self._writing = loop.create_task(self._written())
@@ -178,14 +243,14 @@ class RunJournal:
         while self._unwritten:
             batch, self._unwritten = self._unwritten, []
             waiting, self._waiting = self._waiting, []
-            problem: Exception | None = None
             try:
                 await loop.run_in_executor(self._thread, self._commit, batch)
-            except sqlite3.Error as error:
-                problem = TeleprompterError(f"{self.path}: cannot be written: {error}; the same call again goes on")
+            except (sqlite3.Error, RuntimeError) as error:  # the disk is full, or it was closed meanwhile
+                why = f"{self.path} cannot be written: {error}; what is in it counts, and the same call again goes on"
+                self.problem = self.problem or TeleprompterError(why)
             for done in waiting:
                 if not done.done():
-                    done.set_result(None) if problem is None else done.set_exception(problem)
+                    done.set_result(None) if self.problem is None else done.set_exception(self.problem)
 
     def _commit(self, batch: Iterable[tuple[str, tuple[Any, ...]]]) -> None:
         with self._base:
@@ -203,14 +268,35 @@ class RunJournal:
         self.close()
 
     def close(self) -> None:
-        """Close the file and give up its lock; once is enough."""
+        """Write what is waiting, close the file and give up its lock; once is enough."""
         self._thread.shutdown(wait=True)
+        if self._unwritten and self.problem is None:  # whoever asked for it was cancelled, but it is paid for
+            batch, self._unwritten = self._unwritten, []
+            with contextlib.suppress(sqlite3.Error):
+                self._commit(batch)
+        self.problem = self.problem or TeleprompterError(f"{self.path}: the journal is closed")
+        for done in self._waiting:
+            done.cancel()
         with contextlib.suppress(AttributeError):
             self._reader.close()
             self._base.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _told(answer: LMResponse | LMError) -> dict[str, Any]:
+    if isinstance(answer, LMResponse):
+        return {**stored(answer), "cached": answer.cached}
+    facts = {name: getattr(answer, name) for name in ("client", "model", "status", "retry_after", "body")}
+    return {"error": type(answer).__name__, "message": str(answer), **facts}
+
+
+def _answer_of(data: dict[str, Any]) -> LMResponse | LMError:
+    if "error" in data:
+        kind, message = _REFUSALS[data.pop("error")], data.pop("message")
+        return kind(message, **data)
+    return answer_of(data, cached=data["cached"])
 
 
 def _locked(path: Path) -> int:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from otpy.clients.running import running
 from otpy.errors import TeleprompterError
-from otpy.evaluate import metric_name
+from otpy.evaluate import metric_name, prepared
 from otpy.programs import Program
 from otpy.signatures import Example
+from otpy.teleprompters.estimate import estimated
 from otpy.teleprompters.optimization import Optimization
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from otpy.evaluate import Metric
+    from otpy.teleprompters.estimate import Estimate
     from otpy.teleprompters.lab import Lab
 
 Rows: TypeAlias = "Iterable[Example | Mapping[str, Any]]"
@@ -117,6 +119,41 @@ class Teleprompter(Generic[P]):
                 " or start it on this one with `async with otpy.start(...)`"
             )
         return Optimization(self, student, examples, others, teacher, journal, limits)
+
+    def estimate(self, student: P, *, trainset: Rows, valset: Rows | None = None) -> Estimate:
+        """Return what a run will take, from the least to the most that is likely; nothing is asked.
+
+        Args:
+            student: The program.
+            trainset: Examples to learn from.
+            valset: Examples to choose by; by default half of the trainset, where they are used.
+
+        Raises:
+            TeleprompterError: If an argument cannot be used.
+        """
+        _check_program("student", student)
+        rows = prepared(_examples("trainset", trainset), student)
+        if not rows:
+            raise TeleprompterError("the trainset is empty")
+        learned, chosen = len(rows), 0
+        if self.uses_valset and valset is not None:
+            chosen = len(_examples("valset", valset))
+        elif self.uses_valset:
+            chosen = len(rows) // 2 or 1
+            learned = len(rows) - len(rows) // 2
+        requests = self.requests(learned, chosen, len(student.named_predictors()))
+        wanted = (getattr(self, name, None) for name in ("max_labeled_demos", "max_bootstrapped_demos", "k"))
+        return estimated(student, rows, requests, max((n for n in wanted if isinstance(n, int)), default=0))
+
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int | None]:  # noqa: ARG002 - others use it
+        """Return how many requests a run makes, from the least to the most, `None` if that is not known.
+
+        Args:
+            rows: Examples to learn from.
+            val: Examples to choose by; none if they are not used.
+            predictors: How many the program has; each is taken to be asked once for each example.
+        """
+        return val * predictors, None
 
     def params(self) -> dict[str, Any]:
         """Return what it was told, as JSON data: a journal is of the same only."""
