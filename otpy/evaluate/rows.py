@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from otpy.clients.labels import Labels, current_labels, relabel
 from otpy.clients.running import running
@@ -201,7 +201,9 @@ def check_program(program: object, metric: Metric, devset: object) -> None:
     field = getattr(metric, "field", None)
     if field is None:
         return
-    for index, example in enumerate(devset if isinstance(devset, tuple) else ()):
+    given: Any = devset
+    examples: tuple[Any, ...] = given if type(given) is tuple else ()
+    for index, example in enumerate(examples):
         if field not in example:
             raise EvaluationError(
                 f"row {index} has no {field!r}, which {metric_name(metric)} compares; it has {', '.join(example)}"

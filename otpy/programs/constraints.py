@@ -129,9 +129,10 @@ def checked_constraints(constraints: object, signature: SignatureMeta) -> tuple[
     Raises:
         ProgramError: If one is none, or about a field that is no output.
     """
+    given: Any = constraints
     if isinstance(constraints, Constraint) or not isinstance(constraints, Iterable):
-        raise ProgramError(f"constraints={constraints!r:.100}; allowed: a list of Assert and Suggest")
-    several = tuple(constraints)
+        raise ProgramError(f"constraints={given!r:.100}; allowed: a list of Assert and Suggest")
+    several: tuple[Any, ...] = tuple(given)
     for constraint in several:
         if not isinstance(constraint, Constraint):
             raise ProgramError(f"constraints: {constraint!r:.100}; allowed: Assert(…) and Suggest(…)")

@@ -142,9 +142,10 @@ async def _run(call: tuple[Program, dict[str, Any]]) -> Prediction:
 
 
 def _call(number: int, pair: object) -> tuple[Program, dict[str, Any]]:
-    if not isinstance(pair, tuple) or len(pair) != 2:
+    given: Any = pair
+    if not isinstance(pair, tuple) or len(given) != 2:
         raise ProgramError(f"call {number} is {pair!r:.100}; allowed: (program, inputs)")
-    program, inputs = pair
+    program, inputs = given
     if not hasattr(program, "acall"):
         raise ProgramError(f"call {number}: {program!r:.100} is no program")
     return program, inputs_of(program, inputs, number)

@@ -164,8 +164,9 @@ class Program(Ways, metaclass=ProgramMeta):
             raise ProgramError(
                 f"{type(self).__name__}.forward returned a coroutine; make it `async def` and await that"
             )
-        then = "; return otpy.Prediction(**it)" if isinstance(result, Mapping) else ""
-        raise ProgramError(f"{type(self).__name__}.forward returned {type(result).__name__}, not a Prediction{then}")
+        kind: Any = type(result)
+        then = "; return otpy.Prediction(**it)" if issubclass(kind, Mapping) else ""
+        raise ProgramError(f"{type(self).__name__}.forward returned {kind.__name__}, not a Prediction{then}")
 
     @property
     def input_names(self) -> tuple[str, ...] | None:

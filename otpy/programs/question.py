@@ -188,6 +188,7 @@ class Question:
 
     def _read(self, response: LMResponse) -> None:
         """Take in the answers that will do, best first; else why they will not."""
+        found: list[tuple[dict[str, Any], tuple[str, ...]]]
         if not response.others:  # nearly always
             try:
                 found = [self._outputs(response)]
@@ -195,7 +196,8 @@ class Question:
                 self._error = self._explained(problem, response)
                 return
         else:
-            found, error = [], None
+            found = []
+            error: AdapterParseError | None = None
             for one in _each(response):
                 try:
                     found.append(self._outputs(one))

@@ -178,8 +178,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Program):
         return value.content_hash()
     if isinstance(value, Teleprompter):
-        kind: Teleprompter[Any] = value
-        return [type(kind).__name__, kind.params()]
+        inner: Any = value  # pyright: ignore[reportUnknownVariableType] - of whatever programs
+        return [type(inner).__name__, inner.params()]
     if callable(value):
         return metric_name(value)
     if isinstance(value, (list, tuple)):
