@@ -17,9 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.survival.test_optimization_kill import Model, finished, kept, killed, same  # noqa: E402 - the same driver
-
-from otpy.testing import FakeProvider  # noqa: E402 - behind the path
+from otpy.testing import FakeProvider
+from tests.survival.test_optimization_kill import Model, finished, kept, killed, same
 
 
 def measured(name: str, kills: int, seed: int) -> dict[str, object]:

@@ -202,7 +202,7 @@ def check_program(program: object, metric: Metric, devset: object) -> None:
     if field is None:
         return
     given: Any = devset
-    examples: tuple[Any, ...] = given if type(given) is tuple else ()
+    examples: tuple[Any, ...] = given if type(given) is tuple else ()  # pyright: ignore[reportUnknownVariableType] - whatever they are
     for index, example in enumerate(examples):
         if field not in example:
             raise EvaluationError(

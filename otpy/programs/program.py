@@ -164,7 +164,7 @@ class Program(Ways, metaclass=ProgramMeta):
             raise ProgramError(
                 f"{type(self).__name__}.forward returned a coroutine; make it `async def` and await that"
             )
-        kind: Any = type(result)
+        kind: Any = type(result)  # pyright: ignore[reportUnknownVariableType] - whatever it is
         then = "; return otpy.Prediction(**it)" if issubclass(kind, Mapping) else ""
         raise ProgramError(f"{type(self).__name__}.forward returned {kind.__name__}, not a Prediction{then}")
 
