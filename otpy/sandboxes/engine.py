@@ -196,12 +196,16 @@ class Engine(Protocol):
         ...
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """Return a value as JSON data: what has no form in JSON becomes its `repr`.
+def plain(value: Any, depth: int = 0, *, strict: bool = False) -> Any:
+    """Return a value as JSON data: what has no form in JSON becomes its `repr`, and half a character its escape.
 
     Args:
         value: The value.
         depth: How deep it lies in another; past 50 it is not followed.
+        strict: Refuse texts with half a character (a lone surrogate) instead.
+
+    Raises:
+        UnicodeEncodeError: If strict, and there is such a text.
 
     Example:
         >>> from otpy.sandboxes.engine import plain
@@ -210,12 +214,15 @@ def plain(value: Any, depth: int = 0) -> Any:
     """
     if isinstance(value, int) and value.bit_length() > _BITS:
         return f"<an integer of {value.bit_length()} bits>"
-    if value is None or isinstance(value, (str, int, float)):
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="strict" if strict else "backslashreplace").decode()
+    if value is None or isinstance(value, (int, float)):
         return value
     if depth > 50:
         return f"<{type(value).__name__}, too deep>"
     if isinstance(value, dict):
-        return {str(key): plain(item, depth + 1) for key, item in cast("Any", value).items()}
+        items = cast("Any", value).items()
+        return {plain(str(key), strict=strict): plain(item, depth + 1, strict=strict) for key, item in items}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item, depth + 1) for item in cast("Any", value)]
-    return repr(value)
+        return [plain(item, depth + 1, strict=strict) for item in cast("Any", value)]
+    return plain(repr(value), strict=strict)

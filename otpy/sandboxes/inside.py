@@ -1,8 +1,9 @@
 """The other side: what runs in a sandbox and takes the code. Python's standard library only, and nothing of ours.
 
 A run's message is `{"run": code, "inputs": {…}, "functions": […]}`. It is answered by `{"value", "stdout", "error"}`,
-or by `{"ask", "args", "kwargs", "stdout"}`, which waits for `{"value"}` or `{"error"}` and goes on. Nothing here guards
-anything: the code may change all of it, and then its session ends.
+or by `{"ask", "args", "kwargs", "stdout"}`, which waits for `{"value"}` or `{"error"}` and goes on. A message that comes
+in may be cut into lines, of which all but the last begin with `+`. Nothing here guards anything: the code may change all
+of it, and then its session ends.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ast
 import json
 import linecache
+import re
 import sys
 import traceback
 
@@ -18,7 +20,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["serve"]
+__all__ = ["MOST", "PARTS", "heavy", "serve"]
+
+MOST = 8 * 2**20
+"""Bytes of JSON that a value may have, or the arguments of a call."""
+PARTS = 200_000
+"""Numbers, texts, lists and so on that it may consist of."""
+_TEXT = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
+
+
+def heavy(line: str, most: int = MOST, parts: int = PARTS) -> str:
+    """Say why JSON is more than may go out at once; nothing if it is not.
+
+    Args:
+        line: The JSON, or what is said to be.
+        most: Letters that it may have.
+        parts: Numbers, texts, lists and so on that it may consist of; what stands in a text is none.
+    """
+    if len(line) > most:
+        return f"{len(line)} bytes of JSON; at most {most}"
+    if sum(map(line.count, ",[{")) > parts:  # of which some may stand in texts
+        found, at = 0, 0
+        for text in _TEXT.finditer(line):
+            found += sum(line.count(mark, at, text.start()) for mark in ",[{")
+            at = text.end()
+            if found > parts:
+                break
+        if found + sum(line.count(mark, at) for mark in ",[{") > parts:
+            return f"it has more than {parts} parts"
+    return ""
 
 
 class _Printed:
@@ -53,9 +83,11 @@ class _Repl:
 
     def function(self, name: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            asked = {"ask": name, "args": args, "kwargs": kwargs, "stdout": "".join(self.printed.parts)}
-            self.send(json.dumps(asked, default=_plain))
-            answer = json.loads(self.receive())
+            given = json.dumps({"args": args, "kwargs": kwargs}, default=_plain)
+            if why := heavy(given):
+                raise ValueError(f"{name} was given too much at once: {why}")
+            self.send(_joined(given, json.dumps({"ask": name, "stdout": "".join(self.printed.parts)})))
+            answer = json.loads(_whole(self.receive))
             if "error" in answer:
                 raise RuntimeError(answer["error"])
             return answer["value"]
@@ -105,13 +137,30 @@ def serve(receive: Callable[[], str], send: Callable[[str], None], output: int) 
     """
     repl = _Repl(receive, send, output)
     send("ready")
-    while line := receive():
+    while line := _whole(receive):
         outcome = repl.run(json.loads(line))
         try:
-            line = json.dumps(outcome, default=_plain)
+            value = json.dumps(outcome["value"], default=_plain)
         except (TypeError, ValueError, RecursionError):  # keys that are no strings, rings, endless digits
-            line = json.dumps({**outcome, "value": _shown(outcome["value"])})
-        send(line)
+            value = json.dumps(_shown(outcome["value"]))
+        if why := heavy(value):
+            value = json.dumps(f"<{type(outcome['value']).__name__}, too much to leave the sandbox: {why}>")
+        said = json.dumps({"stdout": outcome["stdout"], "error": outcome["error"]})
+        send(_joined(f'{{"value": {value}}}', said))
+
+
+def _joined(one: str, other: str) -> str:
+    """Two objects as one."""
+    return f"{one[:-1]}, {other[1:]}"
+
+
+def _whole(receive: Callable[[], str]) -> str:
+    """The next message, from all its lines."""
+    lines = [receive()]
+    while lines[-1].startswith("+"):
+        lines[-1] = lines[-1][1:].rstrip("\n")
+        lines.append(receive())
+    return "".join(lines)
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otpy.actors import SHUTDOWN, Down, Port, PortLine, Ref, SendLine, monitor
 from otpy.errors import ActorError, StartFailed
 from otpy.sandboxes.engine import Asked, Outcome, SandboxLost, SandboxNotAvailable, plain
+from otpy.sandboxes.inside import MOST, PARTS, heavy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,8 +25,15 @@ __all__ = ["LineInterpreter", "opened"]
 
 _ENV: Final = {"PATH": os.defpath, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "DENO_DIR": os.devnull}
 """What such a program has of our environment: nothing, and no place to write to."""
-_LINE: Final = 64 * 2**20
-"""Bytes of a line: inputs, values and what is printed."""
+_INPUTS: Final = 64 * 2**20
+"""Bytes of a message that goes in; it may go in several lines."""
+_ALOUD: Final = 64 * 2**10
+"""Letters of a line that is understood on the spot; a longer one in a thread, for the loop has others to serve."""
+
+
+def _line(limits: Limits) -> int:
+    """Bytes of a line: a value and an error, and what is printed, of which a character may take twelve."""
+    return MOST + 12 * (int(limits.output) + 100) + 2**18
 
 
 async def opened(engine: str, command: Sequence[str], limits: Limits, owner: Ref[Any]) -> LineInterpreter:
@@ -42,7 +50,7 @@ async def opened(engine: str, command: Sequence[str], limits: Limits, owner: Ref
     """
     try:
         port = await Port.start(
-            command, env=_ENV, owner=owner, first_line=True, start_timeout=30.0, grace=0.0, max_line=_LINE
+            command, env=_ENV, owner=owner, first_line=True, start_timeout=30.0, grace=0.0, max_line=_line(limits)
         )
     except StartFailed as failed:
         raise SandboxNotAvailable(f"the sandbox {engine!r} did not start: {failed.reason}") from failed
@@ -76,25 +84,33 @@ class LineInterpreter:
         if self._broken:
             raise SandboxLost(self._broken)
         self._next = asyncio.get_running_loop().create_future()
+        whole = json.dumps(message)
+        if len(whole) > _INPUTS:
+            self._next = None
+            return Outcome(error=f"the inputs do not fit into the sandbox: {len(whole)} bytes; at most {_INPUTS}")
         try:
-            await self._port.call(SendLine(json.dumps(message)), None)
+            for at in range(0, len(whole), MOST):  # which is less than a line may have
+                more = "+" if at + MOST < len(whole) else ""
+                await self._port.call(SendLine(more + whole[at : at + MOST]), None)
         except (ActorError, OSError) as error:
             raise SandboxLost(self._broken or str(error)) from error
-        except ValueError as error:
-            self._next = None
-            return Outcome(error=f"the inputs do not fit into the sandbox: {error}")
-        return self._understood(await self._next)
+        line = await self._next
+        return await asyncio.to_thread(self._understood, line) if len(line) > _ALOUD else self._understood(line)
 
     def _understood(self, line: str) -> Turn:
         try:
+            if heavy(line, _line(self._limits), PARTS + 10):  # ten for what is around it
+                raise ValueError
             said: Any = json.loads(line)
-            stdout = said["stdout"][: self._limits.output + 100]  # it has cut it off itself, and said so
-            if "ask" in said:
-                name, args, kwargs = said["ask"], said["args"], said["kwargs"]
-                if isinstance(name, str) and isinstance(args, list) and isinstance(kwargs, dict):
-                    return Asked(name, tuple(plain(args)), plain(kwargs), stdout)
-            elif isinstance(stdout, str) and (said["error"] is None or isinstance(said["error"], str)):
-                return Outcome(plain(said["value"]), stdout, said["error"])
+            stdout = said["stdout"]
+            if isinstance(stdout, str):
+                stdout = plain(stdout[: self._limits.output + 100])  # it has cut it off itself, and said so
+                if "ask" in said:
+                    name, args, kwargs = said["ask"], said["args"], said["kwargs"]
+                    if isinstance(name, str) and isinstance(args, list) and isinstance(kwargs, dict):
+                        return Asked(plain(name), tuple(plain(args)), plain(kwargs), stdout)
+                elif said["error"] is None or isinstance(said["error"], str):
+                    return Outcome(plain(said["value"]), stdout, plain(said["error"]))
         except (ValueError, KeyError, TypeError, RecursionError):
             pass
         raise SandboxLost(f"the interpreter broke its protocol: {line[:80]!r}")
@@ -107,8 +123,9 @@ class LineInterpreter:
             case PortLine(line=line, complete=True) if self._next is not None and not self._next.done():
                 self._next.set_result(line)
                 return
-            case PortLine():
-                self._broken = "the interpreter spoke out of turn"
+            case PortLine(complete=complete):
+                much = f"the interpreter broke its protocol: a line of more than {_line(self._limits)} bytes"
+                self._broken = "the interpreter spoke out of turn" if complete else much
                 self.close()
             case Down(reason=reason):
                 self._broken = f"the interpreter ended: {reason}"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from otpy.sandboxes.engine import Asked, Limits, Outcome, SandboxLost, SandboxNotAvailable, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from otpy.sandboxes.engine import Answer, Interpreter, Turn
 
@@ -105,29 +105,30 @@ class _Interpreter:
         self._printed, self._room = [], self._limits.output
         self._functions = frozenset(functions)
         lookup = dict.fromkeys(functions, _named)
+        feed = self._session.feed_start
         return await self._turn(
-            self._session.feed_start(code, inputs=dict(inputs), external_lookup=lookup, print_callback=self._print)
+            lambda: feed(code, inputs=dict(inputs), external_lookup=lookup, print_callback=self._print)
         )
 
     async def answer(self, answer: Answer) -> Turn:
         snapshot, self._snapshot = self._snapshot, None
         if answer.error is None:
-            return await self._turn(snapshot.resume({"return_value": answer.value}))
-        return await self._turn(snapshot.resume({"exception": RuntimeError(answer.error)}))
+            return await self._turn(lambda: snapshot.resume({"return_value": answer.value}))
+        return await self._turn(lambda: snapshot.resume({"exception": RuntimeError(answer.error)}))
 
-    async def _turn(self, step: Any) -> Turn:
+    async def _turn(self, step: Callable[[], Any]) -> Turn:
         """Go on until the code has ended, or asks for one of the host's functions; nothing else is answered."""
         library = self._library
         try:
             while True:
-                snapshot = await step
+                snapshot = await step()
                 if isinstance(snapshot, library.MontyComplete):
                     return Outcome(plain(snapshot.output), self._stdout)
                 if isinstance(snapshot, library.AsyncFunctionSnapshot) and self._is_ours(snapshot):
                     self._snapshot = snapshot
                     kwargs = {str(name): plain(value) for name, value in snapshot.kwargs.items()}
                     return Asked(snapshot.function_name, tuple(map(plain, snapshot.args)), kwargs, self._stdout)
-                step = snapshot.resume_auto()
+                step = snapshot.resume_auto
         except library.MontyCrashedError as error:
             self._pid = None
             raise SandboxLost(str(error)) from error
@@ -135,6 +136,8 @@ class _Interpreter:
             said = error.display("traceback")
             # past its limits a heap may be in any state, so nobody goes on with it
             spent = "limit exceeded" in str(error) and isinstance(error.exception(), (TimeoutError, MemoryError))
+            if self._session.worker_pid is None:  # the worker has ended already: it has asked its system for too much
+                self._pid, spent = None, True
             return Outcome(None, self._stdout, said, lost=spent)
         except library.MontyError as error:  # a value that cannot cross
             return Outcome(None, self._stdout, str(error))

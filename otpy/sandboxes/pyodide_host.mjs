@@ -22,19 +22,20 @@ Deno.permissions.revokeSync({ name: "read" });
 const decoder = new TextDecoder();
 const encoder = new TextEncoder();
 const chunk = new Uint8Array(1 << 16);
-let parts = [];
+let rest = chunk.subarray(0, 0); // what has been read and not yet been taken
 
 function receive() {
+  const parts = [];
   for (;;) {
-    const size = Deno.stdin.readSync(chunk);
-    if (size === null) return "";
-    const end = chunk.subarray(0, size).indexOf(10);
-    parts.push(decoder.decode(chunk.subarray(0, end < 0 ? size : end), { stream: end < 0 }));
-    if (end >= 0) { // nothing follows: it is our turn only once a line is whole
-      const line = parts.join("");
-      parts = [];
-      return line;
+    if (rest.length === 0) {
+      const size = Deno.stdin.readSync(chunk);
+      if (size === null) return "";
+      rest = chunk.subarray(0, size);
     }
+    const end = rest.indexOf(10);
+    parts.push(decoder.decode(end < 0 ? rest : rest.subarray(0, end), { stream: end < 0 }));
+    rest = end < 0 ? chunk.subarray(0, 0) : rest.subarray(end + 1);
+    if (end >= 0) return parts.join("");
   }
 }
 

@@ -78,7 +78,12 @@ class Sandbox:
     ) -> None:
         """Keep everything; the first run leases the session."""
         self._desk = desk
-        self._inputs: Mapping[str, Any] = plain(dict(inputs or {}))
+        self._inputs: Mapping[str, Any] = {}
+        self._refused = ""
+        try:
+            self._inputs = plain(dict(inputs or {}), strict=True)
+        except UnicodeEncodeError as error:
+            self._refused = f"UnicodeEncodeError: an input is no text that can be encoded: {error.reason}"
         self._functions = dict(functions or {})
         self._call_seconds = call_seconds
         self._session: Ref[Session] | None = None
@@ -108,6 +113,8 @@ class Sandbox:
             SandboxError: If the sandbox does not work; that the code fails is an outcome.
             ActorDown: If the pool has ended.
         """
+        if refused := self._refused or _unspeakable(code):
+            return Outcome(error=refused)
         inputs: Mapping[str, Any] = {}
         if self._session is None:
             self._session, inputs = await lease(self._desk, inner=_inside.get()), self._inputs
@@ -152,3 +159,12 @@ class Sandbox:
             return Answer(error=f"{type(error).__name__}: {error}")
         finally:
             _inside.reset(inside)
+
+
+def _unspeakable(code: str) -> str:
+    """Why a text cannot be handed to an interpreter, if it cannot."""
+    try:
+        code.encode()
+    except UnicodeEncodeError as error:
+        return f"UnicodeEncodeError: the code is no text that can be encoded: {error.reason} at {error.start}"
+    return ""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Resume", "Run", "Session"]
 
 _GRACE: Final = 0.5
-"""Seconds past its limit in which an interpreter may say so itself, before it is killed."""
+"""Seconds of a run, past its limit, in which an interpreter may say so itself, before it is killed."""
 _IDLE: Final = 3600.0
 """Seconds after which a session that nobody has used has been forgotten."""
 
@@ -112,7 +112,7 @@ class Session(GenServer):
         try:
             interpreter = await self._opening
             began = loop.time()
-            async with asyncio.timeout(max(0.0, self._left) + _GRACE):
+            async with asyncio.timeout(max(0.0, self._left + _GRACE)):  # the grace is for a run, not for each turn
                 match request:
                     case Run(code, inputs, functions):
                         turn = await interpreter.run(code, inputs, functions)
