@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, cast
 
 from otpy.adapters import Adapter, JSONAdapter, adapter_of, asked, native_fields, state_of
@@ -114,10 +115,9 @@ class Predict(Program, Generic[Returned]):
         self.adapter = JSONAdapter() if adapter is None else adapter
         self.demos = demos_of(self.signature, demos)
         self.max_reasks = max_reasks
-        self.temperature = temperature
         self.max_tokens = max_tokens
         self.rollout = rollout
-        self.n, self.top_p, self.seed, self.reasoning = n, top_p, seed, reasoning
+        self.n, self.seed, self.reasoning = n, seed, reasoning
         self.stop = (stop,) if isinstance(stop, str) else tuple(stop)
         self.constraints = checked_constraints(constraints, self.signature)
         _check("client", client, "the name of a client", ok=_name(client))
@@ -131,6 +131,7 @@ class Predict(Program, Generic[Returned]):
         _check("seed", seed, "an integer, or None", ok=seed is None or type(seed) is int)
         _check("stop", stop, "texts", ok=all(isinstance(cast("Any", text), str) and text for text in self.stop))
         _check("reasoning", reasoning, "a text, as 'low', or None", ok=reasoning is None or _name(reasoning))
+        self.temperature, self.top_p = _float(temperature), _float(top_p)
         if isinstance(self.adapter, Prompting):
             self.adapter.fits(self.signature)
 
@@ -316,7 +317,12 @@ def _integer(value: object, least: int) -> bool:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
+
+
+def _float(value: float | None) -> float | None:
+    """One form of a number, as 1 and 1.0, 0.0 and -0.0 are equal and have to be written and hashed alike."""
+    return None if value is None else float(value) + 0.0
 
 
 def _same_fields(signature: type[Signature], saved: Iterable[Mapping[str, Any]], where: str) -> None:

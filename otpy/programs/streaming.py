@@ -7,6 +7,7 @@ programs within programs, in tasks and in threads, are heard by the right one.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import itertools
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from otpy.signatures import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 
 __all__ = [
     "FieldEnd",
@@ -35,6 +36,7 @@ __all__ = [
 
 AHEAD: Final = 64
 """Events that wait to be taken; then whoever makes them waits too."""
+_LEFT: Final = "the stream has been left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,22 +156,71 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[StreamedEvent | None] = asyncio.Queue(AHEAD)
         self._calls = itertools.count(1)
+        self._over = self._left = False
 
     def number(self) -> int:
-        """Return the number of a call that begins."""
+        """Return the number of a call that begins.
+
+        Raises:
+            CancelledError: If the stream has been left.
+        """
+        self._go_if_left()
         return next(self._calls)
 
     async def put(self, event: StreamedEvent | None) -> None:
-        """Hand over an event, as soon as there is room for it; `None` is the end."""
+        """Hand over an event, as soon as there is room for it; `None` is the end.
+
+        Raises:
+            CancelledError: If the stream has been left: what works for it has to end.
+        """
         if asyncio.get_running_loop() is self._loop:
-            await self._events.put(event)
+            await self._put(event)
         else:
-            putting = asyncio.run_coroutine_threadsafe(self._events.put(event), self._loop)
-            await asyncio.wrap_future(putting)
+            await asyncio.wrap_future(self._putting(event))
 
     def put_from_thread(self, event: StreamedEvent) -> None:
-        """Hand over an event from a thread without a loop, and wait until there is room for it."""
-        asyncio.run_coroutine_threadsafe(self._events.put(event), self._loop).result()
+        """Hand over an event from a thread without a loop, and wait until there is room for it.
+
+        Raises:
+            CancelledError: If the stream has been left; it ends the plain code that works for it.
+        """
+        try:
+            self._putting(event).result()
+        except concurrent.futures.CancelledError:
+            raise asyncio.CancelledError(_LEFT) from None  # which plain code does not catch by the way
+
+    def close(self, *, left: bool) -> None:
+        """Let everybody go who waits for room, or will.
+
+        Args:
+            left: Whether the stream has been left before its end: then what works for it has to end as well; else what
+                goes on behind its end is not heard any more.
+        """
+        self._over, self._left = True, left
+        while not self._events.empty():
+            self._events.get_nowait()
+
+    def _go_if_left(self) -> None:
+        if self._left:
+            raise asyncio.CancelledError(_LEFT)
+
+    async def _put(self, event: StreamedEvent | None) -> None:
+        self._go_if_left()
+        if self._over:
+            return
+        await self._events.put(event)
+        if self._over:
+            self._events.get_nowait()  # which wakes the next who waits
+            self._go_if_left()
+
+    def _putting(self, event: StreamedEvent | None) -> concurrent.futures.Future[None]:
+        self._go_if_left()
+        putting = self._put(event)
+        try:
+            return asyncio.run_coroutine_threadsafe(putting, self._loop)
+        except RuntimeError:  # the loop is closed
+            putting.close()
+            raise asyncio.CancelledError(_LEFT) from None
 
     async def get(self) -> StreamedEvent | None:
         """Return the next event, `None` at the end."""
@@ -231,13 +282,14 @@ class _Done:
         yield
 
 
-async def streamed(call: Coroutine[Any, Any, Prediction]) -> AsyncGenerator[StreamedEvent, None]:
+async def streamed(call: Callable[[], Coroutine[Any, Any, Prediction]]) -> AsyncGenerator[StreamedEvent, None]:
     """Run a program's call and yield what happens in it, the prediction last.
 
-    Leaving early cancels the call, which closes its connections.
+    Leaving early cancels the call, which closes its connections. A thread cannot be cancelled: plain code that works
+    for the stream is ended by a `CancelledError` when it next asks a model, or says how it goes.
 
     Args:
-        call: The call; it must not have begun.
+        call: Begins the call.
 
     Raises:
         Exception: Whatever the call raises, behind the events that there were.
@@ -248,7 +300,7 @@ async def streamed(call: Coroutine[Any, Any, Prediction]) -> AsyncGenerator[Stre
 
     async def run() -> Prediction:
         try:
-            return await call
+            return await call()
         finally:
             ending.append(asyncio.get_running_loop().create_task(listener.put(None)))
 
@@ -259,6 +311,7 @@ async def streamed(call: Coroutine[Any, Any, Prediction]) -> AsyncGenerator[Stre
             yield event
         yield await task
     finally:
+        listener.close(left=not task.done())
         task.cancel()
         for end in ending:
             end.cancel()

@@ -212,6 +212,8 @@ async def _begin(tools: dict[str, Tool], call: ToolCall) -> Task[str] | str:
         arguments = tool.validated(call.args)
     except ValueError as error:
         return f"{call.name}: {error}"
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a parameter's own validator may raise anything
+        return _told(call, error)
     while True:
         tasks = cast("TaskSupervisorRef", await running().names.wait_for("tasks", RESTART_SECONDS))
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from otpy.clients.running import running
+from otpy.errors import NoApplication
 from otpy.programs.streaming import streamed
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Ways:
 
         return Parallel(**how)
 
-    async def astream(self, **inputs: Any) -> AsyncGenerator[StreamedEvent, None]:
+    def astream(self, **inputs: Any) -> AsyncGenerator[StreamedEvent, None]:
         """Run it and yield what happens while it does; the last is the `Prediction`.
 
         Leaving early cancels the call, and closes its connections; `contextlib.aclosing` does so at once.
@@ -63,9 +64,7 @@ class Ways:
         Raises:
             ProgramError: As for a plain call; so for all other errors, behind the events that there were.
         """
-        async with aclosing(streamed(self.acall(**inputs))) as events:
-            async for event in events:
-                yield event
+        return streamed(lambda: self.acall(**inputs))  # itself, as a loop that ends closes all generators at once
 
     def stream(self, **inputs: Any) -> Iterator[StreamedEvent]:
         """Run it and yield what happens while it does, in synchronous code; as `astream`."""
@@ -78,7 +77,8 @@ class Ways:
                     return
                 yield event
         finally:
-            application.run(events.aclose())
+            with suppress(NoApplication):  # it has stopped, and the stream with it
+                application.run(events.aclose())
 
 
 async def _next(events: AsyncGenerator[StreamedEvent, None]) -> StreamedEvent:
