@@ -1,4 +1,4 @@
-"""How often `kill -9` changes what an optimization ends in, or makes it ask again what was answered: it should be never.
+"""How often `kill -9` changes what an optimization ends in, or makes it ask again what was answered: it is to be 0.
 
     python benchmarks/optimizers_kill.py BootstrapFewShot MIPROv2 GEPA --kills 20
 
@@ -17,9 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.survival.test_optimization_kill import Model, finished, kept, killed, same  # noqa: E402 - the same driver
-
-from otpy.testing import FakeProvider  # noqa: E402 - behind the path
+from otpy.testing import FakeProvider
+from tests.survival.test_optimization_kill import Model, finished, kept, killed, same
 
 
 def measured(name: str, kills: int, seed: int) -> dict[str, object]:
