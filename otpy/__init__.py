@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         iter_dataset,
         leaks,
         load_dataset,
+        load_result,
         sample,
         split,
     )
@@ -87,15 +88,18 @@ if TYPE_CHECKING:
     from otpy.programs import (
         KNN,
         RAG,
+        RLM,
         Assert,
         BatchFailed,
         BestOfN,
         ChainOfThought,
+        CodeAct,
         Embedder,
         MultiChainComparison,
         Parallel,
         Predict,
         Program,
+        ProgramOfThought,
         ReAct,
         Refine,
         Retrieve,
@@ -109,6 +113,20 @@ if TYPE_CHECKING:
         save,
         status,
         tracing,
+        use_tools,
+    )
+    from otpy.programs.streaming import (
+        FieldEnd,
+        FieldsVoid,
+        FieldText,
+        Status,
+        ThoughtText,
+        ToolEnded,
+        ToolStarted,
+    )
+    from otpy.retrieval import (
+        BM25,
+        Embeddings,
     )
     from otpy.signatures import Example, InputField, OutputField, Prediction, Signature
     from otpy.supervisors import (
@@ -158,13 +176,13 @@ _ROOMS = {
     "otpy.config": "Settings",
     "otpy.evaluate": (
         "Comparison Evaluate EvaluationResult Failed Journal Score Scored exact_match f1 iter_dataset"
-        " leaks load_dataset sample split"
+        " leaks load_dataset load_result sample split"
     ),
     "otpy.lm": "LMRequest LMResponse Message Usage",
     "otpy.programs": (
-        "KNN RAG Assert BatchFailed BestOfN ChainOfThought Embedder MultiChainComparison Parallel"
-        " Predict Program ReAct Refine Retrieve Suggest check diff load load_dspy load_program majority"
-        " save status tracing"
+        "KNN RAG RLM Assert BatchFailed BestOfN ChainOfThought CodeAct Embedder MultiChainComparison"
+        " Parallel Predict Program ProgramOfThought ReAct Refine Retrieve Suggest check diff load"
+        " load_dspy load_program majority save status tracing use_tools"
     ),
     "otpy.signatures": "Example InputField OutputField Prediction Signature",
     "otpy.supervisors": (
@@ -176,10 +194,13 @@ _ROOMS = {
         "Audio Citation Citations Code Decision Document File History Image Reasoning Tool ToolCall"
         " ToolCalls ToolResult ToolResults Type"
     ),
+    "otpy.retrieval": ("BM25 Embeddings"),
+    "otpy.programs.streaming": ("FieldEnd FieldText FieldsVoid Status ThoughtText ToolEnded ToolStarted"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
 __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
+    "BM25",
     "BRUTAL_KILL",
     "ENGLISH",
     "GERMAN",
@@ -193,6 +214,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "ONE_FOR_ONE",
     "RAG",
     "REST_FOR_ONE",
+    "RLM",
     "SHUTDOWN",
     "SIMPLE_ONE_FOR_ONE",
     "Agent",
@@ -212,18 +234,23 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "Citation",
     "Citations",
     "Code",
+    "CodeAct",
     "Comparison",
     "Decision",
     "Document",
     "Down",
     "DynamicSupervisor",
     "Embedder",
+    "Embeddings",
     "Evaluate",
     "EvaluationResult",
     "Example",
     "Exit",
     "ExitMessage",
     "Failed",
+    "FieldEnd",
+    "FieldText",
+    "FieldsVoid",
     "File",
     "GenServer",
     "GenStateMachine",
@@ -249,6 +276,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "Predict",
     "Prediction",
     "Program",
+    "ProgramOfThought",
     "ReAct",
     "Reasoning",
     "Ref",
@@ -262,18 +290,22 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "Settings",
     "Shutdown",
     "Signature",
+    "Status",
     "Stop",
     "Suggest",
     "Supervisor",
     "Task",
     "TaskSupervisor",
     "TemplateAdapter",
+    "ThoughtText",
     "Timeout",
     "Tool",
     "ToolCall",
     "ToolCalls",
+    "ToolEnded",
     "ToolResult",
     "ToolResults",
+    "ToolStarted",
     "TwoStepAdapter",
     "Type",
     "Usage",
@@ -294,6 +326,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "load_dataset",
     "load_dspy",
     "load_program",
+    "load_result",
     "majority",
     "monitor",
     "named",
@@ -308,6 +341,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "status",
     "tracing",
     "unlink",
+    "use_tools",
     "whereis",
 ]
 
@@ -316,7 +350,9 @@ def __getattr__(name: str) -> Any:
     """Load a public name from its room at its first use."""
     room = _ROOM_OF.get(name)
     if room is None:
-        raise AttributeError(f"module 'otpy' has no attribute {name!r}")
+        from otpy.telemetry.signposts import signpost  # noqa: PLC0415 - only for names that are not there
+
+        raise AttributeError(f"module 'otpy' has no attribute {name!r}{signpost(name)}")
     value = getattr(importlib.import_module(room), name)
     globals()[name] = value
     return value
@@ -324,4 +360,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names, loaded or not."""
-    return sorted({*__all__, *globals()})
+    return sorted({*__all__, "__all__", "__version__"})

@@ -29,14 +29,14 @@ PROFILES: Final[Mapping[str, Profile]] = {
         # Deployments of models that think first refuse sampling parameters: OpenAI, guide "Reasoning models".
         Profile("openai_reasoning", max_tokens="max_completion_tokens", sampling=False),
         # No `stop`, `seed` or `n` in the whole dialect. Source: OpenAI API reference, "Responses".
-        Profile("openai_responses", "openai_responses", max_tokens="max_output_tokens"),
+        Profile("openai_responses", "openai_responses", max_tokens="max_output_tokens", lacks=("n",)),
         # The v1 API (`https://….openai.azure.com/openai/v1/`): OpenAI's words, deployments for models, the key as a
         # bearer's. Source: learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle.
         Profile("azure", max_tokens="max_completion_tokens"),
         # `cache_prompt` and `reasoning_content`: llama.cpp, tools/server/README.md. `tool_choice`: a tool's name is
         # taken for "auto" (github.com/ggml-org/llama.cpp/pull/26849) and "required" is not enforced for every template
         # (…/issues/27217); measured with xllamacpp 2026.10 and SmolLM2: plain text comes back for both.
-        Profile("llama_cpp", extra=(("cache_prompt", True),), lacks=("tool_choice", "file"),
+        Profile("llama_cpp", extra=(("cache_prompt", True),), lacks=("tool_choice", "file", "n"),
                 reasoning="reasoning_content"),
         # Measured with xllamacpp 2026.10: `text.format` and `top_logprobs` are ignored or refused, of the parts only
         # text and images are taken, and thoughts are taken back as `content`.
@@ -49,13 +49,13 @@ PROFILES: Final[Mapping[str, Profile]] = {
         # Sampling parameters are refused since version 2026-10-21, and a bound is demanded. Source:
         # platform.claude.com/docs/en/api/versioning; the smallest of the models that are left can write 4,096 tokens.
         Profile("anthropic", "anthropic", sampling=False, version="2026-10-21", most_tokens=8192,
-                lacks=("embeddings", "logprobs")),
+                lacks=("embeddings", "logprobs", "n")),
         Profile("anthropic_2023", "anthropic", version="2023-06-01", most_tokens=4096,
-                lacks=("embeddings", "logprobs")),
+                lacks=("embeddings", "logprobs", "n")),
         # Measured with xllamacpp 2026.10: sampling parameters are taken in any version; `output_config.format`,
         # `tool_choice` and documents are ignored.
         Profile("llama_cpp_messages", "anthropic", schema=False, version="2026-10-21", most_tokens=4096,
-                lacks=("tool_choice", "file", "logprobs")),
+                lacks=("tool_choice", "file", "logprobs", "n")),
         # The server of a model that makes vectors: a conversation fails there. Measured with xllamacpp 2026.10.
         Profile("llama_cpp_embedder", lacks=("messages",)),
         # Any provider that the `litellm` package speaks; it refuses what the provider has no way to say.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, cast
 
 from otpy.errors import EvaluationError
@@ -43,6 +44,7 @@ def check_arguments(  # noqa: PLR0913 - those of `Evaluate`
         ("workers", workers, _whole(workers), "an integer >= 1, or None"),
         ("workers", workers, workers is None or isolation != "task", "None; or isolation='thread' or 'process' too"),
         ("memory", memory, memory is None or isolation == "process", "None; or isolation='process' too"),
+        ("journal", journal, journal is None or isinstance(journal, (str, os.PathLike)), "a path, or None"),
         ("retry_failed", retry_failed, retry_failed in {None, True, False}, "True, False or None"),
         ("retry_failed", retry_failed, retry_failed is None or journal is not None, "None; or a journal too"),
         ("keep", keep, keep in {None, "all", "failed"}, "'all', 'failed' or None"),

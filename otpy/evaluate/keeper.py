@@ -82,7 +82,7 @@ class NotTaken:
 class Garbled:
     """A message cannot be read."""
 
-    error: Exception
+    error: BaseException
 
 
 Inbox: TypeAlias = "asyncio.Queue[Any]"
@@ -232,7 +232,9 @@ class Keeper(GenServer):
             return
         try:
             message = unpacked(line[len(MARK) :])
-        except Exception as error:  # noqa: BLE001 - whatever reading it raises, it is the row's
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever reading it raises, it is the row's
             message = Garbled(error)
         match message:
             case Ready():

@@ -29,7 +29,7 @@ class Metric(Protocol):
     predictors when demos are bootstrapped, where the answer counts as a yes or no.
     """
 
-    def __call__(self, example: Example, prediction: Prediction, trace: Trace | None = None) -> Any:
+    def __call__(self, example: Example, prediction: Prediction, /, trace: Trace | None = None) -> Any:
         """Score a prediction."""
         ...
 

@@ -88,7 +88,7 @@ class Failed:
         try:
             return f"{kind}: {self.reason}".splitlines()[0]
         except Exception as error:  # noqa: BLE001 - its own __str__ may raise anything
-            return f"{kind}: (its text cannot be told: {type(error).__name__})"
+            return f"{kind}: (its text raises {type(error).__name__})"
 
     @property
     def kind(self) -> str:

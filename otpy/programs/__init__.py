@@ -6,6 +6,7 @@ from otpy.programs.aggregation import majority
 from otpy.programs.best_of_n import BestOfN
 from otpy.programs.chain_of_thought import ChainOfThought
 from otpy.programs.checking import Checked, Finding, check
+from otpy.programs.code_act import CodeAct
 from otpy.programs.constraints import Assert, Constraint, Suggest
 from otpy.programs.difference import Difference, diff
 from otpy.programs.dspy_state import DSPyStateWarning
@@ -16,9 +17,11 @@ from otpy.programs.multi_chain_comparison import MultiChainComparison
 from otpy.programs.parallel import BatchFailed, Parallel
 from otpy.programs.predict import Predict
 from otpy.programs.program import Program
+from otpy.programs.program_of_thought import ProgramOfThought
 from otpy.programs.react import ReAct
 from otpy.programs.refine import Refine
 from otpy.programs.retrieve import RAG, Retrieve
+from otpy.programs.rlm import RLM
 from otpy.programs.saving import load, load_dspy, load_file, load_program, save
 from otpy.programs.streaming import status
 from otpy.programs.tool_use import use_tools
@@ -27,11 +30,13 @@ from otpy.programs.trace import Trace, TraceEntry, tracing
 __all__ = [
     "KNN",
     "RAG",
+    "RLM",
     "Assert",
     "BatchFailed",
     "BestOfN",
     "ChainOfThought",
     "Checked",
+    "CodeAct",
     "Constraint",
     "DSPyStateWarning",
     "Difference",
@@ -42,6 +47,7 @@ __all__ = [
     "Parallel",
     "Predict",
     "Program",
+    "ProgramOfThought",
     "ReAct",
     "Refine",
     "Retrieve",

@@ -11,6 +11,7 @@ from otpy.programs.predict import Predict
 from otpy.programs.program import Program
 from otpy.signatures import OutputField
 from otpy.signatures.returned import Returned
+from otpy.types import Reasoning
 
 if TYPE_CHECKING:
     from otpy.signatures import Prediction, Signature
@@ -20,6 +21,9 @@ __all__ = ["ChainOfThought"]
 
 class ChainOfThought(Program, Generic[Returned]):
     """Like `Predict`, with one more output, `reasoning`, which comes before the others.
+
+    With an adapter that has `native_reasoning=True` it is what the model thinks by itself, where its provider shows
+    that, and is not asked for in the answer.
 
     Args:
         signature: As for `Predict`.
@@ -40,7 +44,9 @@ class ChainOfThought(Program, Generic[Returned]):
     def __init__(self, signature: type[Returned] | str, **config: Any) -> None:
         """Put the reasoning in front."""
         plain = Predict(signature).signature
-        self.predict = Predict(plain.prepend("reasoning", OutputField(desc="think step by step")), **config)
+        native = "reasoning" in getattr(config.get("adapter"), "native", ())
+        thoughts = plain.prepend("reasoning", OutputField(desc="think step by step"), Reasoning if native else str)
+        self.predict = Predict(thoughts, **config)
 
     if TYPE_CHECKING:
 

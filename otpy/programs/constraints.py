@@ -5,6 +5,7 @@ Source: Singhvi et al. 2023, "DSPy Assertions: Computational Constraints for Sel
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -48,6 +49,9 @@ class Constraint:
         kind = type(self).__name__
         if not callable(self.check):
             raise ProgramError(f"{kind}: check={self.check!r}; allowed: a function of one argument")
+        called = getattr(self.check, "__call__", None)  # noqa: B004 - of an object
+        if inspect.iscoroutinefunction(self.check) or inspect.iscoroutinefunction(called):
+            raise ProgramError(f"{kind}: check={self.check!r:.80} is async; allowed: a plain function, as it is quick")
         if not isinstance(cast("Any", self.message), str):
             raise ProgramError(f"{kind}: message={self.message!r}; allowed: a text")
         if self.early and self.field is None:
@@ -71,11 +75,19 @@ class Constraint:
             ProgramError: If `check` returns neither a truth value nor a text.
         """
         found = self.check(value)
+        if inspect.isawaitable(found):
+            if inspect.iscoroutine(found):
+                found.close()
+            raise ProgramError(f"{_name_of(self.check)} returned something to await; allowed: a plain function")
         if found is None or found is True or (found is not False and not isinstance(found, str) and bool(found)):
             return None
         if isinstance(found, str):
             return found or None
         return self.message or f"{self.field or 'it'} has to satisfy {getattr(self.check, '__name__', 'the check')}"
+
+
+def _name_of(check: Any) -> str:
+    return getattr(check, "__qualname__", type(check).__qualname__)
 
 
 class Assert(Constraint):
@@ -125,7 +137,10 @@ def checked_constraints(constraints: object, signature: SignatureMeta) -> tuple[
             raise ProgramError(f"constraints: {constraint!r:.100}; allowed: Assert(…) and Suggest(…)")
         if constraint.field is not None and constraint.field not in signature.output_fields:
             outputs = ", ".join(signature.output_fields)
-            raise ProgramError(f"constraints: no output {constraint.field!r}; the outputs are {outputs}")
+            raise ProgramError(
+                f"constraints: no output {constraint.field!r}; the outputs here are {outputs} (an agent's own outputs"
+                " are checked by validators in its signature)"
+            )
         if constraint.early and signature.output_fields[cast("str", constraint.field)].annotation is not str:
             raise ProgramError(f"constraints: early=True of {constraint.field!r}; allowed: only of a text")
     return several

@@ -53,6 +53,8 @@ class MultiChainComparison(Program):
         self, signature: type[Signature] | str, m: int = 3, *, temperature: float | None = 0.7, **config: Any
     ) -> None:
         """Make both predictors."""
+        if "n" in config:
+            raise ProgramError(f"n={config['n']!r}; MultiChainComparison has m chains: m={config['n']!r}")
         if not isinstance(m, int) or isinstance(m, bool) or m < 2:
             raise ProgramError(f"m={m!r}; allowed: an integer >= 2")
         self.m, self.temperature = m, temperature

@@ -9,6 +9,7 @@ from otpy.adapters.prompting import Prompting
 from otpy.errors import ProgramError, SignatureError
 from otpy.programs.constraints import checked_constraints
 from otpy.programs.demos import demos_of, dumped_demo, read_demo
+from otpy.programs.parameters import UnknownParameter
 from otpy.programs.program import Program
 from otpy.programs.question import Question
 from otpy.signatures import Signature, SignatureMeta
@@ -30,6 +31,17 @@ _CONFIG: Final = (
     *("client", "adapter", "max_reasks", "temperature", "max_tokens", "rollout"),
     *(*_FURTHER, "constraints"),
 )
+
+_USUAL: Final[Mapping[str, Any]] = {
+    "client": "default",
+    "adapter": JSONAdapter(),
+    "max_reasks": 1,
+    "temperature": None,
+    "max_tokens": None,
+    "rollout": 0,
+    **_FURTHER,
+    "constraints": (),
+}
 
 
 class Predict(Program, Generic[Returned]):
@@ -257,7 +269,7 @@ class Predict(Program, Generic[Returned]):
             demos = [read_demo(signature, demo) for demo in saved["demos"]]
             config = {**saved["config"], "constraints": self.constraints}
             filled = Predict(signature, client=saved["client"], adapter=adapter, demos=demos, **config)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, UnknownParameter) as error:
             raise ProgramError(f"{where}: not a saved predictor: {error!r}") from error
         return self.replace(**vars(filled))
 
@@ -268,9 +280,10 @@ class Predict(Program, Generic[Returned]):
             raise ProgramError(f"{where}: {error}") from None
 
     def __repr__(self) -> str:
-        """Print the signature and how many demos."""
+        """Print the signature, how many demos, and the parameters that are not as they come."""
         demos = f", {len(self.demos)} demos" if self.demos else ""
-        return f"Predict({self.signature.signature!r}{demos})"
+        given = (f", {name}={getattr(self, name)!r}" for name, usual in _USUAL.items() if getattr(self, name) != usual)
+        return f"{type(self).__name__}({self.signature.signature!r}{demos}{''.join(given)})"
 
     def _line(self) -> str:
         demos = f"  {len(self.demos)} demos" if self.demos else ""
@@ -295,7 +308,7 @@ def _name(value: object) -> bool:
 
 
 def _adapter(value: object) -> bool:
-    return isinstance(value, Adapter)
+    return isinstance(value, Adapter) and not isinstance(value, type)
 
 
 def _integer(value: object, least: int) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, dataclass_
 from otpy.clients.running import running
 from otpy.errors import ProgramError
 from otpy.programs import files, state
+from otpy.programs.parameters import UnknownParameter, unknown
 from otpy.programs.parts import frozen, mapped, programs_in, thawed
 from otpy.programs.trace import Call, calling
 from otpy.programs.ways import Ways
@@ -39,7 +40,10 @@ class ProgramMeta(type):
 
     def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
         """Construct and seal."""
-        program: Any = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        try:
+            program: Any = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        except (TypeError, UnknownParameter) as error:
+            raise unknown(cls, error, kwargs) or error from None
         return program._sealed_with(vars(program))  # type: ignore[no-any-return]  # noqa: SLF001 - our own class
 
 
@@ -160,7 +164,8 @@ class Program(Ways, metaclass=ProgramMeta):
             raise ProgramError(
                 f"{type(self).__name__}.forward returned a coroutine; make it `async def` and await that"
             )
-        raise ProgramError(f"{type(self).__name__}.forward returned {type(result).__name__}, not a Prediction")
+        then = "; return otpy.Prediction(**it)" if isinstance(result, Mapping) else ""
+        raise ProgramError(f"{type(self).__name__}.forward returned {type(result).__name__}, not a Prediction{then}")
 
     @property
     def input_names(self) -> tuple[str, ...] | None:
@@ -375,7 +380,8 @@ class Program(Ways, metaclass=ProgramMeta):
 @functools.cache
 def _signature_of(cls: type[Program]) -> inspect.Signature:
     if not hasattr(cls, "forward"):
-        raise ProgramError(f"{cls.__name__} has no forward(…), so there is nothing to call")
+        then = ": make `aforward` an `async def forward`" if hasattr(cls, "aforward") else ""
+        raise ProgramError(f"{cls.__name__} has no forward(…), so there is nothing to call{then}")
     return inspect.signature(cls.forward)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.adapters import ENGLISH, TwoStepAdapter, answered, asked, repair
@@ -13,7 +15,7 @@ from otpy.errors import AdapterParseError, ConstraintNotMet
 from otpy.lm import LMRequest, LMResponse, ReasoningDelta, StreamEnd, TextDelta, Usage
 from otpy.programs.abilities import lacks
 from otpy.programs.constraints import unmet
-from otpy.programs.rollouts import beyond
+from otpy.programs.rollouts import SEVERAL, beyond
 from otpy.programs.streaming import FieldEnd, FieldsVoid, FieldText, ThoughtText, listening
 from otpy.programs.trace import asking, place_of, record, relabelled, signed, spent
 from otpy.signatures import Prediction
@@ -42,7 +44,7 @@ class Question:
         values: The inputs, validated.
     """
 
-    __slots__ = ("_attempts", "_best", "_error", "_numbers", "_predictor", "_usage", "_values")
+    __slots__ = ("_asked", "_attempts", "_best", "_error", "_heard", "_numbers", "_predictor", "_usage", "_values")
 
     def __init__(self, predictor: Predict, values: Mapping[str, Any]) -> None:
         """Ask nothing yet."""
@@ -52,8 +54,10 @@ class Question:
         self._usage = _NOTHING
         self._error: AdapterParseError | None = None
         self._best: list[tuple[dict[str, Any], tuple[str, ...]]] = []
+        self._asked = 0
+        self._heard: _Hearing | None = None
 
-    async def answer(self) -> Prediction:
+    async def answer(self) -> Prediction:  # noqa: PLR0912 - one thing after the other
         """Ask, as often as the predictor may.
 
         Raises:
@@ -76,13 +80,16 @@ class Question:
                 self._numbers.append(asking(request))
                 try:
                     listener, early = listening(), predictor.early
-                    if listener is None and not early:
-                        response: LMResponse | None = await application.ask(client, request)
+                    if predictor.n > 1 and lacks(client, "n"):
+                        response: LMResponse | None = await _one_by_one(application, client, request)
+                    elif listener is None and not early:
+                        response = await application.ask(client, request)
                     else:
                         response = await self._streamed(application, client, request, listener, told=extract is None)
                 finally:
                     over(request)
                 if response is None:  # it was left early, and why is known
+                    self._asked += 1
                     text = self._attempts[-1]
                 else:
                     self._paid(response)
@@ -91,11 +98,14 @@ class Question:
                         messages, schema = extract.second(signature, text), extract.second_schema(signature)
                         client, extract, tools, logprobs = extract.client, None, (), None
                         continue
-                    self._attempts.append(text)
+                    self._asked += 1
+                    self._attempts += [text, *(choice.text for choice in response.others)]
                     self._read(response)
-                if (self._best and not self._best[0][1]) or len(self._attempts) > predictor.max_reasks:
+                if (self._best and not self._best[0][1]) or self._asked > predictor.max_reasks:
                     return self._prediction()
                 assert self._error is not None
+                if self._heard is not None:
+                    await self._heard.void()
                 messages = (*messages, *repair(text, self._error, getattr(adapter, "words", ENGLISH)))
         finally:
             if said is not None:
@@ -138,7 +148,9 @@ class Question:
         predictor = self._predictor
         make: Any = getattr(predictor.adapter, "reader", None) if told else None
         reader = None if make is None else make(predictor.signature)
-        hearing = _Hearing(self, place_of(predictor), listener)
+        if self._heard is None:
+            self._heard = _Hearing(self, place_of(predictor), listener)
+        hearing = self._heard
         text = ""
         events = Sink().read(lambda sink: application.ask(client, request, sink))
         async with contextlib.aclosing(events):
@@ -149,7 +161,7 @@ class Question:
                         if await hearing.heard(read, text):
                             return None
                 elif isinstance(event, ReasoningDelta) and not event.choice and listener is not None:
-                    await listener.put(ThoughtText(hearing.path, event.text))
+                    await listener.put(ThoughtText(hearing.path, event.text, hearing.call))
                 elif isinstance(event, StreamEnd):
                     for read in reader.close() if reader is not None else ():
                         await hearing.heard(read, text)
@@ -241,33 +253,51 @@ class _Hearing:
 
     def __init__(self, question: Question, path: str | None, listener: Listener | None) -> None:
         self._question, self.path, self._listener = question, path, listener
+        self.call = 0 if listener is None else listener.number()
         self._texts: dict[str, str] = {}
+        self._told: dict[str, None] = {}
         self._early = question._predictor.early  # noqa: SLF001 - a part of it
 
     async def heard(self, event: FieldEvent, text: str) -> bool:
         """Take in what was read; returns whether that is the end of this answer."""
         names = getattr(event, "names", None)
         if names is not None:
-            for name in names:
-                self._texts.pop(name, None)
-            await self._tell(FieldsVoid(self.path, names))
+            await self.void(names)
             return False
         told: Any = event
+        self._told[told.name] = None
         if not hasattr(event, "text"):
-            await self._tell(FieldEnd(self.path, told.name, told.raw))
+            await self._tell(FieldEnd(self.path, told.name, told.raw, self.call))
             return False
-        await self._tell(FieldText(self.path, told.name, told.text))
+        await self._tell(FieldText(self.path, told.name, told.text, self.call))
         so_far = self._texts[told.name] = self._texts.get(told.name, "") + told.text
         for constraint in self._early:
             if constraint.field == told.name and (complaint := constraint.of(so_far)) is not None:
                 self._question.refused(text, told.name, complaint)
-                await self._tell(FieldsVoid(self.path, tuple(self._texts)))
                 return True
         return False
+
+    async def void(self, names: tuple[str, ...] | None = None) -> None:
+        """Take back what was told of outputs, by default of all."""
+        void = tuple(self._told) if names is None else names
+        for name in void:
+            self._texts.pop(name, None)
+            self._told.pop(name, None)
+        if void:
+            await self._tell(FieldsVoid(self.path, void, self.call))
 
     async def _tell(self, event: FieldText | FieldEnd | FieldsVoid) -> None:
         if self._listener is not None:
             await self._listener.put(event)
+
+
+async def _one_by_one(application: Running, client: str, request: LMRequest) -> LMResponse:
+    """Ask as often as answers are wanted, of a model that gives one at a time."""
+    several = (replace(request, n=1, rollout=request.rollout + number * SEVERAL) for number in range(request.n))
+    answers = await asyncio.gather(*(application.ask(client, one) for one in several))
+    paid = sum((answer.usage for answer in answers if not answer.cached), Usage())
+    choices = tuple(choice for answer in answers for choice in answer.choices)
+    return LMResponse.of(choices, model=answers[0].model, usage=paid)
 
 
 def _each(response: LMResponse) -> list[LMResponse]:

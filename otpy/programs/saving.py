@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from otpy.errors import ProgramError, SignatureError
 from otpy.programs import dspy_state, files, state
@@ -169,7 +169,13 @@ class _Building:
     def program(self, node: Mapping[str, Any], at: str) -> Program:
         cls = self.known(node["class"])
         if issubclass(cls, Predict):
-            return cls(self.signature(self.predictors[at or "self"]["signature"]))
+            if guards := node.get("code"):
+                raise ProgramError(
+                    f"{self.path}: {at or 'the predictor'} has {' and '.join(guards)}, which are code that no file"
+                    " holds, and without which it would let other answers through; load it with load(program, path)"
+                )
+            making = cast("type[Predict[Any]]", cls)  # type: ignore[redundant-cast]  # not to pyright
+            return making(self.signature(self.predictors[at or "self"]["signature"]))
         content = {name: self.value(part, f"{at}.{name}" if at else name) for name, part in node["parts"].items()}
         if missing := [name for name in cls._parts if name not in content]:
             raise ProgramError(f"{self.path}: {cls.__name__} needs {missing[0]!r}, which is not in the file")

@@ -74,6 +74,8 @@ def _node(value: Any, kind: type[Program]) -> dict[str, Any]:
         node: dict[str, Any] = {"class": class_path(type(value))}
         if not is_predictor(value):
             node["parts"] = {name: _node(part, kind) for name, part in vars(value).items()}
+        elif guards := _guards(value):
+            node["code"] = guards
         return node
     if next(programs_in(value, "", kind), None) is not None:
         if type(value) is tuple:
@@ -83,6 +85,12 @@ def _node(value: Any, kind: type[Program]) -> dict[str, Any]:
         return {"signature": value.dump_state()}
     data = _plain(value)
     return {"code": type(value).__name__} if data is _NO else {"value": data}
+
+
+def _guards(predictor: Any) -> list[str]:
+    """What of a predictor is code that checks its answers: a file can only say that there was some."""
+    guards = {"constraints": predictor.constraints, "validators": predictor.signature._validators}  # noqa: SLF001 - the contract's own
+    return [name for name, code in guards.items() if code]
 
 
 def _plain(value: Any) -> Any:

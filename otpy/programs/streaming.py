@@ -7,6 +7,7 @@ programs within programs, in tasks and in threads, are heard by the right one.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from otpy.signatures import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 
 __all__ = [
     "FieldEnd",
@@ -44,11 +45,13 @@ class FieldText:
         path: The predictor that writes it, as in `named_predictors()`; `None` if it is no part of the program.
         field: The output.
         text: The text.
+        call: Which call of a predictor it belongs to, from 1: several may be under way at once.
     """
 
     path: str | None
     field: str
     text: str
+    call: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,13 @@ class FieldEnd:
         path: As in `FieldText`.
         field: The output.
         raw: What the model wrote of it, as it stands in the answer; it is not validated yet.
+        call: As in `FieldText`.
     """
 
     path: str | None
     field: str
     raw: str
+    call: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +78,12 @@ class FieldsVoid:
     Args:
         path: As in `FieldText`.
         fields: The outputs.
+        call: As in `FieldText`.
     """
 
     path: str | None
     fields: tuple[str, ...]
+    call: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +93,12 @@ class ThoughtText:
     Args:
         path: As in `FieldText`.
         text: The text.
+        call: As in `FieldText`.
     """
 
     path: str | None
     text: str
+    call: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +153,11 @@ class Listener:
         """Belong to the loop that runs here."""
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[StreamedEvent | None] = asyncio.Queue(AHEAD)
+        self._calls = itertools.count(1)
+
+    def number(self) -> int:
+        """Return the number of a call that begins."""
+        return next(self._calls)
 
     async def put(self, event: StreamedEvent | None) -> None:
         """Hand over an event, as soon as there is room for it; `None` is the end."""
@@ -177,8 +191,11 @@ async def tell(event: StreamedEvent) -> None:
         await listener.put(event)
 
 
-async def status(text: str) -> None:
+def status(text: str) -> Awaitable[None]:
     """Say how it goes, to whoever reads the stream that the calling code runs in; nothing if nobody does.
+
+    On an event loop it has to be awaited; in plain code, as a `forward` that is no coroutine, it is done when it
+    returns.
 
     Args:
         text: What to say.
@@ -197,7 +214,21 @@ async def status(text: str) -> None:
         Status(text='looking at 1')
         Prediction(n=1)
     """
-    await tell(Status(text))
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        if (listener := _listener.get()) is not None:
+            listener.put_from_thread(Status(text))
+        return _Done()
+    return tell(Status(text))
+
+
+class _Done:
+    """Something to await that is done already."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
 
 
 async def streamed(call: Coroutine[Any, Any, Prediction]) -> AsyncGenerator[StreamedEvent, None]:

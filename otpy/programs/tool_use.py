@@ -43,7 +43,7 @@ FRAMES: Final = 5
 RESTART_SECONDS: Final = 5.0
 """How long to wait for the supervisor of tasks while it is restarted."""
 
-Approve: TypeAlias = "Callable[[ToolCall], Awaitable[bool | str]]"
+Approve: TypeAlias = "Callable[[ToolCall], Awaitable[bool | str] | bool | str]"
 """Says whether a call may be run: `True`; or `False`, or a text that tells the model why not."""
 
 
@@ -64,6 +64,8 @@ def by_name(tools: Iterable[Any]) -> dict[str, Tool]:
         >>> list(by_name([now]))
         ['now']
     """
+    if callable(tools) or isinstance(tools, Tool):
+        raise ProgramError(f"tools={tools!r:.80}; allowed: a list of tools, as in [{getattr(tools, '__name__', 'it')}]")
     found: dict[str, Tool] = {}
     for given in tools:
         tool = given if isinstance(given, Tool) else Tool(given)
@@ -140,7 +142,9 @@ def check_limits(timeout: Any, max_chars: Any) -> None:
 async def _refusal(call: ToolCall, approve: Approve | None) -> str | None:
     if approve is None:
         return None
-    verdict: Any = await approve(call)
+    verdict: Any = approve(call)
+    if inspect.isawaitable(verdict):
+        verdict = await verdict
     if verdict is True:
         return None
     if verdict is False:

@@ -287,18 +287,18 @@ def test_a_stream_of_rows_leaves_the_labels_of_whoever_iterates_alone():
 
 
 class Measured(Teleprompter):
-    """Evaluates twice, and asks something itself."""
+    """Evaluates twice, each time anew, and asks something itself."""
 
     def __init__(self, kill=None):
         self.kill = kill
 
     async def search(self, lab, student, trainset, valset, teacher):
-        if self.kill is not None and not journal:
-            journal["killed"] = True
+        if self.kill is not None and not lab.memory:
+            lab.memory["killed"] = True
             self.kill()
             await asyncio.Event().wait()
-        for _ in range(2):
-            await otpy.Evaluate(trainset, metric=METRIC).acall(student)
+        for number in range(2):
+            await otpy.Evaluate(trainset, metric=METRIC).acall(student.with_config(rollout=number))
         await otpy.Predict("question -> answer").acall(question="which is better?")
         return student
 

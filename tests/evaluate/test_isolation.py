@@ -36,6 +36,14 @@ class Picky(Exception):
     def __init__(self, one, two):
         super().__init__("only one of them")
 
+def settle(pid):
+    if pid != os.getpid():
+        raise SystemExit("I cannot live there")
+
+class Homesick:
+    def __reduce__(self):
+        return settle, (os.getpid(),)
+
 def endless():
     held = []
     while True:
@@ -94,7 +102,9 @@ class Risky(Program):
             await asyncio.sleep(3600)
         if act == "lock":
             did = threading.Lock()
-        return Prediction(act=act, pid=os.getpid(), did=did if act in ("read", "lock") else None)
+        if act == "homesick":
+            did = Homesick()
+        return Prediction(act=act, pid=os.getpid(), did=did if act in ("read", "lock", "homesick") else None)
 
 class Plain(Program):
     def forward(self, act):
@@ -202,6 +212,7 @@ FATES = {
     "refuse": ("ValueError", "no"),
     "picky": ("EvaluationError", "Picky: only one of them (the Picky itself cannot be sent between processes"),
     "lock": ("EvaluationError", "cannot pickle '_thread.lock' object"),
+    "homesick": ("SystemExit", "I cannot live there"),
     "reach": ("NoApplication", "not within reach of a row that runs in a worker process"),
 }
 

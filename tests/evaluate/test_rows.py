@@ -138,7 +138,7 @@ def test_an_exception_that_cannot_be_printed_costs_its_row_only():
 
     with LoopbackLM(lambda _: ZERO) as server, started(server):
         result = otpy.Evaluate(ROWS[:10], metric=metric)(PROGRAM)
-    assert [row.explanation for row in result.failed] == ["Odd: (its text cannot be told: TypeError)"]
+    assert [row.explanation for row in result.failed] == ["Odd: (its text raises TypeError)"]
     assert "Odd" in result.summary()
 
 

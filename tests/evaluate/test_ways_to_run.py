@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -433,6 +434,44 @@ def test_rows_may_run_in_processes_where_what_ends_one_costs_a_row(tmp_path, mon
     assert result.score == pytest.approx(10 / 12)
 
 
+@pytest.mark.parametrize("isolation", ["task", "thread", "process"])
+@pytest.mark.parametrize("journalled", [False, True])
+def test_when_the_application_stops_in_the_middle_what_is_done_is_kept_and_nothing_else_is_a_result(
+    tmp_path, monkeypatch, isolation, journalled
+):
+    (tmp_path / "slow_rows.py").write_text(
+        "import asyncio\nimport otpy\n\n\n"
+        "class Slow(otpy.Program):\n"
+        "    async def forward(self, n):\n"
+        "        await asyncio.sleep(0 if n < 5 else 3600)\n"
+        "        return otpy.Prediction(answer=n)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "slow_rows", raising=False)
+    import slow_rows
+
+    devset = [row.with_inputs("n") for row in rows(300)]
+    path, workers = tmp_path / "j" if journalled else None, None if isolation == "task" else 2
+
+    async def main():
+        done = []
+        async with otpy.start(settings={"clients": {}}) as app:
+            evaluate = otpy.Evaluate(devset, metric=METRIC, isolation=isolation, workers=workers, journal=path)
+            async with aclosing(evaluate.stream(slow_rows.Slow())) as stream:
+                async for row in stream:
+                    done.append(row.index)
+                    if len(done) == 5:
+                        stopping = asyncio.create_task(app.__aexit__(None, None, None))
+            await stopping
+
+    with pytest.raises(EvaluationAborted, match=r"the application has stopped: 100\.0 %") as raised:
+        asyncio.run(main())
+    result = raised.value.result
+    assert ([row.index for row in result.rows], result.complete) == ([0, 1, 2, 3, 4], False)
+    if path is not None:
+        assert len(path.read_bytes().splitlines()) == 6
+
+
 # -- a journal --------------------------------------------------------------------------------------------------------
 
 
@@ -485,3 +524,18 @@ def test_a_journal_of_another_program_is_refused_before_anything_is_asked(tmp_pa
             with pytest.raises(EvaluationError, match="another path"):
                 otpy.Evaluate(devset, metric=METRIC, journal=tmp_path / "j")(other)
         assert fake.counts.requests == 1
+
+
+def test_an_error_whose_text_cannot_be_told_costs_its_row_and_no_other(tmp_path):
+    class Huge(Echo):
+        async def forward(self, n):
+            raise ValueError(10**5000)
+
+    for _ in range(2):
+        result = evaluated(rows(3), Huge(), journal=tmp_path / "j")
+        assert {row.explanation for row in result.failed} == {"ValueError: (its text raises ValueError)"}
+
+
+def test_what_is_no_path_of_a_journal_is_refused():
+    with pytest.raises(EvaluationError, match="journal=5; allowed: a path, or None"):
+        otpy.Evaluate(rows(1), metric=METRIC, journal=5)

@@ -171,14 +171,34 @@ class TestSeveralAnswers:
     """`n` asks for several answers at once."""
 
     def test_all_that_will_do_are_the_completions_and_can_be_voted_on(self):
-        said = iter(["b", "a", "a"])
-        with model(lambda _: Say(says(answer=next(said)))) as fake:
+        with model(says(answer="a")) as fake:
             prediction = otpy.Predict("question -> answer", n=3)(question="?")
-        asked = fake.requests[0].body.get("n")
-        assert asked == 3
-        assert len(prediction.completions) >= 1
+        assert fake.requests[0].body.get("n") == 3
+        assert [one.answer for one in prediction.completions] == ["a", "a", "a"]
         assert prediction.completions[0] is prediction
-        assert otpy.majority(prediction).answer in {"a", "b"}
+        assert len(prediction.attempts) == 3
+        assert otpy.majority(prediction).answer == "a"
+
+    def test_a_model_that_gives_one_answer_at_a_time_is_asked_as_often(self):
+        said = answers(says(answer="a"), says(answer="b"), says(answer="a"))
+        with model(said, profile="llama_cpp") as fake:
+            prediction = otpy.Predict("question -> answer", n=3)(question="?")
+        assert fake.counts.requests == 3
+        assert sorted(one.answer for one in prediction.completions) == ["a", "a", "b"]
+        assert prediction.usage.requests == 3
+        assert otpy.majority(prediction).answer == "a"
+
+    def test_a_temperature_of_zero_is_what_it_says_however_many_answers_are_wanted(self):
+        with model(says(answer="a")) as fake:
+            otpy.Predict("question -> answer", n=2, temperature=0.0)(question="?")
+        assert fake.requests[0].body["temperature"] == 0.0
+
+    def test_answers_that_will_not_do_are_left_out_and_stay_in_the_attempts(self):
+        said = answers(says(answer="x"), says(answer=4), says(answer="y"))
+        with model(said, profile="llama_cpp"):
+            prediction = otpy.Predict("question -> answer: int", n=3)(question="?")
+        assert [one.answer for one in prediction.completions] == [4]
+        assert len(prediction.attempts) == 3
 
 
 class TestConstraints:
@@ -233,7 +253,7 @@ class TestConstraints:
     @pytest.mark.parametrize(
         ("constraints", "why"),
         [
-            ([otpy.Assert(len, field="nothing")], "no output 'nothing'; the outputs are answer"),
+            ([otpy.Assert(len, field="nothing")], "no output 'nothing'; the outputs here are answer"),
             (["short"], r"'short'; allowed: Assert\(…\) and Suggest\(…\)"),
             (otpy.Assert(len), "allowed: a list of Assert and Suggest"),
         ],
@@ -300,6 +320,43 @@ class TestParallel:
             otpy.Parallel()(pairs)
         with pytest.raises(ProgramError, match="max_concurrency=0"):
             otpy.Parallel(max_concurrency=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: otpy.Predict("q -> a", lm="x"), "Predict has no parameter 'lm'; it is called client here"),
+        (lambda: otpy.MultiChainComparison("q -> a", M=5), "MultiChainComparison has no parameter 'M'; it is called m"),
+        (lambda: otpy.MultiChainComparison("q -> a", n=5), "n=5; MultiChainComparison has m chains: m=5"),
+        (lambda: otpy.BestOfN(QA, N=3, reward_fn=length), "BestOfN has no parameter 'N'; it is called n here"),
+        (lambda: otpy.Predict("q -> a", adapter=otpy.ChatAdapter), "adapter=.*; allowed: an Adapter, such as"),
+        (lambda: otpy.ReAct("q -> a", length), r"tools=.*; allowed: a list of tools, as in \[length\]"),
+    ],
+)
+def test_what_a_program_does_not_know_is_refused_with_what_it_knows(make, why):
+    with pytest.raises(ProgramError, match=why):
+        make()
+
+
+def test_a_check_that_would_have_to_be_awaited_is_refused():
+    async def safe(text):
+        return True
+
+    with pytest.raises(ProgramError, match="is async; allowed: a plain function"):
+        otpy.Assert(safe, field="answer")
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("Module", "it is `Program` here"),
+        ("BudgetExceeded", "it is in otpy.errors"),
+        ("nothing", "attribute 'nothing'$"),
+    ],
+)
+def test_a_name_that_is_not_at_the_front_door_is_pointed_to(name, where):
+    with pytest.raises(AttributeError, match=where):
+        getattr(otpy, name)
 
 
 def test_a_part_must_not_hide_what_every_program_can_do():

@@ -538,7 +538,7 @@ def test_every_step_is_traced_at_its_predictors_path():
         (lambda: ReAct("question -> answer", [price], max_result_chars=1), ProgramError, "max_result_chars=1"),
         (lambda: ReAct("question -> answer", [price], native="yes"), ProgramError, "native='yes'"),
         (lambda: ReAct("question -> answer", [price], approve=True), ProgramError, "approve=True"),
-        (lambda: ReAct("question -> answer", [price], colour="red"), TypeError, "colour"),
+        (lambda: ReAct("question -> answer", [price], colour="red"), ProgramError, "colour"),
     ],
 )
 def test_what_cannot_be_is_refused_where_it_is_made(make, error, message):

@@ -126,6 +126,49 @@ def test_what_was_told_of_an_answer_that_broke_off_is_void():
     assert text_of(events[void:], "text") == "short"
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        otpy.Predict("question -> text", constraints=[otpy.Assert(lambda text: len(text) < 6, field="text")]),
+        otpy.Predict("question -> text", constraints=[otpy.Suggest(lambda row: len(row.text) < 6)]),
+    ],
+)
+def test_an_answer_that_is_refused_and_asked_for_again_is_void(program):
+    answers = iter(['{"text": "far too long"}', '{"text": "short"}'])
+    with model(lambda _: next(answers)) as (settings, _):
+        events = events_of(settings, program, question="?")
+    void = events.index(FieldsVoid("self", ("text",), 1))
+    assert text_of(events[:void], "text") == "far too long"
+    assert text_of(events[void:], "text") == events[-1].text == "short"
+
+
+def test_calls_of_one_predictor_at_the_same_time_are_told_apart_by_their_numbers():
+    class Both(otpy.Program):
+        ask: otpy.Predict = otpy.Predict("question -> answer")
+
+        async def forward(self, question):
+            one, other = await asyncio.gather(*(self.ask.acall(question=f"{question} {n}") for n in range(2)))
+            return otpy.Prediction(answer=f"{one.answer}, {other.answer}")
+
+    with model(lambda request: json.dumps({"answer": f"about {request.prompt.split()[-1]}"})) as (settings, _):
+        events = events_of(settings, Both(), question="?")
+    texts = {1: "", 2: ""}
+    for event in events:
+        if isinstance(event, FieldText):
+            texts[event.call] += event.text
+    assert sorted(texts.values()) == ["about 0", "about 1"]
+
+
+def test_plain_code_can_say_how_it_goes_too():
+    class Plain(otpy.Program):
+        def forward(self, n):
+            otpy.status("first")
+            return otpy.Prediction(n=n)
+
+    events = events_of({"clients": {}}, Plain(), n=1)
+    assert events == [Status("first"), otpy.Prediction(n=1)]
+
+
 def test_errors_come_behind_the_events_that_there_were():
     with model("no JSON") as (settings, _), pytest.raises(AdapterParseError):
         events_of(settings, otpy.Predict("question -> answer", max_reasks=0), question="?")
