@@ -458,7 +458,7 @@ class TestAJournal:
                 commit(batch)
 
             running.journal._commit = full
-            with pytest.raises(TeleprompterError, match="cannot be written: .*full"):
+            with pytest.raises(TeleprompterError, match=r"cannot be written: .*full"):
                 await running.result()
             return running
 

@@ -149,7 +149,7 @@ class TestWhatCannotBeKept:
                 await shelf.keep(str(number), LMResponse("x" * 2000))
 
         with journal(path) as shelf:
-            with pytest.raises(TeleprompterError, match="cannot be written: .*full; what is in it counts"):
+            with pytest.raises(TeleprompterError, match=r"cannot be written: .*full; what is in it counts"):
                 asyncio.run(main(shelf))
             with pytest.raises(TeleprompterError, match="cannot be written"):
                 shelf.found("a")
