@@ -3,12 +3,12 @@
 python optimized.py OPTIMIZER JOURNAL URL [MAX_REQUESTS]
 """
 
+import importlib
 import json
 import os
 import sys
 
 import otpy
-from otpy import teleprompters
 from otpy.teleprompters.outcome import outcome_of
 
 OPTIMIZER, PATH, URL = sys.argv[1:4]
@@ -29,7 +29,9 @@ def optimizer():
         "MIPROv2": {"auto": "light"},
         "GEPA": {"max_metric_calls": 120},
     }[OPTIMIZER]
-    return getattr(teleprompters, OPTIMIZER)(metric, seed=3, max_concurrency=4, **arguments)
+    rooms = {"MIPROv2": "mipro", "GEPA": "gepa", "BootstrapFewShotWithRandomSearch": "random_search"}
+    room = importlib.import_module(f"otpy.teleprompters.{rooms.get(OPTIMIZER, 'bootstrap_few_shot')}")
+    return getattr(room, OPTIMIZER)(metric, seed=3, max_concurrency=4, **arguments)
 
 
 with otpy.start(settings=SETTINGS):

@@ -37,6 +37,10 @@ class Model:
         key = digest(request)
         self.begun[key] += 1
         wise = int(key[:8], 16) % 3 > 0
+        system = request.body["messages"][0]["content"]
+        if '"parity"' not in system.splitlines()[-1]:  # it is asked for advice
+            names = re.findall(r'"(\w+)"', system.splitlines()[-1])
+            return Say(json.dumps(dict.fromkeys(names, f"Think of {key[:6]}.")), delay=0.003)
         number = int(re.findall(r"\d+", request.body["messages"][-1]["content"])[-1])
         right = "odd" if number % 2 else "even"
         wrong = "even" if number % 2 else "odd"
