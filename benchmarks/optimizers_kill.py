@@ -1,4 +1,4 @@
-"""How often `kill -9` changes what an optimization ends in, or makes it ask again what was answered: never, it should be.
+"""How often `kill -9` changes what an optimization ends in, or has it ask again what was answered: never, it should be.
 
     python benchmarks/optimizers_kill.py BootstrapFewShot MIPROv2 GEPA --kills 20
 
