@@ -13,7 +13,10 @@ from otpy.adapters.sections import meant, written
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["OPENED", "content_of", "end_of", "read_tags", "unescaped", "write_tags"]
+__all__ = ["LITERAL", "OPENED", "begins_tag", "content_of", "end_of", "read_tags", "tag_of", "unescaped", "write_tags"]
+
+LITERAL: Final = "<![CDATA["
+"""What a text begins with in which nothing is a tag, up to `]]>`."""
 
 OPENED: Final = re.compile(r"<([^\W\d][\w.-]*)(?:\s[^<>]*?)?(/?)>")
 """A start tag, or an empty element."""
@@ -121,7 +124,7 @@ def end_of(text: str, name: str, at: int, *, nested: bool) -> re.Match[str] | No
             return None
         at = end
     depth = 1
-    for tag in re.compile(rf"<(/?){re.escape(name)}(?:\s[^<>]*?)?(/?)>").finditer(text, at):
+    for tag in tag_of(name).finditer(text, at):
         if tag.group(1):
             depth -= 1
         elif nested and not tag.group(2):
@@ -129,6 +132,32 @@ def end_of(text: str, name: str, at: int, *, nested: bool) -> re.Match[str] | No
         if not depth:
             return tag
     return None
+
+
+def tag_of(name: str) -> re.Pattern[str]:
+    """Return what a tag of an element looks like, whether it begins or ends it.
+
+    Args:
+        name: The element's name.
+    """
+    return re.compile(rf"<(/?){re.escape(name)}(?:\s[^<>]*?)?(/?)>")
+
+
+def begins_tag(text: str, name: str) -> bool:
+    """Return whether a text that begins with its only `<`, and is no tag, may become one of an element.
+
+    Args:
+        text: The text.
+        name: The element's name.
+
+    Example:
+        >>> from otpy.adapters.tags import begins_tag
+        >>> begins_tag("</ans", "answer"), begins_tag("< 3", "answer"), begins_tag("</answers", "answer")
+        (True, False, False)
+    """
+    inner = text[1:].removeprefix("/")
+    rest = inner.removeprefix(name)
+    return name.startswith(inner) or (inner.startswith(name) and (rest in {"", "/"} or rest[0].isspace()))
 
 
 def _elements(content: str) -> list[tuple[str, str]] | None:

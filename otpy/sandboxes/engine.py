@@ -196,7 +196,7 @@ class Engine(Protocol):
         ...
 
 
-def plain(value: Any, depth: int = 0, *, strict: bool = False) -> Any:
+def plain(value: Any, depth: int = 0, *, strict: bool = False) -> Any:  # noqa: PLR0911 - one a form
     """Return a value as JSON data: what has no form in JSON becomes its `repr`, and half a character its escape.
 
     Args:

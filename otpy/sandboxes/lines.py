@@ -99,9 +99,8 @@ class LineInterpreter:
 
     def _understood(self, line: str) -> Turn:
         try:
-            if heavy(line, _line(self._limits), PARTS + 10):  # ten for what is around it
-                raise ValueError
-            said: Any = json.loads(line)
+            # ten for what is around it
+            said: Any = None if heavy(line, _line(self._limits), PARTS + 10) else json.loads(line)
             stdout = said["stdout"]
             if isinstance(stdout, str):
                 stdout = plain(stdout[: self._limits.output + 100])  # it has cut it off itself, and said so

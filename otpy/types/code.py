@@ -22,7 +22,8 @@ else:
 
 __all__ = ["Code"]
 
-_FENCED: Final = re.compile(r"\A.*?^[ \t]*```[ \t]*([\w+#.-]*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
+_OPENED: Final = re.compile(r"^[ \t]*```[^\n]*\n", re.MULTILINE)
+_CLOSED: Final = re.compile(r"^[ \t]*```[ \t]*$", re.MULTILINE)
 _LANGUAGE: Final = re.compile(r"[\w+#.-]+")
 
 
@@ -55,8 +56,9 @@ class Code(TextType, Generic[L]):
     @classmethod
     def read_text(cls, text: str) -> str:
         """Return what stands inside the first fence; all of it, if there is none."""
-        fenced = _FENCED.search(text)
-        return text if fenced is None else fenced[2].removesuffix("\n")
+        opened = _OPENED.search(text)
+        closed = opened and _CLOSED.search(text, opened.end())  # if the first has no end, none behind it has
+        return text[opened.end() : closed.start()].removesuffix("\n") if opened and closed else text
 
     @classmethod
     def form(cls) -> str:

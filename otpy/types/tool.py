@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["Tool", "ToolCall", "ToolCalls", "ToolResult", "ToolResults"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MOST: Final = 20_000
+"""Parts of a tool's JSON schema when nothing in it refers to anything any more: no model reads so many."""
+_DEEPEST: Final = 100
+"""Levels of it."""
 
 
 class Tool(Type):
@@ -289,7 +293,7 @@ def _calls_of(tools: tuple[Tool, ...], max_calls: int | None) -> Any:
 
 def _call_schema(tool: Tool) -> dict[str, Any]:
     """The form of a call of one tool: what may be left out may be null, because schemas that hold need every key."""
-    arguments = _inlined(tool.parameters, tool.parameters.get("$defs", {}), ())
+    arguments = _Inliner(tool).inlined(tool.parameters, ())
     properties: dict[str, Any] = {}
     for name, schema in arguments.get("properties", {}).items():
         needed = name in arguments.get("required", ())
@@ -305,19 +309,33 @@ def _call_schema(tool: Tool) -> dict[str, Any]:
     }
 
 
-def _inlined(node: Any, definitions: Mapping[str, Any], inside: tuple[str, ...]) -> Any:
-    """Put definitions where they are referred to; one that contains itself becomes any object there."""
-    if isinstance(node, list):
-        return [_inlined(item, definitions, inside) for item in cast("Any", node)]
-    if not isinstance(node, dict):
-        return node
-    schema = cast("dict[str, Any]", node)
-    if "$ref" in schema:
-        name = str(schema["$ref"]).rsplit("/", 1)[-1]
-        if name in inside or name not in definitions:
-            return {"type": "object"}
-        return _inlined(definitions[name], definitions, (*inside, name))
-    return {key: _inlined(value, definitions, inside) for key, value in schema.items() if key != "$defs"}
+class _Inliner:
+    """Puts definitions where they are referred to; one that contains itself becomes any object there.
+
+    Definitions that refer to others twice grow without bound, so what comes out has one.
+    """
+
+    def __init__(self, tool: Tool) -> None:
+        self.name, self.definitions, self.left = tool.name, tool.parameters.get("$defs", {}), _MOST
+
+    def inlined(self, node: Any, inside: tuple[str, ...], depth: int = 0) -> Any:
+        self.left -= 1
+        if self.left < 0 or depth > _DEEPEST:
+            raise SignatureError(
+                f"tool {self.name!r}: its JSON schema has more than {_MOST} parts, or more than {_DEEPEST} levels, once"
+                " its $refs are followed; next: give the tool fewer parameters, or plainer ones"
+            )
+        if isinstance(node, list):
+            return [self.inlined(item, inside, depth + 1) for item in cast("Any", node)]
+        if not isinstance(node, dict):
+            return node
+        schema = cast("dict[str, Any]", node)
+        if "$ref" in schema:
+            name = str(schema["$ref"]).rsplit("/", 1)[-1]
+            if name in inside or name not in self.definitions:
+                return {"type": "object"}
+            return self.inlined(self.definitions[name], (*inside, name), depth + 1)
+        return {key: self.inlined(value, inside, depth + 1) for key, value in schema.items() if key != "$defs"}
 
 
 def _arguments(value: Any) -> dict[str, Any]:

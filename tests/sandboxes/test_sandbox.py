@@ -24,8 +24,10 @@ from otpy.sandboxes import (
     pool,
 )
 from otpy.sandboxes.engine import Asked, Outcome, SandboxLost, plain
+from otpy.sandboxes.inside import heavy
 from otpy.sandboxes.lines import LineInterpreter
 from otpy.supervisors import DynamicSupervisor, Supervisor
+from otpy.testing import run_in_virtual_time
 
 # -- what every engine does -------------------------------------------------------------------------------------------
 
@@ -372,12 +374,119 @@ def test_an_engine_is_a_name_or_a_value():
     [
         "nonsense", "[]", "3", "{}", "null", '{"stdout": 3}', '{"stdout": "", "value": 1}',
         '{"stdout": "", "ask": 3, "args": [], "kwargs": {}}', '{"stdout": "", "ask": "f", "args": {}, "kwargs": {}}',
-        '{"stdout": "", "value": 1, "error": 3}', "[" * 100_000,
+        '{"stdout": "", "value": 1, "error": 3}', "[" * 100_000, '{"stdout": ["x"], "value": 1, "error": null}',
+        '{"stdout": ["x"], "ask": "f", "args": [], "kwargs": {}}', '{"stdout": {}, "ask": "f", "args": [], "kwargs": {}}',
+        '{"stdout": "", "error": null, "value": [' + "{}," * 300_000 + "{}]}",
+        '{"stdout": "", "error": null, "value": "' + "x" * 20_000_000 + '"}',
     ],
 )  # fmt: skip
 def test_a_line_that_was_not_agreed_upon_ends_the_session(line):
     with pytest.raises(SandboxLost, match="broke its protocol"):
         LineInterpreter(None, Limits())._understood(line)  # type: ignore[arg-type]
+
+
+def test_half_a_character_does_not_get_out():
+    line = '{"stdout": "\\ud800", "error": "\\udfff", "value": {"\\ud801": ["\\ud802", "\\ud83d\\ude00"]}}'
+    outcome = LineInterpreter(None, Limits())._understood(line)  # type: ignore[arg-type]
+    assert outcome == Outcome({"\\ud801": ["\\ud802", "😀"]}, "\\ud800", "\\udfff")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("[1, 2]", ""),
+        ('["a,b,c,d"]', ""),
+        ('["a\\",[{,,,,", 1]', ""),
+        ("[1,2,3,4,5]", "more than 4 parts"),
+        ("[[[[[", "more than 4 parts"),
+        ('["a", [], [], [], []', "more than 4 parts"),
+        ('"' + '\\"' * 14 + ",,,,,,,", ""),
+        ("x" * 41, "41 bytes of JSON; at most 40"),
+    ],
+)
+def test_json_is_weighed_before_it_is_read_and_its_texts_are_one_part_each(line, why):
+    assert (why in heavy(line, 40, 4)) if why else heavy(line, 40, 4) == ""
+
+
+def test_what_is_too_much_stays_in_the_sandbox_and_the_session_goes_on(place):
+    big, many, call, after = place.run(
+        "'x' * 9_000_000",
+        "[0] * 300_000",
+        "try:\n    double('x' * 9_000_000)\nexcept Exception as error:\n    print(str(error)[:9])",
+        "1 + 1",
+        functions=FUNCTIONS,
+    )
+    if place.engine.name != "monty":  # whose values come by another way
+        assert big.value == "<str, too much to leave the sandbox: 9000002 bytes of JSON; at most 8388608>"
+        assert many.value == "<list, too much to leave the sandbox: it has more than 200000 parts>"
+        assert call.stdout == "double wa\n"
+    assert after.value == 2
+
+
+def test_a_line_without_end_ends_the_session(placing):
+    with placing(Bubblewrap(limits=Limits(seconds=5, memory=128 * 2**20))) as place:
+        lost, after = place.run("import os\nwhile True: os.write(4, b'{},' * 10_000)", "1 + 1")
+    assert "a line of more than 9" in lost.error
+    assert lost.lost
+    assert after.value == 2
+
+
+def test_a_run_that_asks_again_and_again_has_one_limit_of_time(node):
+    class Slow(ToyInterpreter):
+        async def run(self, code, inputs, functions):
+            return await self.answer(None)
+
+        async def answer(self, answer):
+            engine.turns += 1
+            await asyncio.sleep(0.4)
+            return Asked("double", (1,), {})
+
+    class Engine(Toy):
+        turns = 0
+
+        async def open(self):
+            return Slow(self)
+
+    engine = Engine()
+
+    async def main():
+        async with Supervisor([pool(engine)]):
+            async with Sandbox(named(("sandboxes", engine)).whereis(), functions={"double": double}) as sandbox:
+                return await sandbox.run("x")
+
+    outcome = run_in_virtual_time(main())
+    assert (outcome.error, outcome.lost) == ("TimeoutError: it ran longer than 1 s", True)
+    assert engine.turns == 4  # a second, and half a second's grace
+
+
+@pytest.mark.parametrize("options", [{"inputs": {"text": "caf\udce9"}}, {"inputs": {"a": [{"\ud800": 1}]}}])
+def test_half_a_character_in_an_input_is_an_outcome(quick, options):
+    outcome, again = quick.run("1", "2", **options)
+    assert outcome.error.startswith("UnicodeEncodeError: an input is no text that can be encoded")
+    assert again.error == outcome.error
+
+
+def test_half_a_character_in_code_is_an_outcome_and_the_session_goes_on(quick):
+    first, odd, after = quick.run("x = 1", "'\udce9'", "x")
+    assert first.error is None
+    assert odd.error.startswith("UnicodeEncodeError: the code is no text that can be encoded")
+    assert (after.value, odd.lost) == (1, False)
+
+
+def test_half_a_character_that_a_function_returns_is_told_by_its_escape(quick):
+    async def odd():
+        return "\ud800"
+
+    (outcome,) = quick.run("odd()", functions={"odd": odd})
+    assert outcome.value == "\\ud800"
+
+
+def test_a_worker_that_asked_for_too_much_memory_is_lost_and_the_next_run_has_another(placing):
+    with placing(Monty(limits=Limits(seconds=2, memory=64 * 2**20))) as place:
+        lost, after = place.run("','.join(['x' * 10**6] * 10**4)", "q", inputs={"q": "in"})
+    assert "MemoryError" in lost.error
+    assert lost.lost
+    assert after.value == "in"
 
 
 def test_plain_data_is_what_json_has_and_no_deeper_than_that():

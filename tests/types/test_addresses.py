@@ -19,6 +19,10 @@ PRIVATE = [
     "http://[::127.0.0.1]/", "http://[fe80::1]/", "http://[fe80::1%25eth0]/", "http://[fc00::1]/", "http://[fd00:ec2::254]/",
     "http://[ff02::1]/", "http://[64:ff9b::7f00:1]/", "http://[64:ff9b::169.254.169.254]/", "http://[2002:7f00:1::]/",
     "http://[2001:0:4136:e378:8000:63bf:80ff:fffe]/", "http://\uff11\uff12\uff17.0.0.1/", "http://127\u30020\u30020\u30021/",
+    "http://localhost.localdomain/", "http://[fec0::1]/", "http://[::ffff:0:7f00:1]/",
+    "http://127.0.0.\u00ad1/", "http://127.0.0.1\u200b/", "http://169.254.169.254\ufe0f/", "http://foo.local\u00adhost/",
+    "http://10.0.0.1\u3164/", "http://10.\u206010.0.1/", "http://10.0.0.1\U000e0100/", "http://xn--localhost-/",
+    "http://a.xn--localhost-/", "http://xn--/", "http://xn--0.com/", "http://a\u034f.example/",
     "http://\u24db\u24de\u24d2\u24d0\u24db\u24d7\u24de\u24e2\u24e3/",
 ]  # fmt: skip
 
@@ -34,6 +38,7 @@ BROKEN = [
 PUBLIC = [
     "https://example.org/cat.png", "http://example.org:8080/?q=a@b", "https://93.184.216.34/x", "https://8.8.8.8/",
     "https://[2606:4700:4700::1111]/x", "https://bücher.example/x", "https://xn--bcher-kva.example/", "HTTPS://EXAMPLE.ORG/X",
+    "https://उदाहरण.example/", "https://मराठी.example/", "https://a_b.example.org/",
     "https://local.example.org/", "https://10.example.org/", "https://127.0.0.1.example.org/",
 ]  # fmt: skip
 
@@ -66,6 +71,19 @@ def test_every_spelling_of_an_ipv4_address_is_judged_as_the_address(address, spe
     parts = [*first, number & (256 ** (5 - count) - 1)]
     host = ".".join(spelling.format(part) if part or spelling == "{0}" else "0" for part in parts)
     assert (refused(f"http://{host}/") == "") == (address.is_global and not address.is_multicast)
+
+
+@given(st.ip_addresses(v=4), st.characters(categories=["Cf", "Mn", "Lo", "Me", "Zs", "So"]), st.integers(0, 7))
+def test_a_character_that_a_parser_may_drop_hides_no_address(address, character, at):
+    import idna
+
+    try:
+        dropped = idna.uts46_remap(character, std3_rules=False) == ""
+    except idna.IDNAError:
+        dropped = False
+    host = str(address)
+    if dropped:
+        assert refused(f"http://{host[:at]}{character}{host[at:]}/")
 
 
 @given(st.ip_addresses(v=4))

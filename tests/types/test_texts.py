@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import time
 from typing import Any, Literal
 
 import pytest
@@ -190,3 +191,10 @@ def test_they_are_values(value):
     ):
         assert other == value
         assert hash(other) == hash(value)
+
+
+def test_fences_that_are_opened_again_and_again_are_looked_at_once():
+    began = time.process_time()
+    assert Code("```a b\n" * 100_000).code == "```a b\n" * 100_000
+    assert Code("```" + " " * 100_000).code == "```" + " " * 100_000
+    assert time.process_time() - began < 5  # it takes an hour if each is read to the end

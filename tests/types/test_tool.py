@@ -323,3 +323,17 @@ def test_the_schema_of_calls_names_the_tools_and_closes_their_arguments():
     assert second["properties"]["args"]["required"] == ["city", "days", "unit"]
     plain = ToolCalls(tool_calls=[ToolCall(name="linked", args={})])
     assert TypeAdapter(kind).validate_python(plain) == plain
+
+
+def test_a_schema_whose_references_double_at_every_level_is_refused():
+    levels = {f"d{n}": {"properties": {side: {"$ref": f"#/$defs/d{n + 1}"} for side in "ab"}} for n in range(40)}
+    schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/d0"}}, "$defs": levels}
+    with pytest.raises(SignatureError, match="tool 't': its JSON schema has more than"):
+        ToolCalls.of([Tool(name="t", parameters=schema)])
+
+
+def test_a_schema_that_is_too_deep_is_refused():
+    levels = {f"d{n}": {"items": {"$ref": f"#/$defs/d{n + 1}"}} for n in range(400)}
+    schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/d0"}}, "$defs": levels}
+    with pytest.raises(SignatureError, match="levels"):
+        ToolCalls.of([Tool(name="t", parameters=schema)])
