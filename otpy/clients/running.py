@@ -109,6 +109,8 @@ def running() -> Running:
     if len(there) == 1:
         return there[0]
     if not there:
+        if found is not None:
+            raise NoApplication(f"application {found.name!r} has stopped; what runs in it ends with it")
         raise NoApplication
     names = ", ".join(repr(application.name) for application in there)
     raise NoApplication(

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter
 
 from otpy.actors import SHUTDOWN, names_context
 from otpy.clients.running import running
-from otpy.errors import ConfigError, ProgramError
+from otpy.errors import ConfigError, ProgramError, shown
 from otpy.integrations.mcp_connection import CallTool, ListTools, connection_tree
 from otpy.programs.tool_use import TOOL_TIMEOUT, by_name, use_tools
 from otpy.supervisors import Supervisor
+from otpy.telemetry import bus as telemetry
 from otpy.types.tool import Tool, ToolCall, ToolCalls
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from otpy.supervisors import SupervisorRef
 
 __all__ = ["Http", "Servers", "Stdio", "aserve_mcp", "connected", "serve_mcp"]
+
+_log: Final = logging.getLogger(__name__)
 
 RESTART_SECONDS: Final = 10.0
 """How long to wait for the process of a connection while it is restarted."""
@@ -198,6 +202,9 @@ class Servers:
     def tools(self, *names: str, prefix: bool = False, timeout: float = TOOL_TIMEOUT) -> tuple[Tool, ...]:
         """Return the tools of the servers, or of those with these names, as they are now; in synchronous code.
 
+        A tool that no model can be shown, as one without a name, is left out and told as `otpy.mcp.tool_left_out` on
+        the event bus, and as a warning. Two that come to the same name here are told apart by `_2`, `_3`, ….
+
         Args:
             names: The servers; all if there are none.
             prefix: Whether to put the server's name in front of the tool's, as in `files_read`.
@@ -220,10 +227,35 @@ class Servers:
             if name not in self._servers:
                 raise ProgramError(f"no MCP server is called {name!r}; there are {', '.join(self._servers) or 'none'}")
             for tool in await _asked(name, ListTools(), self._servers[name].connect_timeout + RESTART_SECONDS):
-                called = re.sub(r"[^A-Za-z0-9_-]", "_", f"{name}_{tool.name}" if prefix else tool.name)[:64]
+                called = _free(f"{name}_{tool.name}" if prefix else tool.name, {one.name for one in found})
                 remote = _Remote(name, tool.name, timeout)
-                found.append(Tool(remote, name=called, desc=tool.description or "", parameters=tool.input_schema))
+                try:
+                    made = Tool(remote, name=called, desc=tool.description or "", parameters=tool.input_schema)
+                    _try_out(made)
+                except Exception as error:  # noqa: BLE001 - a schema may be anything, and harms no other tool
+                    _left_out(name, tool.name, error)
+                else:
+                    found.append(made)
         return tuple(found)
+
+
+def _free(wanted: str, taken: set[str]) -> str:
+    """The name of a tool as providers take it, and as no other tool has it."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", wanted)
+    names = (plain[: 64 - len(ending)] + ending for ending in ("", *(f"_{n}" for n in range(2, len(taken) + 2))))
+    return next(name for name in names if name not in taken)
+
+
+def _try_out(tool: Tool) -> None:
+    """Put it into words and into a schema, as an agent will."""
+    str(tool)
+    TypeAdapter(ToolCalls.of((tool,))).json_schema()
+
+
+def _left_out(server: str, tool: str, error: Exception) -> None:
+    if telemetry.listening:
+        telemetry.emit("otpy.mcp.tool_left_out", server=server, tool=tool, error=error)
+    _log.warning("MCP server %r: its tool %r is left out: %s", server, tool, shown(error))
 
 
 @dataclass(frozen=True, slots=True)

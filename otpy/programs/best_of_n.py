@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from otpy.errors import ProgramError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from otpy.programs.trace import Trace
     from otpy.signatures import Prediction
 
-__all__ = ["BestOfN", "Reward", "rewarded", "tried"]
+__all__ = ["BestOfN", "NoReward", "Reward", "rewarded", "tried"]
 
 Reward: TypeAlias = "Callable[[Mapping[str, Any], Prediction], float | Awaitable[float]]"
 """`(inputs, prediction) -> number`, plain or `async`; a `Score` with feedback will do."""
@@ -29,7 +30,8 @@ class BestOfN(Program):
 
     The first attempt is the program as it is. Every further one is another asking of the same thing: the predictors'
     `rollout` gets it past the cache, and their temperature is raised, as without chance it would be the same answer.
-    An attempt that fails is counted; only if all fail, or more than `fail_count`, its error is raised.
+    An attempt that fails is counted, whether the program raises or the reward function does; only if all fail, or more
+    than `fail_count`, the error is raised. A reward that is no number is raised at once: no attempt would mend it.
 
     Args:
         program: The program.
@@ -70,7 +72,7 @@ class BestOfN(Program):
         """Check everything."""
         checked(program, n, reward_fn, threshold, fail_count)
         self.program, self.n, self.reward_fn = program, n, reward_fn
-        self.threshold = threshold
+        self.threshold = None if threshold is None else float(threshold)
         self.fail_count = n - 1 if fail_count is None else fail_count
         self.temperature = temperature
 
@@ -86,12 +88,14 @@ class BestOfN(Program):
         for number in range(self.n):
             try:
                 prediction, trace = await tried(self.program, tuned(self.program, number, self.temperature), inputs)
+                reward = float(await rewarded(self.reward_fn, inputs, prediction))
+            except NoReward:
+                raise
             except Exception:
                 failures += 1
                 if failures > self.fail_count:
                     raise
                 continue
-            reward = float(await rewarded(self.reward_fn, inputs, prediction))
             if best is None or reward > best[0]:
                 best = reward, prediction, trace
             if self.threshold is not None and reward >= self.threshold:
@@ -99,6 +103,10 @@ class BestOfN(Program):
         assert best is not None  # at most n - 1 have failed
         recorded(best[2])
         return best[1]
+
+
+class NoReward(ProgramError):
+    """A reward function has returned what is no number."""
 
 
 def checked(program: Any, n: Any, reward_fn: Any, threshold: Any, fail_count: Any) -> None:
@@ -124,7 +132,7 @@ def checked(program: Any, n: Any, reward_fn: Any, threshold: Any, fail_count: An
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def tuned(program: Program, number: int, temperature: float | None) -> Program:
@@ -166,7 +174,8 @@ async def rewarded(reward_fn: Reward, inputs: Mapping[str, Any], prediction: Pre
         prediction: What it returned.
 
     Raises:
-        ProgramError: If it returns no number.
+        NoReward: If it returns no number.
+        Exception: Whatever it raises.
     """
     function: Any = reward_fn
     if inspect.iscoroutinefunction(function):
@@ -177,9 +186,16 @@ async def rewarded(reward_fn: Reward, inputs: Mapping[str, Any], prediction: Pre
             reward = await reward
     try:
         number = float(reward)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if math.isnan(number):
         name = getattr(function, "__name__", repr(function))
-        raise ProgramError(f"{name} returned {reward!r:.100}; allowed: a number, a bool or a Score")
+        raise NoReward(f"{name} returned {_cut(reward)}; allowed: a number, a bool or a Score")
     return cast("float", reward)
+
+
+def _cut(value: Any) -> str:
+    try:
+        return f"{value!r:.100}"
+    except ValueError:  # an integer of too many digits
+        return f"a {type(value).__name__} that is too large"

@@ -11,15 +11,18 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from otpy.errors import ProgramError
+from otpy.errors import OtpyError, ProgramError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
 
-__all__ = ["FORMAT", "checked", "content_hash", "otpy_version", "parsed", "read", "write"]
+__all__ = ["FORMAT", "checked", "content_hash", "otpy_version", "parsed", "read", "reading", "write"]
 
 FORMAT: Final = 2
 """The version of the file's shape: 1 had no `tree` and no `lineage`."""
+
+DEEPEST: Final = 200
+"""How many lists and objects of a file may stand in one another; what reads them is recursive."""
 
 _KEYS: Final = {
     1: {"format", "otpy", "program", "predictors", "hash"},
@@ -68,6 +71,7 @@ def write(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """
     whole = {"format": FORMAT, "otpy": otpy_version(), **state, "hash": content_hash(state)}
     target = Path(path)
+    _check_depth(whole, target)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         try:
@@ -139,6 +143,7 @@ def checked(state: Any, path: str | os.PathLike[str], *, verify: bool) -> dict[s
     Raises:
         ProgramError: If it is no saved program, comes from a newer version, has unknown keys, or was edited.
     """
+    _check_depth(state, path)
     match state:
         case {"format": int() as found, "program": str(), "predictors": dict()} if not isinstance(found, bool):
             pass
@@ -154,6 +159,12 @@ def checked(state: Any, path: str | os.PathLike[str], *, verify: bool) -> dict[s
         raise ProgramError(
             f"{path}: unknown key {unknown[0]!r}; a file of format {found} has {', '.join(sorted(_KEYS[found]))}"
         )
+    for name, predictor in state["predictors"].items():
+        with reading(f"{path}: {name}", "not a saved predictor"):
+            _check_predictor(predictor)
+    if found > 1:
+        with reading(path, "not a saved program: its tree is not in order"):
+            _check_node(state["tree"], "the tree")
     if verify and content_hash(state) != state.get("hash"):
         raise ProgramError(f"{path}: its content does not match its hash; if you edited it, load it with verify=False")
     return dict(state)
@@ -170,3 +181,76 @@ def read(path: str | os.PathLike[str], *, verify: bool) -> dict[str, Any]:
         ProgramError: If it cannot be read, is no saved program, comes from a newer version, or was edited.
     """
     return checked(parsed(path), path, verify=verify)
+
+
+@contextlib.contextmanager
+def reading(path: object, what: str = "not a saved program") -> Generator[None]:
+    """Turn whatever goes wrong with odd data inside of the block into a `ProgramError` about the file.
+
+    Args:
+        path: The file, for messages.
+        what: What is wrong then.
+    """
+    try:
+        yield
+    except OtpyError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, ImportError) as error:
+        raise ProgramError(f"{path}: {what}: {str(error) if type(error) is ValueError else repr(error):.300}") from error
+
+
+# -- the shape of what is read: a hash says that a file is whole, not that it is harmless -----------------------------
+
+
+def _check_depth(content: Any, path: object) -> None:
+    level, depth = [content], 0
+    while level := [item for item in level if isinstance(item, (dict, list, tuple))]:
+        depth += 1
+        if depth > DEEPEST:
+            raise ProgramError(f"{path}: lists and objects are nested more than {DEEPEST} deep; no file holds that")
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+
+
+def _check_predictor(predictor: Any) -> None:
+    match predictor:
+        case {"signature": contract, "demos": list(demos)} if all(isinstance(demo, dict) for demo in demos):
+            _check_contract(contract)
+        case _:
+            raise ValueError(f"{predictor!r:.100}")
+
+
+def _check_contract(contract: Any) -> None:
+    match contract:
+        case {"name": str(), "instructions": str(), "fields": list(fields)}:
+            pass
+        case _:
+            raise ValueError(f"the signature is {contract!r:.100}")
+    for field in fields:
+        match field:
+            case {"name": str(), "side": "input" | "output", "type": str(), "desc": str()}:
+                dict(field.get("constraints", {}))
+            case _:
+                raise ValueError(f"a field is {field!r:.100}")
+
+
+def _check_node(node: Any, path: str) -> None:
+    match node:
+        case {"class": str()}:
+            parts = node.get("parts", {})
+            for name, part in parts.items():
+                _check_node(part, f"{path}.{name}")
+            if not isinstance(node.get("code", []), list) or not all(isinstance(it, str) for it in node.get("code", [])):
+                raise ValueError(f"the code of {path} is {node['code']!r:.100}")
+        case {"list": list() as items}:
+            for number, item in enumerate(items):
+                _check_node(item, f"{path}[{number}]")
+        case {"dict": list() as pairs}:
+            for key, item in pairs:
+                hash(key)
+                _check_node(item, f"{path}[{key!r:.50}]")
+        case {"signature": contract}:
+            _check_contract(contract)
+        case {"value": _} | {"code": str()}:
+            pass
+        case _:
+            raise ValueError(f"{path} is {node!r:.100}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from otpy.adapters import as_text
 from otpy.errors import AdapterParseError
-from otpy.programs.best_of_n import Reward, checked, rewarded, tried, tuned
+from otpy.programs.best_of_n import NoReward, Reward, checked, rewarded, tried, tuned
 from otpy.programs.predict import Predict
 from otpy.programs.program import Program
 from otpy.programs.trace import recorded
@@ -49,7 +49,8 @@ class Refine(Program):
 
     After an attempt that is not, a model is shown what each predictor did and how the result was judged (the reward,
     and the feedback of a `Score`), and its advice is added to the predictors' instructions for the next attempt. What
-    is best is returned.
+    is best is returned. An attempt fails where the program raises, or the reward function; a reward that is no number is
+    raised at once.
 
     Args:
         program: The program.
@@ -95,7 +96,7 @@ class Refine(Program):
         checked(program, n, reward_fn, threshold, fail_count)
         if client is None:
             client = next((predictor.client for _, predictor in program.named_predictors()), "default")
-        self.program, self.n, self.reward_fn, self.threshold = program, n, reward_fn, threshold
+        self.program, self.n, self.reward_fn, self.threshold = program, n, reward_fn, float(threshold)
         self.fail_count = n - 1 if fail_count is None else fail_count
         self.temperature = temperature
         self.adviser = Predict(Advise, client=client)
@@ -115,13 +116,15 @@ class Refine(Program):
             trace: Trace = []
             try:
                 prediction, trace = await tried(self.program, attempt, inputs)
+                reward = await rewarded(self.reward_fn, inputs, prediction)
+            except NoReward:
+                raise
             except Exception as error:
                 failures += 1
                 if failures > self.fail_count:
                     raise
                 judgement = f"it failed: {type(error).__name__}: {error}"
             else:
-                reward = await rewarded(self.reward_fn, inputs, prediction)
                 if best is None or float(reward) > best[0]:
                     best = float(reward), prediction, trace
                 if float(reward) >= self.threshold:

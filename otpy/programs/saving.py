@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import inspect
 import re
-from types import MappingProxyType
+from types import FunctionType, GetSetDescriptorType, MappingProxyType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from otpy.errors import ProgramError, SignatureError
@@ -94,7 +95,9 @@ def load_dspy(program: P | type[P], path: str | os.PathLike[str], *, paths: Mapp
     content = files.parsed(path)
     if not dspy_state.recognised(content):
         raise ProgramError(f"{path}: not a state that DSPy saved; load(program, path) reads otpy's own files")
-    return dspy_state.filled(_to_fill(program, "load_dspy"), content, path, paths)
+    filling = _to_fill(program, "load_dspy")
+    with files.reading(path):
+        return dspy_state.filled(filling, content, path, paths)
 
 
 def _to_fill(program: P | type[P], what: str) -> P:
@@ -134,11 +137,8 @@ def load_program(path: str | os.PathLike[str], *, classes: Iterable[type] = (), 
     if content["format"] == 1:
         content["tree"] = _tree_of_old(content, path)
     building = _Building(path, content["predictors"], tuple(classes))
-    try:
-        program = building.program(content["tree"], "")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ProgramError(f"{path}: not a saved program: {error!r}") from error
-    return state.filled(program, content, path, verify=verify)
+    with files.reading(path):
+        return state.filled(building.program(content["tree"], ""), content, path, verify=verify)
 
 
 load_file = load_program
@@ -179,6 +179,10 @@ class _Building:
         content = {name: self.value(part, f"{at}.{name}" if at else name) for name, part in node["parts"].items()}
         if missing := [name for name in cls._parts if name not in content]:
             raise ProgramError(f"{self.path}: {cls.__name__} needs {missing[0]!r}, which is not in the file")
+        for name in content:
+            if _hides(cls, name):
+                raise ProgramError(f"{self.path}: {at or 'the program'}: a part {name!r} would hide that of the class")
+        state.check_values(cls, content, f"{self.path}: {at or 'the program'}")
         return object.__new__(cls)._sealed_with(content)  # noqa: SLF001 - our own class
 
     def value(self, node: Mapping[str, Any], at: str) -> Any:
@@ -203,7 +207,7 @@ class _Building:
         module, _, name = path.rpartition(":")
         if name in self.programs:
             return self.programs[name]
-        if _OWN.fullmatch(module):
+        if _OWN.fullmatch(module) and importlib.util.find_spec(module) is not None:
             cls = vars(importlib.import_module(module)).get(name)
             if isinstance(cls, type) and issubclass(cls, Program) and cls.__module__ == module:
                 return cls
@@ -229,3 +233,10 @@ class _Building:
             contract["name"], (Signature,), {}, fields=fields, instructions=contract["instructions"]
         )
         return made  # type: ignore[no-any-return]
+
+
+def _hides(cls: type[Program], name: str) -> bool:
+    """Whether an attribute of this name would stand before a method or another thing that a class works by."""
+    there = inspect.getattr_static(cls, name, None)
+    works = (FunctionType, property, classmethod, staticmethod, MemberDescriptorType, GetSetDescriptorType)
+    return name.startswith("__") or not name.isidentifier() or (isinstance(there, works) and name not in cls._parts)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from otpy.errors import ProgramError
+from otpy.errors import ProgramError, SignatureError
 from otpy.programs import dspy_state, files
 from otpy.programs.lineage import descended, lineage_of, read_lineage
 from otpy.programs.parts import frozen, programs_in
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from otpy.programs.predict import Predict
     from otpy.programs.program import Program
 
-__all__ = ["class_path", "dumped", "filled", "is_code", "is_predictor", "kind_of", "loaded", "saved"]
+__all__ = ["check_values", "class_path", "dumped", "filled", "is_code", "is_predictor", "kind_of", "loaded", "saved"]
 
 P = TypeVar("P", bound="Program")
 
@@ -137,9 +138,10 @@ def loaded(program: P, path: str | os.PathLike[str], *, verify: bool) -> P:
         SignatureError: If a demo in it does not fit.
     """
     content = files.parsed(path)
-    if dspy_state.recognised(content):
-        return dspy_state.filled(program, content, path)
-    return filled(program, files.checked(content, path, verify=verify), path, verify=verify)
+    with files.reading(path):
+        if dspy_state.recognised(content):
+            return dspy_state.filled(program, content, path)
+        return filled(program, files.checked(content, path, verify=verify), path, verify=verify)
 
 
 def filled(program: P, state: Mapping[str, Any], path: str | os.PathLike[str], *, verify: bool) -> P:
@@ -183,6 +185,43 @@ def filled(program: P, state: Mapping[str, Any], path: str | os.PathLike[str], *
     result = result.map_predictors(take)
     lineage = state.get("lineage")
     return result if lineage is None else descended(result, read_lineage(lineage, path))  # type: ignore[no-any-return]
+
+
+_KEPT_AS: Final = {"sandbox": "engine", "retriever": "retrieve", "signature": "respond"}
+"""What our programs call a parameter of theirs when they keep it, where that is another name."""
+
+
+def check_values(cls: type[Program], content: Mapping[str, Any], where: str) -> None:
+    """Have the constructor of a program of otpy's own look at values from a file, as far as it can be called with them.
+
+    Args:
+        cls: The class; one that is not ours checks nothing, as its constructor may do anything.
+        content: All its attributes.
+        where: The file and the path, for messages.
+
+    Raises:
+        ProgramError: If the constructor would not have taken a value.
+    """
+    if not cls.__module__.startswith(f"{__package__}."):
+        return
+    given: dict[str, Any] = {}
+    for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+        name = parameter.name if parameter.name in content else _KEPT_AS.get(parameter.name, parameter.name)
+        if name in content:
+            value = content[name]
+            given[parameter.name] = tuple(value.values()) if parameter.name == "tools" and _mapping(value) else value
+        elif parameter.name == "signature":
+            given["signature"] = "question -> answer"  # it is in the predictors, and checked with them
+        elif parameter.kind is not parameter.VAR_KEYWORD and parameter.default is parameter.empty:
+            return
+    if not given:
+        return
+    try:
+        cls(**given)
+    except SignatureError:  # about what else there is; those of the file's own are found by its predictors
+        return
+    except ProgramError as error:
+        raise ProgramError(f"{where}: {error}") from error
 
 
 class _Filling:
@@ -229,7 +268,9 @@ class _Filling:
                     f"{self.where}: {_joined(path, part)} is in the file, and {type(own).__name__} has no such"
                     f" attribute; it has {', '.join(has)}"
                 )
-        return own.replace(**{part: self.value(has[part], item, _joined(path, part)) for part, item in parts.items()})
+        changes = {part: self.value(has[part], item, _joined(path, part)) for part, item in parts.items()}
+        check_values(type(own), {**has, **changes}, f"{self.where}: {path or 'the program'}")
+        return own.replace(**changes)
 
     def expect(self, own: Any, path: str, saved: str, *, same: bool = False) -> None:
         if not same:

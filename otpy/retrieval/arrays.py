@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from array import array
     from collections.abc import Iterable
 
-__all__ = ["best_of", "best_pairs", "kth", "numpy", "view"]
+__all__ = ["added_up", "ascending", "best_of", "best_pairs", "kth", "numpy", "view", "within"]
 
 
 _BLOCK: Final = 64
@@ -25,6 +25,67 @@ def numpy() -> Any:
         return importlib.import_module("numpy")
     except ImportError:
         return None
+
+
+def ascending(numbers: array[int], starts: Iterable[int]) -> bool:
+    """Whether each number is greater than the one before it, save those at which a run starts.
+
+    Args:
+        numbers: Of type `I`.
+        starts: Where runs start.
+
+    Example:
+        >>> from array import array
+        >>> from otpy.retrieval.arrays import ascending
+        >>> ascending(array("I", [1, 5, 0, 2]), [0, 2]), ascending(array("I", [1, 5, 0, 2]), [0])
+        (True, False)
+    """
+    if numpy() is None:
+        falls: Iterable[int] = (at for at in range(1, len(numbers)) if numbers[at - 1] >= numbers[at])
+    else:
+        falls = (numpy().flatnonzero(view(numbers)[:-1] >= view(numbers)[1:]) + 1).tolist()
+    return set(starts).issuperset(falls)
+
+
+def added_up(places: array[int], counts: array[int], size: int) -> list[int]:
+    """Return for each place the sum of what is counted there.
+
+    Args:
+        places: Numbers below `size`.
+        counts: What to add at each.
+        size: How many places there are.
+
+    Example:
+        >>> from array import array
+        >>> from otpy.retrieval.arrays import added_up
+        >>> added_up(array("I", [0, 2, 0]), array("I", [1, 2, 3]), 3)
+        [4, 0, 2]
+    """
+    if numpy() is not None:
+        sums: list[int] = numpy().bincount(view(places), view(counts), size).astype("u8").tolist()
+        return sums
+    found = [0] * size
+    for place, count in zip(places, counts, strict=True):
+        found[place] += count
+    return found
+
+
+def within(numbers: array[float], most: float) -> bool:
+    """Whether all numbers are finite, and none is further from 0 than this.
+
+    Args:
+        numbers: Of type `f`.
+        most: How far.
+
+    Example:
+        >>> from array import array
+        >>> from otpy.retrieval.arrays import within
+        >>> within(array("f", [1.0, -1.0]), 1.0), within(array("f", [float("nan")]), 1.0)
+        (True, False)
+    """
+    if numpy() is None:
+        return all(-most <= number <= most for number in numbers)
+    return bool((abs(view(numbers)) <= most).all())
 
 
 def view(numbers: array[Any]) -> Any:

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from array import array
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from otpy.errors import ConfigError
 from otpy.retrieval import storage
-from otpy.retrieval.arrays import best_of, best_pairs, numpy, view
+from otpy.retrieval.arrays import added_up, ascending, best_of, best_pairs, numpy, view
 from otpy.retrieval.passage import Passage, check_k, fingerprint, passing, united
 from otpy.retrieval.tokenizer import Tokenizer
 
@@ -265,23 +267,35 @@ class BM25:
             ConfigError: If the tokenizer is another, or one is needed.
         """
         stored = storage.read(path, KIND)
-        index = cls(
-            k1=stored.head["k1"],
-            b=stored.head["b"],
-            tokenizer=Tokenizer.read(stored.head["tokenizer"], tokenizer, str(path)),
-        )
-        words, places, counts = stored.lists["words"], stored.numbers["places"], stored.numbers["counts"]
-        ends = stored.numbers["ends"].tolist()
-        stored.check(len(ends) == len(words) and [0, *ends] == sorted([0, *ends]))
-        stored.check(len(places) == len(counts) == (ends[-1] if ends else 0))
-        stored.check(max(places, default=-1) < len(stored.passages) == len(stored.numbers["lengths"]))
-        starts = [0, *ends]
-        index._postings = {word: (places[start:end], counts[start:end])
-                           for word, start, end in zip(words, starts, ends, strict=False)}  # fmt: skip
-        index.passages, index._lengths = stored.passages, stored.numbers["lengths"]
+        k1, b = stored.setting("k1", int, float), stored.setting("b", int, float)
+        stored.check(0 <= k1 <= sys.float_info.max and 0 <= b <= 1)
+        described = stored.setting("tokenizer", dict)
+        stored.check(described.keys() == {"stop_words", "stemmer"} and _texts(described["stop_words"]))
+        stored.check(isinstance(described["stemmer"], (str, NoneType)))
+        index = cls(k1=k1, b=b, tokenizer=Tokenizer.read(described, tokenizer, str(path)))
+        index.passages, index._lengths = stored.passages, stored.array("lengths", "I")
         index._ids = {passage.id: place for place, passage in enumerate(stored.passages)}
         index._total = sum(index._lengths)
+        index._postings = _postings(stored, index._lengths)
         return index
+
+
+def _postings(stored: storage.Stored, lengths: array[int]) -> dict[str, Postings]:
+    """Return the words of a file with their postings, once they are found to be some that `add` could have made."""
+    words, places, counts = stored.lists.get("words"), stored.array("places", "I"), stored.array("counts", "I")
+    ends = stored.array("ends", "Q").tolist()
+    starts = [0, *ends[:-1]]
+    stored.check(_texts(words) and len(set(words)) == len(words) == len(ends))
+    stored.check(all(start < end for start, end in zip(starts, ends, strict=False)))
+    stored.check(len(places) == len(counts) == (ends[-1] if ends else 0))
+    stored.check(len(stored.passages) == len(lengths) > max(places, default=-1) and min(counts, default=1) > 0)
+    stored.check(ascending(places, starts) and added_up(places, counts, len(lengths)) == lengths.tolist())
+    return {word: (places[start:end], counts[start:end])
+            for word, start, end in zip(words, starts, ends, strict=False)}  # fmt: skip
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in cast("list[Any]", value))
 
 
 def _number(value: object) -> bool:

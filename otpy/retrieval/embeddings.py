@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from otpy.errors import ConfigError
 from otpy.retrieval import engines, storage
+from otpy.retrieval.arrays import within
 from otpy.retrieval.embedder import EmbedderProtocol
 from otpy.retrieval.once import Once
 from otpy.retrieval.passage import Passage, check_k, fingerprint, passing, united
@@ -218,15 +219,15 @@ class Embeddings:
             ConfigError: If the embedder is another, or the engine is not installed.
         """
         stored = storage.read(path, KIND)
-        index = cls((), embedder, engine=cast("EngineName", stored.head["engine"]) if engine is None else engine)
-        if stored.head["embedder"] != embedder.name:
-            raise ConfigError(
-                f"{path}: has vectors of {stored.head['embedder']!r}, and the embedder is {embedder.name!r}"
-            )
-        vectors = Vectors(stored.numbers["vectors"], stored.head["width"])
-        stored.check(
-            len(vectors.numbers) == vectors.width * len(stored.passages) and bool(vectors.width or not len(index))
-        )
+        made, kept = stored.setting("embedder", str), stored.setting("engine", str)
+        stored.check(kept in get_args(engines.EngineName))
+        vectors = Vectors(stored.array("vectors", "f"), stored.setting("width", int))
+        stored.check(vectors.width >= 0 and len(vectors.numbers) == vectors.width * len(stored.passages))
+        stored.check(vectors.width > 0 or not stored.passages)
+        stored.check(within(vectors.numbers, 1.001))  # of vectors of length 1, but for what 32 bits cannot tell
+        index = cls((), embedder, engine=cast("EngineName", kept) if engine is None else engine)
+        if made != embedder.name:
+            raise ConfigError(f"{path}: has vectors of {made!r}, and the embedder is {embedder.name!r}")
         return _filled(index, stored.passages, vectors)
 
 

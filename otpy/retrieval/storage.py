@@ -7,11 +7,11 @@ are those of numpy's format 1.0 (NEP 1), so that `numpy.load` opens the file too
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import hashlib
 import json
 import os
+import re
 import struct
 import sys
 import uuid
@@ -19,7 +19,7 @@ import zipfile
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.errors import DatasetError
 from otpy.retrieval.passage import Passage
@@ -35,6 +35,7 @@ FORMAT: Final = 1
 _HEAD, _PASSAGES = "index.json", "passages.json"
 _MAGIC: Final = b"\x93NUMPY\x01\x00"
 _KINDS: Final = {"f": "<f4", "I": "<u4", "Q": "<u8"}
+_HEADER: Final = re.compile(rb"\{'descr': '(<f4|<u4|<u8)', 'fortran_order': False, 'shape': \((\d{1,18}),\), \} *\n?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,33 @@ class Stored:
         """
         if not holds:
             raise DatasetError("its parts do not belong together; make the index anew", self.path)
+
+    def array(self, name: str, kinds: str) -> array[Any]:
+        """Return an array, of a type that it is expected to have.
+
+        Args:
+            name: Which.
+            kinds: The codes of the types that will do, as in `array.typecode`.
+
+        Raises:
+            DatasetError: If it is not there, or of another type.
+        """
+        found = self.numbers.get(name)
+        self.check(found is not None and found.typecode in kinds)
+        return cast("array[Any]", found)
+
+    def setting(self, name: str, *kinds: type) -> Any:
+        """Return a parameter of the index, of one of these types.
+
+        Args:
+            name: Which.
+            kinds: The types that will do; `bool` is no `int` here.
+
+        Raises:
+            DatasetError: If it is not there, or of another type.
+        """
+        self.check(type(self.head.get(name)) in kinds)
+        return self.head[name]
 
 
 def write(
@@ -132,7 +160,7 @@ def read(path: str | os.PathLike[str], kind: str) -> Stored:
     try:
         head = json.loads(parts.pop(_HEAD))
         found, hashed = head["format"], head.pop("hash")
-        if found != FORMAT:
+        if type(found) is not int or found != FORMAT:
             raise DatasetError(f"has format {found!r}; this version of otpy reads format {FORMAT}", where)
         if _hash(head, parts) != hashed:
             raise DatasetError("its content does not match its hash; make the index anew", where)
@@ -141,11 +169,13 @@ def read(path: str | os.PathLike[str], kind: str) -> Stored:
         passages = tuple(Passage(text, name, metadata) for text, name, metadata in json.loads(parts.pop(_PASSAGES)))
         lists = {name[:-5]: json.loads(data) for name, data in parts.items() if name.endswith(".json")}
         numbers = {name[:-4]: _array(data) for name, data in parts.items() if name.endswith(".npy")}
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, struct.error) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, struct.error) as error:
         if isinstance(error, DatasetError):
             raise
         raise DatasetError(f"is no index of otpy: {error!r}", where) from error
-    return Stored(where, head, passages, lists, numbers)
+    stored = Stored(where, head, passages, lists, numbers)
+    stored.check(len({passage.id for passage in passages}) == len(passages))
+    return stored
 
 
 def _json(value: Any) -> bytes:
@@ -170,12 +200,14 @@ def _array(data: bytes) -> array[Any]:
     if not data.startswith(_MAGIC):
         raise ValueError("an array is not in numpy's format 1.0")
     start = len(_MAGIC) + 2 + struct.unpack_from("<H", data, len(_MAGIC))[0]
-    head = ast.literal_eval(data[len(_MAGIC) + 2 : start].decode("ascii"))
-    kind = next(code for code, name in _KINDS.items() if name == head["descr"])
+    head = _HEADER.fullmatch(data[len(_MAGIC) + 2 : start])
+    if head is None:
+        raise ValueError(f"an array has the header {data[:100]!r}; read are those that are written here")
+    kind = next(code for code, name in _KINDS.items() if name == head[1].decode())
     numbers: array[Any] = array(kind)
     numbers.frombytes(data[start:])
-    if head["shape"] != (len(numbers),):
-        raise ValueError(f"an array of the shape {head['shape']} has {len(numbers)} numbers")
+    if int(head[2]) != len(numbers):
+        raise ValueError(f"an array of {int(head[2])} numbers has {len(numbers)}")
     return _little(numbers)
 
 

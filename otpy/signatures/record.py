@@ -5,6 +5,7 @@ A dataclass stands for the side, because a dataclass may have fields of any name
 
 from __future__ import annotations
 
+from dataclasses import field as dataclass_field
 from dataclasses import make_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
@@ -139,10 +140,11 @@ class Record:
 
 
 def _adapter(owner: str, module: str, fields: Iterable[FieldSpec], validators: Mapping[str, Any]) -> TypeAdapter[Any]:
-    kinds: list[tuple[str, Any]] = []
+    kinds: list[tuple[str, Any, Any]] = []
     for field in fields:
         described: Any = Field(description=field.desc or None, **dict(field.constraints))
-        kinds.append((field.name, Annotated[field.annotation, described]))
+        without_default = dataclass_field()  # said, as a class seems to have a value for `mro` and all that `type` has
+        kinds.append((field.name, Annotated[field.annotation, described], without_default))
     namespace = {**validators, "__pydantic_config__": ConfigDict(extra="ignore"), "__module__": module}
     return TypeAdapter(make_dataclass(owner, kinds, namespace=namespace))
 
