@@ -1,9 +1,9 @@
 """The other side: what runs in a sandbox and takes the code. Python's standard library only, and nothing of ours.
 
 A run's message is `{"run": code, "inputs": {…}, "functions": […]}`. It is answered by `{"value", "stdout", "error"}`,
-or by `{"ask", "args", "kwargs", "stdout"}`, which waits for `{"value"}` or `{"error"}` and goes on. What comes in may be
-cut into lines, of which all but the last begin with `+`. Nothing here guards anything: the code may change all of it,
-and then its session ends.
+or by `{"ask", "args", "kwargs", "stdout"}`, which waits for `{"value"}` or `{"error"}` and goes on. What comes in may
+be cut into lines, of which all but the last begin with `+`. Nothing here guards anything: the code may change all of
+it, and then its session ends.
 """
 
 from __future__ import annotations

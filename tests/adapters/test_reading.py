@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otpy.adapters import ADAPTERS, ChatAdapter, FieldDelta, FieldDone, JSONAdapter, Withdrawn, XMLAdapter
+from otpy.adapters.streaming import SectionReader, TagReader
 from otpy.errors import AdapterParseError
 from otpy.signatures import Signature
 from otpy.types import Reasoning
@@ -188,3 +189,40 @@ def test_half_a_character_is_never_shown():
     reader = JSONAdapter().reader(QA)
     events = [event for piece in '{"answer": "a\\ud83d b"}' for event in reader.feed(piece)]
     assert events == [FieldDelta("answer", "a"), Withdrawn(("answer",))]
+
+
+# -- however long it is -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "begun", ["<answer>", "<answer>" + "a </answe", "<answer><item", "<answer>a", "<", "<answer><![CDATA["]
+)
+@pytest.mark.parametrize("more", ["<item>x y</item>", "w ", "<x ", " ", "a", "&", "]", "<answer ", "</answer "])
+@pytest.mark.parametrize("kind", ["str", "list[str]"])
+def test_a_reader_of_elements_looks_at_each_character_a_few_times(monkeypatch, begun, more, kind):
+    looked = 0
+    read = TagReader._read
+
+    def counted(self, text):
+        nonlocal looked
+        looked += len(text)
+        read(self, text)
+
+    monkeypatch.setattr(TagReader, "_read", counted)
+    reader = TagReader(Signature(f"question -> answer: {kind}"))
+    answer = begun + more * (20_000 // len(more))
+    for at in range(0, len(answer), 4):
+        reader.feed(answer[at : at + 4])
+    reader.close()
+    assert looked < 3 * len(answer) + 256 * 256  # each piece with what is held: it was half of 5,000 times the answer
+
+
+@pytest.mark.parametrize("more", [" ", "\t", "#", "[[ ##" + "a" * 90, "*", "w\n", "[[ ## answer ## ]]\n", "# ", "\n"])
+def test_a_reader_of_sections_holds_a_short_shape_of_what_may_be_a_header(more):
+    reader = SectionReader(Signature("question -> answer"))
+    answer = "[[ ## answer ## ]]\n" + more * (20_000 // len(more))
+    for character in answer:
+        reader.feed(character)
+        assert len(reader._shape) < 40
+    assert len(reader._growing._space) <= len(answer)
+    reader.close()
