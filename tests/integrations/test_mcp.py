@@ -19,6 +19,7 @@ from otpy.errors import CallTimeout, ConfigError, ProgramError
 from otpy.integrations.mcp import Http, Stdio, connected
 from otpy.programs.react import ReAct
 from otpy.programs.tool_use import use_tools
+from otpy.telemetry.bus import attached
 from otpy.testing import FakeProvider, Say
 from otpy.types.tool import ToolCall, ToolCalls
 
@@ -77,6 +78,26 @@ def test_the_tools_of_a_server_are_ours():
 
     asyncio.run(main())
     assert "s3cret" not in repr(SERVER)
+
+
+def test_a_tool_that_cannot_be_used_costs_its_server_no_other(caplog):
+    plain = {"type": "object"}
+    odd = {"type": "object", "properties": {"x": {"$ref": "#/$defs/x"}}, "$defs": 5}
+    offered = [("", plain), ("a.b", plain), ("odd", odd), ("a/b", plain), ("n" * 70, plain), ("n" * 71, plain)]
+
+    async def main():
+        server = Stdio(sys.executable, str(HERE / "mcp_odd_server.py"), json.dumps(offered))
+        async with application(), connected({"odd": server}) as servers:
+            tools = await servers.atools()
+            assert [tool.name for tool in tools] == ["a_b", "a_b_2", "n" * 64, "n" * 62 + "_2"]
+            assert await called(tools, "a_b_2") == "a/b"
+            assert ReAct("question -> answer", tools)
+
+    with attached("test", lambda name, told: left_out.append((told["server"], told["tool"])), "otpy.mcp.tool_left_out"):
+        left_out = []
+        asyncio.run(main())
+    assert left_out == [("odd", ""), ("odd", "odd")]
+    assert "its tool 'odd' is left out" in caplog.text
 
 
 def test_a_server_that_is_killed_is_restarted_and_the_next_call_works():

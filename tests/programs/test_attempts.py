@@ -77,6 +77,22 @@ class TestBestOfN:
             assert otpy.BestOfN(QA, n=1, reward_fn=reward)(question="?").answer == "no"
             with pytest.raises(ProgramError, match="<lambda> returned 'good'; allowed: a number, a bool or a Score"):
                 otpy.BestOfN(QA, n=1, reward_fn=lambda inputs, prediction: "good")(question="?")
+            for huge, shown in ((10**400, "1000000"), (10**9_999, "a int that is too large")):
+                with pytest.raises(ProgramError, match=f"returned {shown}"):
+                    otpy.BestOfN(QA, n=1, reward_fn=lambda inputs, prediction: huge)(question="?")  # noqa: B023
+
+    @pytest.mark.parametrize("kind", [otpy.BestOfN, otpy.Refine])
+    def test_a_reward_function_that_raises_is_a_failed_attempt(self, kind):
+        def moody(inputs, prediction):
+            if prediction.answer == "bad":
+                raise ValueError("cannot judge this")
+            return 1.0
+
+        advice = [says(advice={})] if kind is otpy.Refine else []
+        with model(answers(says(answer="bad"), *advice, says(answer="good"))):
+            assert kind(QA, n=2, reward_fn=moody, threshold=1)(question="?").answer == "good"
+        with model(says(answer="bad")), pytest.raises(ValueError, match="cannot judge this"):
+            kind(QA, n=2, reward_fn=moody, threshold=1, fail_count=0)(question="?")
 
     def test_only_the_attempt_that_counts_is_in_the_trace_under_the_predictors_own_path(self):
         class Two(otpy.Program):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any, Literal
 
 import pytest
@@ -222,3 +223,21 @@ def test_a_subclass_may_add_to_the_call_and_stays_what_it_is(run):
     program = Loud(Triage).with_config(temperature=1.0).with_demos(DEMOS)
     assert type(program) is Loud
     assert run(program, {"intent": "pin"}, query="x")[0].intent == "PIN"
+
+
+def test_predictors_that_are_equal_hash_alike():
+    for one, other in ((1, 1.0), (0.0, -0.0), (0, -0.0)):
+        for name in ("temperature", "top_p"):
+            first, second = (Predict("question -> answer", **{name: value}) for value in (one, other))
+            assert first == second
+            assert len({first, second}) == 1
+    with pytest.raises(ProgramError, match="temperature=1000"):
+        Predict("question -> answer", temperature=10**400)
+
+
+@pytest.mark.parametrize("name", ["mro", "register"])
+def test_an_output_that_is_called_like_something_of_every_class_is_missing_when_it_is(name):
+    signature = Signature(f"question -> {name}")
+    assert signature.read_outputs(json.dumps({name: "a"})) == {name: "a"}
+    with pytest.raises(AdapterParseError, match=f"'{name}' is missing"):
+        signature.read_outputs("{}")

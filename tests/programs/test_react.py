@@ -5,8 +5,10 @@ import contextlib
 import contextvars
 import json
 import threading
+from typing import Annotated
 
 import pytest
+from pydantic import AfterValidator
 
 import otpy
 from otpy.errors import ClientError, LMContextWindowExceeded, ProgramError, SignatureError
@@ -586,3 +588,18 @@ def test_two_tools_on_the_local_model():
             found = react_two_tools.agent(question=question)
             assert (found.answer, found.termination_reason) == (answer, "submit")
             assert [call["name"] for step in found.trajectory for call in step["calls"]] == [tool, "submit"]
+
+
+@pytest.mark.parametrize("error", [KeyError("Atlantis"), SystemExit(3), RecursionError("too deep")])
+def test_a_validator_of_a_parameter_may_raise_anything_and_harms_nobody_else(error):
+    def known(city):
+        raise error
+
+    def look(city: Annotated[str, AfterValidator(known)]) -> str:
+        return city
+
+    script = scripted(use(("price", {"item": "tea"}), ("look", {"city": "Atlantis"})), use(submit(answer="x")))
+    found, _ = asked(script, ReAct("question -> answer", [price, look]))
+    fine, refused, *_ = results(found)
+    assert fine == "tea: 3 euros"
+    assert refused.startswith(f"look failed: {type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
@@ -18,7 +19,8 @@ import pytest
 
 from otpy.adapters import ChatAdapter, JSONAdapter
 from otpy.errors import ProgramError, SignatureError
-from otpy.programs import ChainOfThought, Predict, Program
+from otpy.programs import BestOfN, ChainOfThought, MultiChainComparison, Predict, Program
+from otpy.programs.difference import diff
 from otpy.programs.files import content_hash
 from otpy.programs.lineage import Lineage, descended, lineage_of
 from otpy.programs.saving import load, load_program, save
@@ -591,3 +593,88 @@ def test_urls_and_models_in_demos_are_saved_and_come_back_as_what_they_were(path
     for loaded in (load(Predict(signature), path), load_program(path, classes=[pydantic.HttpUrl, Page])):
         assert loaded == program
         assert isinstance(loaded.named_predictors()[0][1].demos[0].page, Page)
+
+
+# -- files that were made to harm -----------------------------------------------------------------------------------
+
+ODD = (None, True, -1, 10**30, "x", "otpy.programs.nope:Foo", [], [1], [[["a"]]], {}, {"value": 1}, {"list": [1]},
+       {"dict": [[[], {"value": 1}]]}, {"signature": {}}, {"class": 5}, {"a": {"b": 1}})  # fmt: skip
+
+
+def places(node, path=()):
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+def put(content, path, value):
+    copy = json.loads(json.dumps(content))
+    node = copy
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    return copy
+
+
+def test_whatever_stands_in_a_file_it_is_a_program_or_a_program_error(path):
+    program = ChainOfThought("q, n: int -> answer: list[str]").with_config(adapter=ChatAdapter(), temperature=0.5)
+    program = program.with_demos([{"q": "a", "n": 1, "reasoning": "r", "answer": ["x"]}])
+    save(program, path)
+    whole = json.loads(path.read_text())
+    forged = [put(whole, at, value) for at in places(whole) if at[0] != "hash" for value in ODD]
+    for number, state in enumerate(forged):
+        if number % 3:  # a third of them is enough, and every place is among them
+            continue
+        with contextlib.suppress(Exception):
+            state["hash"] = content_hash(state)
+        path.write_text(json.dumps(state))
+        for use in (load_program, lambda file: load(program, file), lambda file: diff(file, program)):
+            with contextlib.suppress(ProgramError, SignatureError):
+                use(path)
+
+
+@pytest.mark.parametrize("name", ["forward", "acall", "content_hash", "named_predictors", "__class__", "_memo", "a b"])
+def test_no_part_of_a_file_hides_what_a_program_works_by(path, name):
+    save(ChainOfThought("question -> answer"), path)
+    edited(path, lambda state: state["tree"]["parts"].update({name: {"value": 1}}), rehash=True)
+    with pytest.raises(ProgramError, match=f"a part '{name}' would hide that of the class"):
+        load_program(path)
+
+
+@pytest.mark.parametrize("depth", [150, 400, 5_000])
+def test_a_file_that_is_nested_too_deeply_is_refused(path, depth):
+    save(ChainOfThought("question -> answer"), path)
+    text = path.read_text().replace('"parts": {', '"parts": {"deep": ' + '{"list":[' * depth + "]}" * depth + ",")
+    path.write_text(text)
+    for use in (load_program, lambda file: load(ChainOfThought("question -> answer"), file), lambda file: diff(file, file)):
+        with pytest.raises(ProgramError, match=r"nested more than 200 deep|recursion"):
+            use(path)
+
+
+def test_a_program_that_could_not_be_read_again_is_not_written(path):
+    deep: Any = 1
+    for _ in range(250):
+        deep = [deep]
+
+    class Deep(Program):
+        value: Any = deep
+
+    with pytest.raises(ProgramError, match="nested more than 200 deep"):
+        save(Deep(), path)
+    assert not path.exists()
+
+
+def test_the_constructors_of_our_programs_check_what_a_file_says(path):
+    program = MultiChainComparison("question -> answer")
+    save(program, path)
+    edited(path, lambda state: state["tree"]["parts"]["m"].update(value=-5), rehash=True)
+    for use in (load_program, lambda file: load(program, file)):
+        with pytest.raises(ProgramError, match="m=-5; allowed: an integer >= 2"):
+            use(path)
+    best = BestOfN(program, n=3, reward_fn=len)
+    save(best, path)
+    assert load(best, path) == best
+    edited(path, lambda state: state["tree"]["parts"]["n"].update(value=0), rehash=True)
+    with pytest.raises(ProgramError, match="n=0; allowed: an integer >= 1"):
+        load(best, path)

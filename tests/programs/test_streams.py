@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from contextlib import aclosing, contextmanager
 
@@ -243,3 +244,92 @@ def test_tools_are_told_as_they_begin_and_end():
     assert events[-1].answer == "rain"
     assert ToolStarted("weather", {"city": "Bonn"}) in events
     assert ToolEnded("weather", "rain in Bonn") in events
+
+
+class TestLeft:
+    """A stream that is left lets everybody go who works for it."""
+
+    def test_a_plain_program_ends_with_its_thread_and_its_requests(self):
+        class Asking(otpy.Program):
+            ask: otpy.Predict = otpy.Predict("question -> answer")
+
+            def forward(self, question):
+                try:
+                    for number in range(3):
+                        self.ask(question=f"{question}{number}")
+                        went_on.append(number)
+                    return otpy.Prediction(n=3)
+                finally:
+                    ended.set()
+
+        async def main():
+            async with otpy.start(settings=settings):
+                async with aclosing(Asking().astream(question="?")) as events:
+                    await anext(events)
+                assert await asyncio.to_thread(ended.wait, 20)
+                await asyncio.to_thread(fake.wait_for, lambda counts: not counts.in_flight)
+
+        went_on, ended = [], threading.Event()
+        with model(json.dumps({"answer": "word " * 500})) as (settings, fake):
+            asyncio.run(main())
+        assert went_on == []
+        assert fake.counts.requests == 1
+
+    def test_plain_code_that_says_how_it_goes_ends(self):
+        class Chatty(otpy.Program):
+            def forward(self):
+                try:
+                    while True:
+                        otpy.status("still here")
+                except asyncio.CancelledError:
+                    ended.set()
+                    raise
+
+        async def main():
+            async with otpy.start(settings={"clients": {}}):
+                async with aclosing(Chatty().astream()) as events:
+                    await anext(events)
+                return await asyncio.to_thread(ended.wait, 20)
+
+        ended = threading.Event()
+        assert asyncio.run(main())
+
+    def test_what_goes_on_behind_a_prediction_is_not_heard_and_not_ended(self):
+        class Leaves(otpy.Program):
+            async def forward(self):
+                background.append(asyncio.create_task(self.more()))
+                return otpy.Prediction(n=1)
+
+            async def more(self):
+                await go.wait()
+                for number in range(100):
+                    await otpy.status(str(number))
+                return "done"
+
+        async def main():
+            async with otpy.start(settings={"clients": {}}):
+                events = [event async for event in Leaves().astream()]
+                go.set()
+                return events, await background[0]
+
+        background, go = [], asyncio.Event()
+        assert asyncio.run(main()) == ([otpy.Prediction(n=1)], "done")
+
+    def test_a_loop_that_ends_before_its_stream_says_nothing(self, caplog):
+        async def main():
+            events = otpy.Predict("question -> answer").astream(question="?")
+            await anext(events)
+            return events
+
+        with model(Say(json.dumps({"answer": "word " * 500}), drip=0.05)) as (settings, fake):
+            with otpy.start(settings=settings):
+                asyncio.run(main())
+                fake.wait_for(lambda counts: not counts.in_flight)
+        assert caplog.text == ""
+
+    def test_closing_a_stream_of_an_application_that_has_stopped_says_nothing(self):
+        with model(Say(json.dumps({"answer": "word " * 500}), drip=0.05)) as (settings, _):
+            with otpy.start(settings=settings):
+                events = otpy.Predict("question -> answer").stream(question="?")
+                next(events)
+            events.close()

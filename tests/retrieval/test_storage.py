@@ -165,13 +165,86 @@ def test_a_file_that_was_edited_is_refused(saved, name, change, message):
 )
 def test_a_file_whose_parts_do_not_belong_together_is_refused_though_its_hash_be_right(saved, name, change):
     changed(saved, f"{name}.npy", change)
-    with zipfile.ZipFile(saved) as archive:
-        parts = {each: archive.read(each) for each in archive.namelist()}
-    head = json.loads(parts.pop("index.json"))
-    del head["hash"]
-    changed(saved, "index.json", lambda _: json.dumps({**head, "hash": storage._hash(head, parts)}).encode())
+    rehashed(saved)
     with pytest.raises(DatasetError, match="its parts do not belong together"):
         BM25.load(saved)
+
+
+def rehashed(file, **changes):
+    """Give a file the hash that it has to have, as whoever forges one would."""
+    with zipfile.ZipFile(file) as archive:
+        parts = {each: archive.read(each) for each in archive.namelist()}
+    head = {**json.loads(parts.pop("index.json")), **changes}
+    del head["hash"]
+    changed(file, "index.json", lambda _: json.dumps({**head, "hash": storage._hash(head, parts)}).encode())
+
+
+def header(text):
+    return lambda data: b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data[128:]
+
+
+def words(value):
+    return lambda _: json.dumps(value).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("places.npy", header(b"((((")),
+        ("places.npy", header(b"-" * 30_000 + b"1")),
+        ("places.npy", lambda data: data.replace(b"<u4", b"|O ")),
+        ("places.npy", lambda data: data.replace(b"<u4", b"<f4")),
+        ("places.npy", lambda data: data[:128] + bytes(len(data) - 128)),
+        ("lengths.npy", lambda data: data[:128] + bytes(len(data) - 128)),
+        ("counts.npy", lambda data: data[:128] + bytes(len(data) - 128)),
+        ("counts.npy", lambda _: None),
+        ("words.json", lambda _: None),
+        ("words.json", words(5)),
+        ("words.json", words("abc")),
+        ("words.json", words([1, 2, 3])),
+        ("words.json", words([["a"], ["cat"], ["dog"]])),
+        ("words.json", words(["a", "a", "dog"])),
+        ("passages.json", words([["a cat", "same", {}], ["a dog", "same", {}]])),
+    ],
+)
+def test_a_forged_file_is_refused_before_anything_is_done_with_it(saved, name, change):
+    changed(saved, name, change)
+    rehashed(saved)
+    with pytest.raises(DatasetError):
+        BM25.load(saved)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"k1": "x"}, {"k1": None}, {"k1": float("nan")}, {"b": 2}, {"b": True}, {"format": True}, {"tokenizer": 5},
+        {"tokenizer": {}}, {"tokenizer": {"stop_words": [1], "stemmer": None}},
+        {"tokenizer": {"stop_words": [], "stemmer": 5}},
+    ],
+)  # fmt: skip
+def test_a_forged_parameter_is_refused(saved, head):
+    rehashed(saved, **head)
+    with pytest.raises(DatasetError):
+        BM25.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "head"),
+    [
+        (lambda data: data[:-4] + b"\x00\x00\xc0\x7f", {}),
+        (lambda data: data[:-4] + b"\xff\xff\x7f\x7f", {}),
+        (lambda data: data.replace(b"<f4", b"<u4"), {}),
+        (lambda _: None, {}),
+        *((lambda data: data, head) for head in ({"width": 0}, {"width": "2"}, {"width": -2}, {"engine": "x"})),
+        *((lambda data: data, head) for head in ({"engine": []}, {"embedder": None})),
+    ],
+)
+def test_forged_vectors_are_refused(tmp_path, change, head):
+    asyncio.run(Embeddings(["a", "bb"], lengths()).embedded()).save(tmp_path / "v")
+    changed(tmp_path / "v", "vectors.npy", change)
+    rehashed(tmp_path / "v", **head)
+    with pytest.raises(DatasetError):
+        Embeddings.load(tmp_path / "v", lengths())
 
 
 def test_another_kind_of_index_is_refused(saved):
