@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from otpy.programs import Predict, Program
     from otpy.signatures import Example
-    from otpy.teleprompters.lab import Lab, Scores
+    from otpy.teleprompters.lab import Lab
+    from otpy.teleprompters.tried import Scores
 
 __all__ = ["COPRO", "SignatureOptimizer", "check_advice", "ranked"]
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from otpy.programs import Predict
     from otpy.signatures import Example
-    from otpy.teleprompters.lab import Lab, Tried
+    from otpy.teleprompters.lab import Lab
+    from otpy.teleprompters.tried import Tried
 
 __all__ = ["DemoSet", "Draw", "demo_sets", "draws", "taught"]
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from otpy.programs import Program
     from otpy.signatures import Example
     from otpy.teleprompters.gepa import GEPA
-    from otpy.teleprompters.lab import Lab, Scores
+    from otpy.teleprompters.lab import Lab
     from otpy.teleprompters.pareto import Merge
+    from otpy.teleprompters.tried import Scores
 
 __all__ = ["Evolution"]
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from otpy.evaluate import Metric
     from otpy.programs import Program
     from otpy.signatures import Example
-    from otpy.teleprompters.lab import Lab, Scores
+    from otpy.teleprompters.lab import Lab
+    from otpy.teleprompters.tried import Scores
 
 __all__ = ["InduceRules", "InferRules"]
 

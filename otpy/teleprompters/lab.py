@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.errors import (
@@ -26,14 +25,14 @@ from otpy.evaluate import measure
 from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.rows import supervisor_of_tasks
 from otpy.evaluate.runs import unsaid
-from otpy.evaluate.statistics import mean
 from otpy.lm import Usage
-from otpy.programs import TraceEntry, tracing
+from otpy.programs import tracing
 from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
+from otpy.teleprompters.tried import Candidate, Scores, Tried, best_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from otpy.evaluate import Metric
     from otpy.programs import Predict, Program
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from otpy.teleprompters.run_journal import RunJournal
     from otpy.teleprompters.teleprompter import Teleprompter
 
-__all__ = ["Candidate", "Lab", "Scores", "Tried"]
+__all__ = ["Lab"]
 
 T = TypeVar("T")
 
@@ -50,83 +49,6 @@ LONGEST_WAIT: Final = 30.0
 """Seconds between looks at a model that is out, from the first to the longest."""
 TRIES: Final = 4
 """How often something may fail while other things are answered, until it counts as failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """A program on one example.
-
-    Args:
-        at: The example's position among those that were given.
-        example: The example.
-        score: What the metric made of it; the failure score if the program or the metric failed.
-        prediction: What the program returned; `None` if it failed.
-        feedback: The metric's words, and those of what went wrong.
-        subscores: How the parts were, by name, if the metric said so.
-        trace: The calls of its predictors.
-        error: What was raised, if something was.
-        usage: What it took.
-    """
-
-    at: int
-    example: Example
-    score: float
-    prediction: Prediction | None = None
-    feedback: str = ""
-    subscores: Mapping[str, float] = field(default_factory=dict[str, float])
-    trace: tuple[TraceEntry, ...] = ()
-    error: Exception | None = None
-    usage: Usage = field(default_factory=Usage)
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """A program on several examples, in their order.
-
-    Args:
-        program: The program.
-        rows: What came of each.
-    """
-
-    program: Program
-    rows: tuple[Tried, ...]
-
-    @property
-    def mean(self) -> float:
-        """The plain mean; failed ones count with their failure score."""
-        return mean([row.score for row in self.rows])
-
-    @property
-    def values(self) -> list[float]:
-        """The scores."""
-        return [row.score for row in self.rows]
-
-    @property
-    def failed(self) -> int:
-        """How many failed."""
-        return sum(row.error is not None for row in self.rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A program that was measured on the examples to choose by.
-
-    Args:
-        name: What the search calls it.
-        program: The program.
-        scores: How it did.
-        params: What distinguishes it, as JSON data.
-    """
-
-    name: str
-    program: Program
-    scores: Scores
-    params: Mapping[str, Any]
-
-    @property
-    def score(self) -> float:
-        """The mean of its scores."""
-        return self.scores.mean
 
 
 class Lab:
@@ -434,15 +356,6 @@ class Lab:
     def best(self) -> Candidate | None:
         """The best candidate so far, the first of equals."""
         return best_of(self.candidates)
-
-
-def best_of(candidates: Iterable[Candidate]) -> Candidate | None:
-    """Return the candidate with the highest score, the first of equals; those on more examples count before others."""
-    several = list(candidates)
-    if not several:
-        return None
-    most = max(len(candidate.scores.rows) for candidate in several)
-    return max((one for one in several if len(one.scores.rows) == most), key=lambda one: one.score)
 
 
 def _is_final(error: Any) -> bool:

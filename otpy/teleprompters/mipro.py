@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from otpy.programs import Predict, Program
     from otpy.signatures import Example
     from otpy.teleprompters.demo_sets import DemoSet
-    from otpy.teleprompters.lab import Lab, Scores
+    from otpy.teleprompters.lab import Lab
+    from otpy.teleprompters.tried import Scores
 
 __all__ = ["AUTO", "MIPROv2", "Parts", "Standing", "trials_for"]
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from otpy.programs import Program
     from otpy.signatures import Example
-    from otpy.teleprompters.lab import Candidate
     from otpy.teleprompters.teleprompter import Teleprompter
+    from otpy.teleprompters.tried import Candidate
 
 __all__ = ["Optimization", "Status"]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otpy.programs import Program
-    from otpy.teleprompters.lab import Candidate
+    from otpy.teleprompters.tried import Candidate
 
 __all__ = ["Outcome", "Stopped", "front", "marked", "outcome_of"]
 

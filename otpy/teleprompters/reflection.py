@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from otpy.evaluate import Metric
     from otpy.programs import Program, TraceEntry
     from otpy.signatures import Prediction
-    from otpy.teleprompters.lab import Lab, Tried
+    from otpy.teleprompters.lab import Lab
+    from otpy.teleprompters.tried import Tried
 
 __all__ = [
     "ADVISE",

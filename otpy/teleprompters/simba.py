@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from otpy.evaluate import Metric
     from otpy.programs import Predict, Program
     from otpy.signatures import Example
-    from otpy.teleprompters.lab import Lab, Tried
+    from otpy.teleprompters.lab import Lab
+    from otpy.teleprompters.tried import Tried
 
 __all__ = ["SIMBA", "dropped", "gap", "leading", "percentile", "softmax_draw"]
 

@@ -16,8 +16,9 @@ from otpy.errors import (
 )
 from otpy.evaluate import Score
 from otpy.signatures import Prediction
-from otpy.teleprompters.lab import Lab, best_of
+from otpy.teleprompters.lab import Lab
 from otpy.teleprompters.run_journal import RunJournal
+from otpy.teleprompters.tried import best_of
 from otpy.testing import run_in_virtual_time
 
 ROWS = [otpy.Example(number=n, answer=str(n % 2)).with_inputs("number") for n in range(12)]
