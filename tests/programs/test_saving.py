@@ -647,7 +647,11 @@ def test_a_file_that_is_nested_too_deeply_is_refused(path, depth):
     save(ChainOfThought("question -> answer"), path)
     text = path.read_text().replace('"parts": {', '"parts": {"deep": ' + '{"list":[' * depth + "]}" * depth + ",")
     path.write_text(text)
-    for use in (load_program, lambda file: load(ChainOfThought("question -> answer"), file), lambda file: diff(file, file)):
+    for use in (
+        load_program,
+        lambda file: load(ChainOfThought("question -> answer"), file),
+        lambda file: diff(file, file),
+    ):
         with pytest.raises(ProgramError, match=r"nested more than 200 deep|recursion"):
             use(path)
 
