@@ -205,7 +205,8 @@ def reading(path: object, what: str = "not a saved program") -> Generator[None]:
 
 
 def _check_depth(content: Any, path: object) -> None:
-    level, depth = [content], 0
+    level: list[Any] = [content]
+    depth = 0
     while level := [item for item in level if isinstance(item, (dict, list, tuple))]:
         depth += 1
         if depth > DEEPEST:
