@@ -49,8 +49,8 @@ class Refine(Program):
 
     After an attempt that is not, a model is shown what each predictor did and how the result was judged (the reward,
     and the feedback of a `Score`), and its advice is added to the predictors' instructions for the next attempt. What
-    is best is returned. An attempt fails where the program raises, or the reward function; a reward that is no number is
-    raised at once.
+    is best is returned. An attempt fails where the program raises, or the reward function; a reward that is no number
+    is raised at once.
 
     Args:
         program: The program.

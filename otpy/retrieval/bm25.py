@@ -16,7 +16,7 @@ import sys
 from array import array
 from collections import Counter
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from otpy.errors import ConfigError
 from otpy.retrieval import storage
@@ -282,10 +282,12 @@ class BM25:
 
 def _postings(stored: storage.Stored, lengths: array[int]) -> dict[str, Postings]:
     """Return the words of a file with their postings, once they are found to be some that `add` could have made."""
-    words, places, counts = stored.lists.get("words"), stored.array("places", "I"), stored.array("counts", "I")
+    stored.check(_texts(stored.lists.get("words")))
+    words: list[str] = stored.lists["words"]
+    places, counts = stored.array("places", "I"), stored.array("counts", "I")
     ends = stored.array("ends", "Q").tolist()
     starts = [0, *ends[:-1]]
-    stored.check(_texts(words) and len(set(words)) == len(words) == len(ends))
+    stored.check(len(set(words)) == len(words) == len(ends))
     stored.check(all(start < end for start, end in zip(starts, ends, strict=False)))
     stored.check(len(places) == len(counts) == (ends[-1] if ends else 0))
     stored.check(len(stored.passages) == len(lengths) > max(places, default=-1) and min(counts, default=1) > 0)
@@ -295,7 +297,7 @@ def _postings(stored: storage.Stored, lengths: array[int]) -> dict[str, Postings
 
 
 def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in cast("list[Any]", value))
+    return type(value) is list and all(isinstance(word, str) for word in value)  # pyright: ignore[reportUnknownVariableType]
 
 
 def _number(value: object) -> bool:

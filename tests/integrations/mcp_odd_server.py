@@ -21,4 +21,5 @@ for line in sys.stdin:
             result = None
     if "id" in message:
         told = {"error": {"code": -32601, "message": "not known"}} if result is None else {"result": result}
-        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **told}), flush=True)
+        sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": message["id"], **told}) + "\n")
+        sys.stdout.flush()

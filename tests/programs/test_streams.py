@@ -321,10 +321,10 @@ class TestLeft:
             await anext(events)
             return events
 
-        with model(Say(json.dumps({"answer": "word " * 500}), drip=0.05)) as (settings, fake):
-            with otpy.start(settings=settings):
-                asyncio.run(main())
-                fake.wait_for(lambda counts: not counts.in_flight)
+        slow = Say(json.dumps({"answer": "word " * 500}), drip=0.05)
+        with model(slow) as (settings, fake), otpy.start(settings=settings):
+            asyncio.run(main())
+            fake.wait_for(lambda counts: not counts.in_flight)
         assert caplog.text == ""
 
     def test_closing_a_stream_of_an_application_that_has_stopped_says_nothing(self):
