@@ -117,6 +117,18 @@ class Gate:
         return f"{what}, {found:.4g}, is under {self.least:g}" if found < self.least else None
 
 
+def unwritten(result: EvaluationResult, out: Path | None, picture: Path | None) -> str | None:
+    """Write what is to be kept; returns why it cannot be, if so: it has been paid for, and is shown all the same."""
+    try:
+        if out is not None:
+            _WRITERS[out.suffix.lower()](result, out)
+        if picture is not None and result.rows:
+            plot(result, picture)
+    except (OtpyError, OSError) as error:
+        return str(error)
+    return None
+
+
 def run_eval(screen: Screen, job: Job, out: Path | None, picture: Path | None = None, gate: Gate | None = None) -> None:
     """Evaluate a program and show the result.
 
@@ -139,22 +151,23 @@ def run_eval(screen: Screen, job: Job, out: Path | None, picture: Path | None = 
             except OtpyError as error:
                 raise refused(option, str(error)) from error
     writable(job.evaluation_options.get("journal"), "--journal")
+    if out is not None and out.exists() and job.data.exists() and out.samefile(job.data):
+        raise refused("--out", f"{out} is the --data file, which would be replaced")
     program, metric, columns = job.program_and_metric()
     evaluation = job.evaluation(job.rows(job.data, program, columns), metric, screen)
     application = job.application()
     with application:
         result, stopped = measured(evaluation, program)
-    if out is not None:
-        _WRITERS[out.suffix.lower()](result, out)
-    if picture is not None and result.rows:
-        plot(result, picture)
     show(screen, result, out)
-    if stopped is not None:
+    why = unwritten(result, out, picture)
+    if why is not None:
+        pass
+    elif stopped is not None:
         journal = job.evaluation_options.get("journal")
         kept = f"they are kept in {out}" if out else "--out FILE would have kept them"
         if journal is not None:
             kept = f"they are kept in {' and '.join(map(str, filter(None, (out, journal))))}: the same command goes on"
-        why: str | None = f"{stopped}; {kept}"
+        why = f"{stopped}; {kept}"
     elif not result.tally.scored:
         why = f"no row was scored; the first failed with {result.failed[0].explanation}"
     else:

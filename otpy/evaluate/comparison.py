@@ -181,7 +181,7 @@ def _matched(
 ) -> Iterator[tuple[list[Row], list[Row]]]:
     """Pair rows by their place, or by what is in them if a place has another row."""
     both = [index for index in ones if index in others]
-    if all(ones[index][0].example == others[index][0].example for index in both):
+    if all(_equal(ones[index][0].example, others[index][0].example) for index in both):
         if whole and len(both) < max(len(ones), len(others)):
             raise EvaluationError(f"one result has {len(ones)} rows and the other {len(others)}; compare the same ones")
         yield from ((ones[index], others[index]) for index in both)
@@ -197,6 +197,13 @@ def _matched(
     if whole and any(places.values()):
         left = next(runs for rows in places.values() for runs in rows)
         raise EvaluationError(f"row {left[0].index} of the other result is not here: {left[0].example!r:.200}")
+
+
+def _equal(one: Example, other: Example) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # noqa: BLE001 - arrays are not equal, their items are
+        return _content(one) == _content(other)
 
 
 def _content(example: Example) -> str:

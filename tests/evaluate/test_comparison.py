@@ -146,3 +146,15 @@ def test_a_notebook_shows_what_has_changed_and_never_runs_what_is_in_it():
     assert "<q12>" not in page
     same = result(1)
     assert "<table" not in same.compare(same)._repr_html_()
+
+
+def test_rows_with_arrays_in_them_can_be_compared():
+    class Array(list):
+        def __eq__(self, other):
+            raise ValueError("the truth value of an array is ambiguous")
+
+        __hash__ = None
+
+    rows = [Scored(0, Example(v=Array([1, 2])), Prediction(a=1), score, 0.1) for score in (1.0, 0.0)]
+    one, other = (EvaluationResult((row,), 1.0, metric="m") for row in rows)
+    assert one.compare(other).difference == 1.0

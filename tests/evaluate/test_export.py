@@ -254,3 +254,25 @@ def test_what_a_link_points_to_is_replaced_and_read_by_others_as_before(tmp_path
     assert json.loads((tmp_path / "there.jsonl").read_text())["index"] == 0
     (tmp_path / "new").touch()
     assert (tmp_path / "there.jsonl").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_a_value_that_cannot_be_written_costs_its_cell_and_nothing_else(tmp_path):
+    class Odd:
+        def __str__(self):
+            raise RuntimeError("no")
+
+    endless = []
+    endless.append(endless)
+    odd = {"huge": 10**5_000, "endless": endless, "odd": Odd(), "fine": 1}
+    rows = [
+        Scored(0, Example(q="?"), Prediction(odd), 1.0, 0.1),
+        Scored(1, Example(q="!"), Prediction(fine=2), 1.0, 0.1),
+    ]
+    assert write_rows(rows, tmp_path / "rows.jsonl") == 2
+    first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])["prediction"]
+    assert first == {
+        "huge": "(int, which cannot be written: ValueError)",
+        "endless": "(list, which cannot be written: RecursionError)",
+        "odd": "(Odd, whose text raises RuntimeError)",
+        "fine": 1,
+    }
