@@ -206,15 +206,21 @@ def reading(path: object, what: str = "not a saved program") -> Generator[None]:
 
 def _check_depth(content: Any, path: object) -> None:
     level: list[Any] = [content]
-    depth = 0
-    while level := [item for item in level if isinstance(item, (dict, list, tuple))]:
-        depth += 1
-        if depth > DEEPEST:
-            raise ProgramError(f"{path}: lists and objects are nested more than {DEEPEST} deep; no file holds that")
-        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    for _ in range(DEEPEST + 1):
+        inside: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inside += cast("dict[Any, Any]", item).values()
+            elif isinstance(item, (list, tuple)):
+                inside += cast("list[Any]", item)
+        if not inside:
+            return
+        level = inside
+    raise ProgramError(f"{path}: lists and objects are nested more than {DEEPEST} deep; no file holds that")
 
 
 def _check_predictor(predictor: Any) -> None:
+    demos: list[Any]
     match predictor:
         case {"signature": contract, "demos": list(demos)} if all(isinstance(demo, dict) for demo in demos):
             _check_contract(contract)
@@ -223,6 +229,8 @@ def _check_predictor(predictor: Any) -> None:
 
 
 def _check_contract(contract: Any) -> None:
+    field: Any
+    fields: list[Any]
     match contract:
         case {"name": str(), "instructions": str(), "fields": list(fields)}:
             pass
@@ -237,6 +245,10 @@ def _check_contract(contract: Any) -> None:
 
 
 def _check_node(node: Any, path: str) -> None:
+    key: Any
+    item: Any
+    items: list[Any]
+    pairs: list[Any]
     match node:
         case {"class": str()}:
             parts = node.get("parts", {})

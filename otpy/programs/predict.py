@@ -268,7 +268,7 @@ class Predict(Program, Generic[Returned]):
             if contract["instructions"] != signature.instructions:
                 signature = signature.with_instructions(contract["instructions"])
             demos = [read_demo(signature, demo) for demo in saved["demos"]]
-            config = {**saved["config"], "constraints": self.constraints}
+            config: dict[str, Any] = {**saved["config"], "constraints": self.constraints}
             filled = Predict(signature, client=saved["client"], adapter=adapter, demos=demos, **config)
         except (KeyError, TypeError, AttributeError, UnknownParameter) as error:
             raise ProgramError(f"{where}: not a saved predictor: {error!r}") from error
