@@ -210,9 +210,9 @@ def _check_depth(content: Any, path: object) -> None:
         inside: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                inside += cast("dict[Any, Any]", item).values()
+                inside += cast("Any", item).values()
             elif isinstance(item, (list, tuple)):
-                inside += cast("list[Any]", item)
+                inside += cast("Any", item)
         if not inside:
             return
         level = inside
@@ -220,23 +220,22 @@ def _check_depth(content: Any, path: object) -> None:
 
 
 def _check_predictor(predictor: Any) -> None:
-    demos: list[Any]
+    whole: Any = predictor
     match predictor:
-        case {"signature": contract, "demos": list(demos)} if all(isinstance(demo, dict) for demo in demos):
+        case {"signature": contract, "demos": list()} if all(isinstance(demo, dict) for demo in whole["demos"]):
             _check_contract(contract)
         case _:
             raise ValueError(f"{predictor!r:.100}")
 
 
 def _check_contract(contract: Any) -> None:
-    field: Any
-    fields: list[Any]
+    whole: Any = contract
     match contract:
-        case {"name": str(), "instructions": str(), "fields": list(fields)}:
+        case {"name": str(), "instructions": str(), "fields": list()}:
             pass
         case _:
             raise ValueError(f"the signature is {contract!r:.100}")
-    for field in fields:
+    for field in whole["fields"]:
         match field:
             case {"name": str(), "side": "input" | "output", "type": str(), "desc": str()}:
                 dict(field.get("constraints", {}))
@@ -245,21 +244,18 @@ def _check_contract(contract: Any) -> None:
 
 
 def _check_node(node: Any, path: str) -> None:
-    key: Any
-    item: Any
-    items: list[Any]
-    pairs: list[Any]
+    whole: Any = node
     match node:
         case {"class": str()}:
             parts = node.get("parts", {})
             for name, part in parts.items():
                 _check_node(part, f"{path}.{name}")
             ", ".join(node.get("code", []))  # of texts
-        case {"list": list() as items}:
-            for number, item in enumerate(items):
+        case {"list": list()}:
+            for number, item in enumerate(whole["list"]):
                 _check_node(item, f"{path}[{number}]")
-        case {"dict": list() as pairs}:
-            for key, item in pairs:
+        case {"dict": list()}:
+            for key, item in whole["dict"]:
                 hash(key)
                 _check_node(item, f"{path}[{key!r:.50}]")
         case {"signature": contract}:

@@ -210,7 +210,7 @@ def check_values(cls: type[Program], content: Mapping[str, Any], where: str) -> 
         if name in content:
             value = content[name]
             by_name = parameter.name == "tools" and _mapping(value)
-            given[parameter.name] = tuple(cast("dict[str, Any]", value).values()) if by_name else value
+            given[parameter.name] = tuple(cast("Any", value).values()) if by_name else value
         elif parameter.name == "signature":
             given["signature"] = "question -> answer"  # it is in the predictors, and checked with them
         elif parameter.kind is not parameter.VAR_KEYWORD and parameter.default is parameter.empty:
