@@ -209,8 +209,8 @@ def check_values(cls: type[Program], content: Mapping[str, Any], where: str) -> 
         name = parameter.name if parameter.name in content else _KEPT_AS.get(parameter.name, parameter.name)
         if name in content:
             value = content[name]
-            by_name = parameter.name == "tools" and _mapping(value)
-            given[parameter.name] = tuple(cast("Any", value).values()) if by_name else value
+            by_name: Any = value if parameter.name == "tools" and _mapping(value) else None
+            given[parameter.name] = value if by_name is None else list(by_name.values())
         elif parameter.name == "signature":
             given["signature"] = "question -> answer"  # it is in the predictors, and checked with them
         elif parameter.kind is not parameter.VAR_KEYWORD and parameter.default is parameter.empty:
