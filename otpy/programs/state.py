@@ -270,7 +270,7 @@ class _Filling:
                     f" attribute; it has {', '.join(has)}"
                 )
         changes = {part: self.value(has[part], item, _joined(path, part)) for part, item in parts.items()}
-        check_values(type(own), {**has, **changes}, f"{self.where}: {path or 'the program'}")
+        check_values(cast("type[Program]", type(own)), {**has, **changes}, f"{self.where}: {path or 'the program'}")
         return own.replace(**changes)
 
     def expect(self, own: Any, path: str, saved: str, *, same: bool = False) -> None:
