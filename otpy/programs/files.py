@@ -206,29 +206,36 @@ def reading(path: object, what: str = "not a saved program") -> Generator[None]:
 
 def _check_depth(content: Any, path: object) -> None:
     level: list[Any] = [content]
-    depth = 0
-    while level := [item for item in level if isinstance(item, (dict, list, tuple))]:
-        depth += 1
-        if depth > DEEPEST:
-            raise ProgramError(f"{path}: lists and objects are nested more than {DEEPEST} deep; no file holds that")
-        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    for _ in range(DEEPEST + 1):
+        inside: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inside += cast("Any", item).values()
+            elif isinstance(item, (list, tuple)):
+                inside += cast("Any", item)
+        if not inside:
+            return
+        level = inside
+    raise ProgramError(f"{path}: lists and objects are nested more than {DEEPEST} deep; no file holds that")
 
 
 def _check_predictor(predictor: Any) -> None:
+    whole: Any = predictor
     match predictor:
-        case {"signature": contract, "demos": list(demos)} if all(isinstance(demo, dict) for demo in demos):
+        case {"signature": contract, "demos": list()} if all(isinstance(demo, dict) for demo in whole["demos"]):
             _check_contract(contract)
         case _:
             raise ValueError(f"{predictor!r:.100}")
 
 
 def _check_contract(contract: Any) -> None:
+    whole: Any = contract
     match contract:
-        case {"name": str(), "instructions": str(), "fields": list(fields)}:
+        case {"name": str(), "instructions": str(), "fields": list()}:
             pass
         case _:
             raise ValueError(f"the signature is {contract!r:.100}")
-    for field in fields:
+    for field in whole["fields"]:
         match field:
             case {"name": str(), "side": "input" | "output", "type": str(), "desc": str()}:
                 dict(field.get("constraints", {}))
@@ -237,17 +244,18 @@ def _check_contract(contract: Any) -> None:
 
 
 def _check_node(node: Any, path: str) -> None:
+    whole: Any = node
     match node:
         case {"class": str()}:
             parts = node.get("parts", {})
             for name, part in parts.items():
                 _check_node(part, f"{path}.{name}")
             ", ".join(node.get("code", []))  # of texts
-        case {"list": list() as items}:
-            for number, item in enumerate(items):
+        case {"list": list()}:
+            for number, item in enumerate(whole["list"]):
                 _check_node(item, f"{path}[{number}]")
-        case {"dict": list() as pairs}:
-            for key, item in pairs:
+        case {"dict": list()}:
+            for key, item in whole["dict"]:
                 hash(key)
                 _check_node(item, f"{path}[{key!r:.50}]")
         case {"signature": contract}:

@@ -209,7 +209,8 @@ def check_values(cls: type[Program], content: Mapping[str, Any], where: str) -> 
         name = parameter.name if parameter.name in content else _KEPT_AS.get(parameter.name, parameter.name)
         if name in content:
             value = content[name]
-            given[parameter.name] = tuple(value.values()) if parameter.name == "tools" and _mapping(value) else value
+            by_name: Any = value if parameter.name == "tools" and _mapping(value) else None
+            given[parameter.name] = value if by_name is None else list(by_name.values())
         elif parameter.name == "signature":
             given["signature"] = "question -> answer"  # it is in the predictors, and checked with them
         elif parameter.kind is not parameter.VAR_KEYWORD and parameter.default is parameter.empty:
@@ -269,7 +270,7 @@ class _Filling:
                     f" attribute; it has {', '.join(has)}"
                 )
         changes = {part: self.value(has[part], item, _joined(path, part)) for part, item in parts.items()}
-        check_values(type(own), {**has, **changes}, f"{self.where}: {path or 'the program'}")
+        check_values(cast("type[Program]", type(own)), {**has, **changes}, f"{self.where}: {path or 'the program'}")
         return own.replace(**changes)
 
     def expect(self, own: Any, path: str, saved: str, *, same: bool = False) -> None:
