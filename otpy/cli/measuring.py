@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.application import start
@@ -151,7 +152,7 @@ def run_eval(screen: Screen, job: Job, out: Path | None, picture: Path | None = 
             except OtpyError as error:
                 raise refused(option, str(error)) from error
     writable(job.evaluation_options.get("journal"), "--journal")
-    if out is not None and out.exists() and job.data.exists() and out.samefile(job.data):
+    if out is not None and out.exists() and os.path.exists(job.data) and out.samefile(job.data):  # noqa: PTH110 - a text
         raise refused("--out", f"{out} is the --data file, which would be replaced")
     program, metric, columns = job.program_and_metric()
     evaluation = job.evaluation(job.rows(job.data, program, columns), metric, screen)

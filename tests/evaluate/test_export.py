@@ -265,8 +265,8 @@ def test_a_value_that_cannot_be_written_costs_its_cell_and_nothing_else(tmp_path
     endless.append(endless)
     odd = {"huge": 10**5_000, "endless": endless, "odd": Odd(), "fine": 1}
     rows = [
-        Scored(0, Example(q="?"), Prediction(odd), 1.0, 0.1),
-        Scored(1, Example(q="!"), Prediction(fine=2), 1.0, 0.1),
+        Scored(0, otpy.Example(q="?"), otpy.Prediction(odd), 1.0, 0.1),
+        Scored(1, otpy.Example(q="!"), otpy.Prediction(fine=2), 1.0, 0.1),
     ]
     assert write_rows(rows, tmp_path / "rows.jsonl") == 2
     first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])["prediction"]
