@@ -110,7 +110,10 @@ def running() -> Running:
         return there[0]
     if not there:
         if found is not None:
-            raise NoApplication(f"application {found.name!r} has stopped; what runs in it ends with it")
+            raise NoApplication(
+                f"application {found.name!r} has stopped, and what runs in it ends with it; to go on, start one:"
+                ' `with otpy.start(lm="local/smollm2-135m"): program(...)`'
+            )
         raise NoApplication
     names = ", ".join(repr(application.name) for application in there)
     raise NoApplication(

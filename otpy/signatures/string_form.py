@@ -161,7 +161,8 @@ class _Reader:
         for at in range(begin, end):
             character = self.source[at]
             if quoted >= 0:
-                if character == self.source[quoted] and self.source[at - 1] != "\\":
+                escaped = (at - len(self.source[:at].rstrip("\\"))) % 2
+                if character == self.source[quoted] and not escaped:
                     quoted = -1
             elif character in "'\"":
                 quoted = at

@@ -331,7 +331,8 @@ class BootstrapFewShot(Teleprompter[P]):
                             if lab.journal.problem is not None:
                                 raise lab.journal.problem
                             errors += not isinstance(result.reason, AdapterParseError)
-                            if errors > self.max_errors or _is_final(result.reason):
+                            final = _is_final(result.reason) or lab.never_there(result.reason)
+                            if errors > self.max_errors or final:
                                 raise self._given_up(result.reason)
                             if _may_pass(result.reason):
                                 continue  # it stays unknown, so it is proposed again

@@ -15,8 +15,10 @@ from otpy.errors import (
     ActorDown,
     AdapterParseError,
     BudgetExceeded,
+    CircuitOpen,
     ClientError,
     LMAuthError,
+    LMConnectionError,
     LMContextWindowExceeded,
     ModelNotAvailable,
     TeleprompterError,
@@ -182,7 +184,7 @@ class Lab:
                     raise self.journal.problem from error
                 vain += self._answers > answers  # others were answered meanwhile, so this is no outage
                 answers = self._answers
-                if not _may_pass(error) or vain >= TRIES:
+                if not _may_pass(error) or vain >= TRIES or self.never_there(error):
                     raise
                 wait = max(wait, min(getattr(error, "retry_after", None) or 0.0, LONGEST_WAIT))
                 if telemetry.listening:
@@ -192,6 +194,10 @@ class Lab:
                 return result
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
+
+    def never_there(self, error: object) -> bool:
+        """Whether nobody is where the model is said to be, and nobody has been in this run: then it is no outage."""
+        return isinstance(error, (LMConnectionError, CircuitOpen)) and not self._answers and not self.journal.answered
 
     async def _in_turn(self, work: Callable[[], Awaitable[Any]]) -> Any:
         async with self._slots:  # however much is asked and measured together
@@ -240,6 +246,8 @@ class Lab:
             found: Tried = await self.through_outages(lambda: self._in_turn(once))
         except Exception as error:
             if not _may_pass(error):
+                raise
+            if self.never_there(error):
                 raise
             return last[0]  # it fails again and again while others are answered: the example's own fault
         return found

@@ -165,6 +165,11 @@ class RunJournal:
     def _damaged(self, error: Exception) -> TeleprompterError:
         return TeleprompterError(f"{self.path} is damaged: {error}; remove it to begin anew, or restore a copy")
 
+    @property
+    def answered(self) -> bool:
+        """Whether anything was answered in this run."""
+        return self._reader.execute("SELECT 1 FROM answers LIMIT 1").fetchone() is not None
+
     def spent(self) -> Spent:
         """Return what all parts of the run have taken, up to the last answer that was kept.
 

@@ -35,7 +35,7 @@ class Journey(otpy.Signature):
 @pytest.fixture(scope="module")
 def app():
     """One server for all."""
-    with otpy.start(lm=f"local/{MODEL}", max_tokens=150) as running:
+    with otpy.start(lm=f"local/{MODEL}", max_tokens=150, cache=False) as running:
         yield running
 
 
@@ -59,6 +59,7 @@ def test_a_stream_is_the_answer_in_pieces(app):
 
 
 def test_several_answers_are_asked_for_one_at_a_time(app):
-    found = otpy.Predict("question -> answer", n=3, temperature=0.8)(question="Name a colour.")
+    colours = otpy.Signature("question -> answer: Literal['red', 'green', 'blue']")
+    found = otpy.Predict(colours, n=3, temperature=0.8)(question="Name a colour.")
     assert len(found.completions) == 3
     assert found.usage.requests == 3

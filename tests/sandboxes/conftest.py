@@ -72,7 +72,7 @@ def called(engine: Any) -> str:
     return engine.name
 
 
-@pytest.fixture(scope="session", params=QUICK, ids=called)
+@pytest.fixture(scope="module", params=QUICK, ids=called)
 def quick(request) -> Iterator[Place]:
     """Each engine whose interpreters start in no time, for all tests."""
     with placed(request.param) as place:

@@ -159,11 +159,22 @@ class TestAnOutage:
                 if loop.time() < 1000:
                     raise error
 
+            await lab.evaluate(Parity(lambda number: None), NUMBERED[:1])
             return await lab.evaluate(Parity(down), NUMBERED)
 
         scores = with_lab(work)
         assert scores.mean == 1
         assert scores.failed == 0
+
+    def test_where_nobody_has_ever_been_it_is_none_and_is_raised_at_once(self):
+        def down(number):
+            raise LMConnectionError("nobody there")
+
+        async def work(lab):
+            await lab.evaluate(Parity(down), NUMBERED)
+
+        with pytest.raises(LMConnectionError, match="nobody there"):
+            with_lab(work)
 
     @pytest.mark.parametrize("error", [LMAuthError("no"), BudgetExceeded("empty")])
     def test_what_no_row_would_be_answered_for_ends_the_search(self, error):
