@@ -5,26 +5,24 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-import math
 import os
 import re
 import tempfile
 import uuid
-from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
-from enum import Enum
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from otpy.errors import ConfigError, EvaluationError
 from otpy.evaluate.arrow import Kind, check_pyarrow, write_columns
+from otpy.evaluate.plain import fields_as_json
 from otpy.evaluate.row import Row, Scored
 from otpy.lm import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from typing import Self
 
     from otpy.evaluate.result import EvaluationResult
@@ -70,9 +68,9 @@ def record(row: Row) -> dict[str, Any]:
         >>> found["example"], found["prediction"], found["score"], found["seconds"]
         ({'q': '2 + 2?'}, {'answer': '4'}, 1.0, 0.25)
     """
-    found: dict[str, Any] = {"index": row.index, "repeat": row.repeat, "example": _fields(row.example)}
+    found: dict[str, Any] = {"index": row.index, "repeat": row.repeat, "example": fields_as_json(row.example)}
     if isinstance(row, Scored):
-        found |= {"prediction": _fields(row.prediction), "score": float(row.score)}
+        found |= {"prediction": fields_as_json(row.prediction), "score": float(row.score)}
         if row.feedback:
             found["feedback"] = row.feedback
         if subscores := getattr(row.score, "subscores", None):
@@ -286,43 +284,6 @@ def _flat(found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{inner}", inside) for inner, inside in cast("dict[str, Any]", value).items())
         else:
             yield name, value
-
-
-def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What is in an example: a value that cannot be written costs itself."""
-    return {str(name): _plain(value) for name, value in values.items()}
-
-
-def _plain(value: Any) -> Any:
-    """A value in the words of JSON; one that has none, and cannot even be printed, by what is wrong with it."""
-    if type(value) in {str, bool, type(None)}:
-        return value
-    try:
-        plain = _worded(value)
-        json.dumps(plain)
-    except (ValueError, RecursionError, TypeError, AttributeError) as error:
-        return f"({type(value).__name__}, which cannot be written: {type(error).__name__})"
-    except Exception as error:  # noqa: BLE001 - whatever an object's own code raises
-        return f"({type(value).__name__}, whose text raises {type(error).__name__})"
-    return plain
-
-
-def _worded(value: Any) -> Any:  # noqa: PLR0911 - one for each kind
-    """A value in the words of JSON: models and mappings by their fields, what it has no word for as it is printed."""
-    if value is None or isinstance(value, (bool, str, int)):
-        return value.value if isinstance(value, Enum) else value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else str(value)
-    if isinstance(value, Enum):
-        return _worded(value.value)
-    if isinstance(cast("object", value), Mapping):
-        return {str(_worded(name)): _worded(inside) for name, inside in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_worded(inside) for inside in cast("Iterable[Any]", value)]
-    for words in ("model_dump", "tolist"):  # pydantic's models, numpy's numbers
-        if hasattr(value, words) and not isinstance(value, type):
-            return _worded(getattr(value, words)())
-    return str(value)
 
 
 def _both(kind: Kind | None, value: Any) -> Kind | None:
