@@ -381,7 +381,7 @@ def __getattr__(name: str) -> Any:
     """Load a public name from its room at its first use."""
     room = _ROOM_OF.get(name)
     if room is None:
-        from otpy.telemetry.signposts import signpost  # noqa: PLC0415 - only for names that are not there
+        from otpy.signposts import signpost  # noqa: PLC0415 - only for names that are not there
 
         raise AttributeError(f"module 'otpy' has no attribute {name!r}{signpost(name)}")
     value = getattr(importlib.import_module(room), name)

@@ -30,7 +30,7 @@ def signpost(name: str) -> str:
         name: The name.
 
     Example:
-        >>> from otpy.telemetry.signposts import signpost
+        >>> from otpy.signposts import signpost
         >>> signpost("Module"), signpost("BudgetExceeded"), signpost("nothing")
         ('; it is `Program` here', '; it is in otpy.errors', '')
     """
