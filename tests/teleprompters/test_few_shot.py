@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import otpy
 from otpy.actors import KILL
 from otpy.errors import EvaluationError, LMAuthError, TeleprompterError
-from otpy.teleprompters.bootstrap_few_shot import BootstrapSearch, Outcome
+from otpy.teleprompters.bootstrap_search import BootstrapSearch, Outcome
 from otpy.testing import LoopbackLM, Scripted
 
 
