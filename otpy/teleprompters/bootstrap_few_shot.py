@@ -7,7 +7,6 @@ optimizer of this name there.
 from __future__ import annotations
 
 import asyncio
-import math
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +30,14 @@ from otpy.telemetry import bus as telemetry
 from otpy.teleprompters.bootstrap_search import BootstrapSearch, Outcome, Trial
 from otpy.teleprompters.demos import filled_up, fits, interleaved, is_demo_of, mixed
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_structure, labels_of
+from otpy.teleprompters.teleprompter import (
+    P,
+    Teleprompter,
+    check_integer,
+    check_optional_number,
+    check_structure,
+    labels_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,9 +104,7 @@ class BootstrapFewShot(Teleprompter[P]):
         ):
             check_integer(name, value, least)
         check_integer("seed", seed, 0)
-        number = isinstance(metric_threshold, (int, float)) and math.isfinite(metric_threshold)
-        if metric_threshold is not None and not number:
-            raise TeleprompterError(f"metric_threshold={metric_threshold!r}; allowed: a finite number, or None")
+        check_optional_number("metric_threshold", metric_threshold)
         if max_bootstrapped_demos == 0 and max_labeled_demos == 0:
             raise TeleprompterError("max_bootstrapped_demos=0 and max_labeled_demos=0: there is nothing to do")
         self.metric, self.metric_threshold = metric, metric_threshold

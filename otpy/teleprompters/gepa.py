@@ -14,7 +14,7 @@ from otpy.errors import TeleprompterError
 from otpy.evaluate import check_metric, metric_name
 from otpy.programs import Predict
 from otpy.teleprompters.evolution import Evolution
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer
+from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, is_number
 
 if TYPE_CHECKING:
     from otpy.evaluate import Metric
@@ -123,7 +123,7 @@ class GEPA(Teleprompter[P]):
         ):
             check_integer(name, number, least)
         for name, score in (("failure_score", failure_score), ("perfect_score", perfect_score)):
-            if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
+            if not is_number(score):
                 raise TeleprompterError(f"{name}={score!r}; allowed: a finite number")
         _check_proposer(instruction_proposer)
         self.metric = metric

@@ -15,7 +15,7 @@ from otpy.evaluate.statistics import mean
 from otpy.teleprompters.copro import check_advice
 from otpy.teleprompters.demo_sets import demo_sets, taught
 from otpy.teleprompters.proposer import GroundedProposer
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_structure
+from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_optional_number, check_structure
 from otpy.teleprompters.tpe import STARTUP, Tpe
 
 if TYPE_CHECKING:
@@ -144,9 +144,7 @@ class MIPROv2(Teleprompter[P]):
         ):
             check_integer(name, value, least)
         check_advice(prompt_client, init_temperature)
-        number = isinstance(metric_threshold, (int, float)) and math.isfinite(metric_threshold)
-        if metric_threshold is not None and not number:
-            raise TeleprompterError(f"metric_threshold={metric_threshold!r}; allowed: a finite number, or None")
+        check_optional_number("metric_threshold", metric_threshold)
         self.metric, self.auto, self.num_candidates, self.num_trials = metric, auto, num_candidates, num_trials
         self.prompt_client, self.init_temperature = prompt_client, init_temperature
         self.max_bootstrapped_demos, self.max_labeled_demos = max_bootstrapped_demos, max_labeled_demos

@@ -6,15 +6,13 @@ optimizer of this name there; the search is random search, Bergstra and Bengio 2
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
-from otpy.errors import TeleprompterError
 from otpy.evaluate import metric_name
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
 from otpy.teleprompters.demos import fits
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_structure
+from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_optional_number, check_structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,9 +87,7 @@ class BootstrapFewShotWithRandomSearch(Teleprompter[P]):
         """Check the arguments."""
         check_integer("num_candidate_programs", num_candidate_programs, 0)
         check_integer("max_bootstrapped_demos", max_bootstrapped_demos, 1)
-        number = isinstance(stop_at_score, (int, float)) and math.isfinite(stop_at_score)
-        if stop_at_score is not None and not number:
-            raise TeleprompterError(f"stop_at_score={stop_at_score!r}; allowed: a finite number, or None")
+        check_optional_number("stop_at_score", stop_at_score)
         self.metric, self.metric_threshold = metric, metric_threshold
         self.max_bootstrapped_demos, self.max_labeled_demos = max_bootstrapped_demos, max_labeled_demos
         self.max_rounds, self.max_errors = max_rounds, max_errors

@@ -15,7 +15,7 @@ from otpy.evaluate import check_metric, metric_name
 from otpy.evaluate.statistics import mean
 from otpy.teleprompters import reflection
 from otpy.teleprompters.pareto import minibatch
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer
+from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, is_number
 
 if TYPE_CHECKING:
     import random
@@ -99,9 +99,9 @@ class SIMBA(Teleprompter[P]):
             ("temperature_for_sampling", temperature_for_sampling),
             ("temperature_for_candidates", temperature_for_candidates),
         ):
-            if not (_is_number(number) and number > 0):
+            if not (is_number(number) and number > 0):
                 raise TeleprompterError(f"{name}={number!r}; allowed: a number > 0")
-        if not _is_number(failure_score):
+        if not is_number(failure_score):
             raise TeleprompterError(f"failure_score={failure_score!r}; allowed: a finite number")
         self.metric, self.bsize, self.num_candidates = metric, bsize, num_candidates
         self.max_steps, self.max_demos, self.prompt_model = max_steps, max_demos, prompt_model
@@ -129,10 +129,6 @@ class SIMBA(Teleprompter[P]):
         assert lab.best is not None
         best: P = lab.best.program  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - a copy of it
         return best
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)

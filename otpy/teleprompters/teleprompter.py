@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from otpy.clients.running import running
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = "Iterable[Example | Mapping[str, Any]]"
 
-__all__ = ["Teleprompter", "check_integer", "check_structure", "labels_of"]
+__all__ = ["Teleprompter", "check_integer", "check_optional_number", "check_structure", "is_number", "labels_of"]
 
 P = TypeVar("P", bound=Program)
 
@@ -202,6 +203,29 @@ def check_integer(name: str, value: object, least: int) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise TeleprompterError(f"{name}={value!r}; allowed: an integer >= {least}")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number, and no truth value.
+
+    Args:
+        value: The value.
+    """
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_optional_number(name: str, value: object) -> None:
+    """Refuse an argument that is neither a finite number nor `None`.
+
+    Args:
+        name: The argument's.
+        value: What was given.
+
+    Raises:
+        TeleprompterError: With the name, the value and what is allowed.
+    """
+    if value is not None and not is_number(value):
+        raise TeleprompterError(f"{name}={value!r}; allowed: a finite number, or None")
 
 
 def _examples(what: str, rows: Iterable[Any]) -> list[Example]:
