@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from otpy.clients.book import Sums
 from otpy.clients.cache import CacheStats, ClearCache
-from otpy.clients.client import ClientStatus, ResetBreaker
+from otpy.clients.calls import ClientStatus, ResetBreaker
 from otpy.clients.history import found
 from otpy.clients.history_view import HistoryView
 from otpy.clients.labels import Labels

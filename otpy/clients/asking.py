@@ -10,7 +10,7 @@ from otpy.actors import NORMAL
 from otpy.actors.reasons import said
 from otpy.clients.cache import CacheGet, CachePut
 from otpy.clients.cache_store import namespaced
-from otpy.clients.client import Ask, Moved
+from otpy.clients.calls import Ask, Moved
 from otpy.clients.embeddings import EmbedRequest
 from otpy.clients.labels import current_labels
 from otpy.clients.recorder import HeldBack, Record, Replay

@@ -14,12 +14,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from otpy.actors import Call, Caller, Cast, Down, FirstLine, GenServer, NoReply, monitor, whereis
+from otpy.actors import Caller, Cast, Down, FirstLine, GenServer, NoReply, monitor, whereis
 from otpy.clients import prices
 from otpy.clients.book import Book
+from otpy.clients.calls import Ask, ClientStatus, Moved, ResetBreaker
 from otpy.clients.charging import LONGEST_ANSWER, Tariff
 from otpy.clients.flights import Flight, Flights
-from otpy.clients.labels import ANYBODY, Labels
 from otpy.clients.litellm_engine import open_for
 from otpy.clients.policies import TOO_MANY, Admission, Policies
 from otpy.clients.shared_limits import Granted, Take
@@ -32,58 +32,16 @@ from otpy.telemetry import bus as telemetry
 
 if TYPE_CHECKING:
     from otpy.actors import MonitorRef, Reason
-    from otpy.clients.streaming import Sink
     from otpy.clients.transport import Transport
     from otpy.config.settings import ClientSettings
     from otpy.lm import LMRequest
     from otpy.supervisors import TaskSupervisorRef
 
-__all__ = ["Ask", "Client", "ClientStatus", "Moved", "ResetBreaker"]
+__all__ = ["Client"]
 
 
 BUDGET_SECONDS: Final = 0.02
 """How long to wait before it is looked again whether a request fits under a cap."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask(Call[LMResponse]):
-    """Ask the model.
-
-    Args:
-        request: What to ask.
-        key: The request's content hash if its answer may be shared with identical requests, else `None`.
-        sink: Where the pieces of the answer go while it is being written, if they are wanted.
-        labels: Whose it is, for the ledger.
-        hasty: Whether somebody else can be asked if the circuit is open: then nobody waits for it to close.
-        context: What, besides the request, the key is made of.
-    """
-
-    request: LMRequest
-    key: str | None = None
-    sink: Sink | None = None
-    labels: Labels = ANYBODY
-    hasty: bool = False
-    context: tuple[str, ...] = ()
-
-
-class Moved(Exception):
-    """The client's model has been changed since the key of a request was made; it is to be asked anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientStatus(Call[dict[str, Any]]):
-    """Ask a client how it is: breaker state, requests in flight and waiting, totals."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResetBreaker(Call[None]):
-    """Close a circuit by hand.
-
-    Args:
-        model: Of which model; `None` for the client's own.
-    """
-
-    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

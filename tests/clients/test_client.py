@@ -7,7 +7,7 @@ import pytest
 
 import otpy
 from otpy.actors import KILL
-from otpy.clients.client import ClientStatus
+from otpy.clients.calls import ClientStatus
 from otpy.errors import (
     ActorDown,
     CircuitOpen,
