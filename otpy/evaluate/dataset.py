@@ -114,12 +114,11 @@ def _table_rows(table: Any) -> Iterable[Any]:
     if hasattr(table, "iter_rows"):  # polars
         return cast("Iterable[Any]", table.iter_rows(named=True))
     if hasattr(table, "itertuples"):  # pandas
-        names = [str(name) for name in table.columns]
-        if len(set(names)) < len(names):
-            raise DatasetError(f"has a column more than once: {', '.join(names)}", type(table).__name__)
+        names = _each_once(table, table.columns)
         cells = (map(_without_gaps, column) for _, column in table.items())
         return (dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True))
     if hasattr(table, "to_batches"):  # pyarrow
+        _each_once(table, table.schema.names)
         return (row for batch in table.to_batches(max_chunksize=1_000) for row in batch.to_pylist())
     given, kind = cast("object", table), type(table).__name__
     if isinstance(given, Iterable) and not isinstance(given, (Mapping, bytes)):
@@ -127,6 +126,13 @@ def _table_rows(table: Any) -> Iterable[Any]:
     if hasattr(table, "collect"):
         raise DatasetError("is not read yet; call .collect() on it first", kind)
     raise DatasetError("holds no rows; allowed: a path, a frame of pandas or polars, or rows", kind)
+
+
+def _each_once(table: Any, columns: Iterable[Any]) -> list[str]:
+    names = [str(name) for name in columns]
+    if len(set(names)) < len(names):
+        raise DatasetError(f"has a column more than once: {', '.join(names)}", type(table).__name__)
+    return names
 
 
 def _without_gaps(value: Any) -> Any:

@@ -159,7 +159,9 @@ def _jsonl(file: Path, _: str | None) -> Iterator[dict[str, Any]]:
                 continue
             number += 1
             try:
-                row: object = json.loads(line)
+                row: object = json.loads(line, object_pairs_hook=_once)
+            except _KeyTwice as error:
+                raise DatasetError(str(error), str(file), number) from None
             except (ValueError, RecursionError) as error:
                 raise DatasetError(f"is not JSON: {error}{_said_of(line)}", str(file), number) from None
             found = _object(row, line.strip(), file, number)
@@ -167,6 +169,18 @@ def _jsonl(file: Path, _: str | None) -> Iterator[dict[str, Any]]:
                 number = 0  # it is about the rows of a result, and none of them
             else:
                 yield found
+
+
+class _KeyTwice(ValueError):
+    """An object that has a key twice: which of the two is meant, nobody can know."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _KeyTwice(f"has the key {next(name for name in names if names.count(name) > 1)!r} more than once")
+    return found
 
 
 def _said_of(line: str) -> str:
@@ -179,7 +193,9 @@ def _said_of(line: str) -> str:
 def _json_array(file: Path, _: str | None) -> Iterator[dict[str, Any]]:
     with _opened(file, None) as text:
         try:
-            rows: Any = json.load(text)
+            rows: Any = json.load(text, object_pairs_hook=_once)
+        except _KeyTwice as error:
+            raise DatasetError(str(error), str(file)) from None
         except (ValueError, RecursionError) as error:
             what = "one object a line is named .jsonl" if "Extra data" in str(error) else "an array of objects is meant"
             raise DatasetError(f"is not JSON: {error}; {what}", str(file)) from None

@@ -104,6 +104,8 @@ def test_json_beside_data_files_is_about_them(tmp_path, file):
         ("rows.jsonl", '{"q": 1, "n": 1}\n{"q": 2}\n', "row 2: column 'n' is missing; the row has q"),
         ("rows.csv", "q,n\n1\n", "row 1: has 1 values for 2 columns"),
         ("rows.csv", "q,q\n1,2\n", "'q' more than once"),
+        ("rows.jsonl", '{"q": 1, "n": 1}\n{"q": 1, "n": 2, "q": 3}\n', "row 2: has the key 'q' more than once"),
+        ("rows.json", '[{"q": 1, "n": {"a": 1, "a": 2}}]', "has the key 'a' more than once"),
         ("rows.csv", 'q,n\n"open,1\n', "is not CSV"),
         ("rows.csv", b"q,n\n\xff,1\n", "is not UTF-8"),
         ("rows.txt", "q", "unknown kind of file '.txt'; known: .jsonl, .csv"),
@@ -350,6 +352,8 @@ def test_frames_are_rows_with_nothing_where_they_have_gaps():
     with pytest.raises(DatasetError, match="Pandas: has a column more than once: q, q, tags"):
         load_dataset(frame)
     assert load_dataset(pa.Table.from_pylist(ROWS)) == ROWS
+    with pytest.raises(DatasetError, match="Table: has a column more than once: q, q"):
+        load_dataset(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["q", "q"]))
 
 
 def test_a_real_frame_of_pandas_is_read():
