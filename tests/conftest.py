@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,12 +20,45 @@ if TYPE_CHECKING:
 
 LOCAL_MODEL = "smollm2-135m"
 GRACE = 3.0  # seconds in which what is ending may end
+CACHES = pytest.StashKey[tuple[Path, Path]]()
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True, max_examples=100)
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True, max_examples=50)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # below a shell that has put us into the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what tests start would ignore Ctrl-C too
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+
+def _own_cache(home: Path, weights: Path) -> None:
+    """Have `home` for a cache that has this machine's weights, and no answers yet."""
+    home.mkdir(parents=True)
+    if weights.is_dir():
+        (home / "models").symlink_to(weights, target_is_directory=True)
+    os.environ["OTPY_CACHE_DIR"] = str(home)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from otpy.config.local_models import cache_dir
+
+    weights = cache_dir() / "models"
+    caches = Path(tempfile.mkdtemp(prefix="otpy-tests-"))
+    config.stash[CACHES] = caches, weights
+    _own_cache(caches / "shared" / "otpy", weights)  # of fixtures of wider scope than a test
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[CACHES][0], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def answers_of_its_own(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give a test a cache of its own: a server of another test had the same port, and was asked the same."""
+    caches, weights = request.config.stash[CACHES]
+    before, home = os.environ["OTPY_CACHE_DIR"], Path(tempfile.mkdtemp(dir=caches))
+    _own_cache(home / "otpy", weights)
+    yield
+    os.environ["OTPY_CACHE_DIR"] = before
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def no_local_model() -> str:
