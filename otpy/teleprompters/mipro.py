@@ -14,6 +14,7 @@ from otpy.evaluate import Metric, check_metric, metric_name
 from otpy.evaluate.statistics import mean
 from otpy.teleprompters.copro import check_advice
 from otpy.teleprompters.demo_sets import demo_sets, taught
+from otpy.teleprompters.proposer import BATCHES as LOOKS
 from otpy.teleprompters.proposer import GroundedProposer
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_optional_number, check_structure
 from otpy.teleprompters.tpe import STARTUP, Tpe
@@ -161,6 +162,22 @@ class MIPROv2(Teleprompter[P]):
         amount = f"num_candidates={self.num_candidates}, num_trials={self.num_trials}"
         amount = amount if self.auto is None else f"auto={self.auto!r}"
         return f"MIPROv2({metric_name(self.metric)}, {amount}, seed={self.seed})"
+
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
+        """Return what proposals take, and as many as if all were alike, and as if no two trials were."""
+        candidates = AUTO[self.auto][0] if self.auto is not None else self.num_candidates or 0
+        sets = candidates - 1 if self.max_bootstrapped_demos else 0
+        bootstraps = sets > bool(self.max_labeled_demos)  # the first set is of labels alone, if there are some
+        solved = min(self.max_bootstrapped_demos, rows) * bootstraps
+        looks = min(-(-rows // self.view_data_batch_size), LOOKS) * self.data_aware
+        least = (val + solved) * predictors + looks + (candidates - 1) * predictors
+        demos = bool(self.max_bootstrapped_demos or self.max_labeled_demos)
+        trials = self.num_trials or trials_for(candidates, predictors, demos=demos)
+        batches = self.minibatch and val > self.minibatch_size
+        rows_tried = trials * (self.minibatch_size if batches else val)
+        in_full = (trials // self.minibatch_full_eval_steps + 1) * val if batches else 0
+        further = (looks > 1) + self.program_aware
+        return least, least + further + (bootstraps * (rows - solved) + rows_tried + in_full) * predictors
 
     async def search(
         self, lab: Lab, student: P, trainset: list[Example], valset: list[Example], teacher: Program | None

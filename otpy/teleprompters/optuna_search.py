@@ -97,6 +97,11 @@ class BootstrapFewShotWithOptuna(Teleprompter[P]):
             f" num_candidate_programs={self.num_candidate_programs}, k={self.k}, seed={self.seed})"
         )
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
+        """Return those of the bootstrap, and as many as if all choices were one, and as if no two were."""
+        low, high = self._bootstrap().requests(rows, val, predictors)
+        return low + 2 * val * predictors, high + (1 + self.num_candidate_programs) * val * predictors
+
     async def search(
         self, lab: Lab, student: P, trainset: list[Example], valset: list[Example], teacher: Program | None
     ) -> P:

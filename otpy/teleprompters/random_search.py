@@ -102,6 +102,15 @@ class BootstrapFewShotWithRandomSearch(Teleprompter[P]):
             f" num_candidate_programs={self.num_candidate_programs}, seed={self.seed})"
         )
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
+        """Return as many as if the first examples were solved and all candidates were alike, and as if none were."""
+        seen = 1 if self.stop_at_score is not None else 2  # the student may be good enough as it is
+        least = val * seen + (min(self.max_bootstrapped_demos, rows) if self.stop_at_score is None else 0)
+        # a teacher without labelled demos is the same for every candidate, and so are its answers
+        draws = 1 + self.num_candidate_programs if self.max_labeled_demos else 1
+        measured = val * (1 + self.num_candidate_programs - NO_DEMOS)
+        return least * predictors, (measured + draws * rows * self.max_rounds) * predictors
+
     async def search(
         self, lab: Lab, student: P, trainset: list[Example], valset: list[Example], teacher: Program | None
     ) -> P:

@@ -142,6 +142,7 @@ class Teleprompter(Generic[P]):
         elif self.uses_valset:
             chosen = len(rows) // 2 or 1
             learned = len(rows) - len(rows) // 2
+        chosen = min(chosen, chosen if self.valset_limit is None else self.valset_limit)
         requests = self.requests(learned, chosen, len(student.named_predictors()))
         wanted = (getattr(self, name, None) for name in ("max_labeled_demos", "max_bootstrapped_demos", "k"))
         return estimated(student, rows, requests, max((n for n in wanted if isinstance(n, int)), default=0))
@@ -152,7 +153,8 @@ class Teleprompter(Generic[P]):
         Args:
             rows: Examples to learn from.
             val: Examples to choose by; none if they are not used.
-            predictors: How many the program has; each is taken to be asked once for each example.
+            predictors: How many the program has; each is taken to be asked once for each example, and no two examples
+                to make the same question, which is asked once only.
         """
         return val * predictors, None
 
