@@ -20,10 +20,11 @@ from otpy.lm import LMRequest, Usage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from otpy.lm import LMResponse
     from otpy.programs import Predict, Program
     from otpy.signatures import Example
 
-__all__ = ["Estimate", "estimated"]
+__all__ = ["Estimate", "estimated", "price_of"]
 
 LOOKED_AT: Final = 50
 """Examples whose prompts are measured; the mean of so many is as good."""
@@ -123,3 +124,17 @@ def _money(
     least, most = requests
     low, high = (sum((price[end] for price in prices), Decimal(0)) / len(prices) for end in (0, 1))
     return least * low, None if most is None else most * high
+
+
+def price_of(client: str, response: LMResponse) -> Decimal | None:
+    """Return what an answer costs today, in dollars; `None` if that is not known, as of a route's.
+
+    Args:
+        client: Who has answered.
+        response: The answer.
+    """
+    application = running()
+    if client not in application.settings.clients:
+        return None
+    tariff = Tariff(client, application.settings.clients[client], application.book)
+    return tariff.price(response.usage, tariff.model, dt.datetime.now(dt.UTC))

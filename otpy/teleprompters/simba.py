@@ -116,7 +116,7 @@ class SIMBA(Teleprompter[P]):
         return f"SIMBA({metric_name(self.metric)}, {sizes}, seed={self.seed})"
 
     def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
-        """Return as many as if nothing could be learned from any step, and as if every change were a rule that is new."""
+        """Return as many as if no step had anything to teach, and as if every change were a rule that is new."""
         size, tries, steps = min(self.bsize, rows), self.num_candidates, self.max_steps
         least = val + size + steps * (tries - 1) * size  # in later steps the first tries may be known
         fresh = (tries + 1) * size + val  # a row more than `num_candidates` may be learned from

@@ -10,6 +10,7 @@ from otpy.errors import TeleprompterError
 from otpy.evaluate import metric_name, prepared
 from otpy.programs import Program
 from otpy.signatures import Example
+from otpy.teleprompters.choosing import LEVEL, Rule
 from otpy.teleprompters.estimate import estimated
 from otpy.teleprompters.optimization import Optimization
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from otpy.evaluate import Metric
+    from otpy.teleprompters.choosing import Accept, Objective
     from otpy.teleprompters.estimate import Estimate
     from otpy.teleprompters.lab import Lab
 
@@ -77,6 +79,10 @@ class Teleprompter(Generic[P]):
         max_requests: int | None = None,
         max_tokens: int | None = None,
         max_money: float | None = None,
+        accept: Accept = "best",
+        level: float = LEVEL,
+        objective: Objective | None = None,
+        display_progress: bool | None = None,
     ) -> Optimization:
         """Begin, and return a handle that tells how it goes, and can pause and stop it.
 
@@ -90,6 +96,12 @@ class Teleprompter(Generic[P]):
             max_requests: Requests it may make; then the best program so far is returned.
             max_tokens: Tokens it may take; the same.
             max_money: Dollars it may spend; the same.
+            accept: `"best"` returns the best that was found; `"significant"` the student, unless another one is better
+                at the `level` by a paired test, corrected for how many there are (Holm's method).
+            level: How often a program that is not better may be taken for one, between 0 and 1.
+            objective: What is wanted besides a good score, as `Objective("cost")`: of the programs that score nearly as
+                well as the best, what takes least.
+            display_progress: Show how far it is, in a terminal or a notebook.
 
         Raises:
             TeleprompterError: If an argument cannot be used, or the journal is another run's.
@@ -114,12 +126,20 @@ class Teleprompter(Generic[P]):
         for kind, limit in limits.items():
             if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0):
                 raise TeleprompterError(f"max_{kind}={limit!r}; allowed: a number >= 0, or None")
+        rule = Rule(accept, level, objective)
+        if rule.measures and not self.uses_valset:
+            name = "objective" if accept == "best" else "accept"
+            raise TeleprompterError(f"{type(self).__name__} measures no candidates to choose among; leave out {name}")
+        shown: Any = getattr(self, "display_progress", False) if display_progress is None else display_progress
+        if not isinstance(shown, bool):
+            raise TeleprompterError(f"display_progress={shown!r}; allowed: True or False")
         if not running().on_loop():
             raise TeleprompterError(
                 "the application runs on another event loop: here, `await asyncio.to_thread(...)` around `compile`,"
                 " or start it on this one with `async with otpy.start(...)`"
             )
-        return Optimization(self, student, examples, others, teacher, journal, limits)
+        given = student, examples, others, teacher, journal, limits, rule
+        return Optimization(self, *given, display_progress=shown)
 
     def estimate(self, student: P, *, trainset: Rows, valset: Rows | None = None) -> Estimate:
         """Return what a run will take, from the least to the most that is likely; nothing is asked.

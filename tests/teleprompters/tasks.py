@@ -84,7 +84,7 @@ TASKS = {
         metric=test_gepa.feedback,
     ),
     "InferRules": Task(lambda seed: test_infer_rules.inferring(seed=seed), always(test_infer_rules.script)),
-    "BetterTogether": Task(lambda seed: BETTER.chain(seed), always(BETTER.both)),
+    "BetterTogether": Task(BETTER.chain, always(BETTER.both)),
 }
 
 
