@@ -86,6 +86,11 @@ class BetterTogether(Teleprompter[P]):
         most = (1 + len(parts)) * measured + sum(highs) if len(highs) == len(parts) else None
         return max(measured, *(low for low, _ in parts)), most
 
+    def check(self, student: P) -> None:
+        """Refuse what one of the steps refuses."""
+        for _, optimizer in self.steps:
+            optimizer.check(student)
+
     async def search(
         self, lab: Lab, student: P, trainset: list[Example], valset: list[Example], teacher: Program | None
     ) -> P:

@@ -7,7 +7,7 @@ import contextlib
 import html
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from otpy.evaluate.progress import Progress
 
@@ -89,7 +89,7 @@ class Output:
         self._handle: Any = None
         self._last = ""
 
-    def __enter__(self) -> Output:
+    def __enter__(self) -> Self:
         """Show it."""
         self.look()
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from otpy.clients.charging import Tariff
 from otpy.clients.estimate import FIRST_OUTPUT, LETTERS_PER_TOKEN, Estimator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Estimate", "estimated", "price_of"]
 
+N = TypeVar("N", int, Decimal)
 LOOKED_AT: Final = 50
 """Examples whose prompts are measured; the mean of so many is as good."""
 SHORT_ANSWER: Final = 16
@@ -51,6 +52,15 @@ class Estimate:
     tokens: tuple[int, int | None]
     money: tuple[Decimal, Decimal | None] | None
 
+    def widened(self, other: Estimate) -> Estimate:
+        """Return the range that has both in it.
+
+        Args:
+            other: Another one.
+        """
+        money = None if self.money is None or other.money is None else _wider(self.money, other.money)
+        return Estimate(_wider(self.requests, other.requests), _wider(self.tokens, other.tokens), money)
+
     def __str__(self) -> str:
         """Print it in one line."""
         price = "at a price that is not known"
@@ -58,6 +68,11 @@ class Estimate:
             low, high = self.money
             price = f"${low:.4f} or more" if high is None else f"${low:.4f} to ${high:.4f}"
         return f"{_range(*self.requests)} requests, {_range(*self.tokens)} tokens, {price}"
+
+
+def _wider(one: tuple[N, N | None], other: tuple[N, N | None]) -> tuple[N, N | None]:
+    ends = one[1], other[1]
+    return min(one[0], other[0]), None if ends[0] is None or ends[1] is None else max(ends[0], ends[1])
 
 
 def _range(low: int, high: int | None) -> str:

@@ -206,7 +206,7 @@ class Optimization:
     def _repr_html_(self) -> str:
         """Show in a notebook how far it is, and at the end what it has found."""
         if self._task.done() and not self._task.cancelled() and self._task.exception() is None:
-            return self._task.result()._repr_html_()  # noqa: SLF001 - as a notebook calls it
+            return self._task.result()._repr_html_()
         return display.as_html(type(self._teleprompter).__name__, self.status())
 
     async def result(self) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from otpy.clients.running import running
@@ -11,7 +12,7 @@ from otpy.evaluate import metric_name, prepared
 from otpy.programs import Program
 from otpy.signatures import Example
 from otpy.teleprompters.choosing import LEVEL, Rule
-from otpy.teleprompters.estimate import estimated
+from otpy.teleprompters.estimate import Estimate, estimated
 from otpy.teleprompters.optimization import Optimization
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from otpy.evaluate import Metric
     from otpy.teleprompters.choosing import Accept, Objective
-    from otpy.teleprompters.estimate import Estimate
     from otpy.teleprompters.lab import Lab
 
 Rows: TypeAlias = "Iterable[Example | Mapping[str, Any]]"
@@ -126,6 +126,7 @@ class Teleprompter(Generic[P]):
         for kind, limit in limits.items():
             if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0):
                 raise TeleprompterError(f"max_{kind}={limit!r}; allowed: a number >= 0, or None")
+        self.check(student)
         rule = Rule(accept, level, objective)
         if rule.measures and not self.uses_valset:
             name = "objective" if accept == "best" else "accept"
@@ -164,8 +165,29 @@ class Teleprompter(Generic[P]):
             learned = len(rows) - len(rows) // 2
         chosen = min(chosen, chosen if self.valset_limit is None else self.valset_limit)
         requests = self.requests(learned, chosen, len(student.named_predictors()))
+        self.check(student)
         wanted = (getattr(self, name, None) for name in ("max_labeled_demos", "max_bootstrapped_demos", "k"))
-        return estimated(student, rows, requests, max((n for n in wanted if isinstance(n, int)), default=0))
+        demos = max((n for n in wanted if isinstance(n, int)), default=0)
+        each = [estimated(variant, rows, requests, demos) for variant in self.variants(student)]
+        return reduce(Estimate.widened, each)
+
+    def check(self, student: P) -> None:
+        """Refuse a program for which this cannot be used, before anything is begun.
+
+        Args:
+            student: The program.
+
+        Raises:
+            TeleprompterError: With the reason.
+        """
+
+    def variants(self, student: P) -> list[Program]:
+        """Return programs that take as little and as much for a request as a run may: the student, unless more is known.
+
+        Args:
+            student: The program.
+        """
+        return [student]
 
     def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int | None]:  # noqa: ARG002 - others use it
         """Return how many requests a run makes, from the least to the most, `None` if that is not known.
