@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -107,13 +108,29 @@ class Choices:
         each = [{key: at} for key, size in self.sizes.items() for at in range(1, size)]
         return [student, *(self.applied(student, choice) for choice in each)]
 
-    def drawn(self, rng: random.Random) -> dict[str, int]:
-        """Return an alternative for each choice.
+    def drawn(self, rng: random.Random, count: int) -> list[dict[str, int]]:
+        """Return combinations of alternatives by chance, none of them again before all have been there.
 
         Args:
             rng: The chance.
+            count: How many.
+
+        Example:
+            >>> import random
+            >>> from otpy.teleprompters.choices import Choices
+            >>> drawn = Choices({"temperature": [0.5]}).drawn(random.Random(0), 4)
+            >>> [one["choose temperature"] for one in drawn]
+            [1, 0, 1, 0]
         """
-        return {name: rng.randrange(size) for name, size in self.sizes.items()}
+        every = math.prod(self.sizes.values())
+        numbers = rng.sample(range(every), min(every, count))
+        found: list[dict[str, int]] = []
+        for at in range(count):
+            left, choice = numbers[at % len(numbers)], dict[str, int]()
+            for name, size in self.sizes.items():
+                left, choice[name] = divmod(left, size)
+            found.append(choice)
+        return found
 
     def told(self, choice: Mapping[str, int]) -> dict[str, Any]:
         """Return a choice as JSON data: values where numbers stand for them, without what the program has anyway.

@@ -122,7 +122,7 @@ class BootstrapFewShotWithOptuna(Teleprompter[P]):
         found = {path: predictor.demos for path, predictor in pool.named_predictors()}
         slots = {f"{path}/{slot}": len(demos) for path, demos in found.items() if demos for slot in range(self.k)}
         choices = Choices() if self.choose is None else self.choose
-        suggestions = Suggestions({**slots, **choices.sizes}, self.seed)
+        suggestions = Suggestions(slots, self.seed, choices.sizes)
         rows = list(enumerate(valset))
         best, top = student, lab.score_of("student")
         numbers = range(self.num_candidate_programs)
@@ -182,6 +182,7 @@ class Suggestions:
     Args:
         slots: How many values each slot has: the choice is from 0 to one less.
         seed: Decides the draws.
+        kinds: The same for further slots, whose values have no order.
 
     Raises:
         TeleprompterError: If `optuna` is not installed.
@@ -195,10 +196,10 @@ class Suggestions:
         >>> suggestions.tell(0.5)
     """
 
-    def __init__(self, slots: Mapping[str, int], seed: int) -> None:
+    def __init__(self, slots: Mapping[str, int], seed: int, kinds: Mapping[str, int] | None = None) -> None:
         """Open a study in memory."""
         self._optuna = _optuna()
-        self._slots = dict(slots)
+        self._slots, self._kinds = dict(slots), dict(kinds or {})
         # said in full, as the defaults differ between versions of optuna
         sampler = self._optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=STARTUP, multivariate=False, constant_liar=False
@@ -215,7 +216,10 @@ class Suggestions:
         """Return what to try next: a number for every slot."""
         trial = self._study.ask()
         self._asked.append(trial)
-        return {name: trial.suggest_int(name, 0, count - 1) for name, count in self._slots.items()}
+        chosen = {name: trial.suggest_int(name, 0, count - 1) for name, count in self._slots.items()}
+        for name, count in self._kinds.items():
+            chosen[name] = trial.suggest_categorical(name, list(range(count)))
+        return chosen
 
     def tell(self, score: float) -> None:
         """Say how the first choice did whose score was not told yet.

@@ -133,8 +133,10 @@ class BootstrapFewShotWithRandomSearch(Teleprompter[P]):
 
         choices = Choices() if self.choose is None else self.choose
 
+        drawn = choices.drawn(lab.rng("choices"), self.num_candidate_programs)
+
         def choice(number: int) -> dict[str, int]:
-            return choices.drawn(lab.rng("choice", number)) if number >= 0 else {}
+            return drawn[number] if number >= 0 else {}
 
         async def measured(number: int) -> tuple[P, Scores]:
             program = await self._made(lab, number, student, trainset, teacher, max(1, self.max_concurrency // width))
