@@ -65,7 +65,7 @@ def ask(  # noqa: PLR0913 - what a request needs
     tape = current_tape()
     if tape is not None and not isinstance(request, EmbedRequest):
         key = request.key(*_context(box.current, client))
-        return tape.answer(key, lambda: _ask_anew(names, box, client, request, sink, routers))
+        return tape.answer(key, lambda: _ask_anew(names, box, client, request, sink, routers), client)
     return _ask_anew(names, box, client, request, sink, routers)
 
 

@@ -7,18 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, Protocol
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from otpy.clock import Clock, monotonic
 from otpy.errors import LMContextWindowExceeded, LMError, LMRefusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
     from typing import Any
 
     from otpy.lm import LMResponse
 
-__all__ = ["Shelf", "Tape", "current_tape", "taped"]
+__all__ = ["Shelf", "Tape", "Took", "current_tape", "in_all", "metered", "taped"]
+
+
+class Took(NamedTuple):
+    """What an answer took when it was asked for.
+
+    Args:
+        seconds: Until it was there, with the waiting for a free place and for another try.
+        money: Dollars; `None` if the price is not known.
+    """
+
+    seconds: float = 0.0
+    money: Decimal | None = None
 
 
 class Shelf(Protocol):
@@ -28,8 +43,12 @@ class Shelf(Protocol):
         """Return what was answered, or the refusal; `None` if nothing was."""
         ...
 
-    async def keep(self, key: str, answer: LMResponse | LMError) -> None:
-        """Keep an answer, or a refusal; when this returns, it is kept."""
+    def took(self, key: str) -> Took:
+        """Return what an answer took that is there."""
+        ...
+
+    async def keep(self, key: str, answer: LMResponse | LMError, took: Took = ...) -> None:
+        """Keep an answer, or a refusal, and what it took; when this returns, it is kept."""
         ...
 
 
@@ -41,6 +60,8 @@ class Tape:
     Args:
         shelf: Where they are kept.
         before: Waited for before anything is asked.
+        price: Says what an answer of a client costs, in dollars; `None` if that is not known.
+        clock: Seconds, for how long an answer takes.
 
     Example:
         >>> import asyncio
@@ -58,23 +79,34 @@ class Tape:
         ['4', '4']
     """
 
-    def __init__(self, shelf: Shelf, before: Callable[[], Awaitable[object]] | None = None) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        before: Callable[[], Awaitable[object]] | None = None,
+        price: Callable[[str, LMResponse], Decimal | None] | None = None,
+        clock: Clock = monotonic,
+    ) -> None:
         """Know of nothing under way."""
-        self._shelf, self._before = shelf, before
+        self._shelf, self._before, self._price, self._clock = shelf, before, price, clock
         self._under_way: dict[str, asyncio.Future[LMResponse]] = {}
 
-    async def answer(self, key: str, ask: Callable[[], Coroutine[Any, Any, LMResponse]]) -> LMResponse:
+    async def answer(
+        self, key: str, ask: Callable[[], Coroutine[Any, Any, LMResponse]], client: str = "default"
+    ) -> LMResponse:
         """Return what is on the tape, or ask and keep it.
 
         Args:
             key: Of the question.
             ask: Asks it.
+            client: Who is asked.
 
         Raises:
             Exception: Whatever asking raises, or keeping.
         """
         while True:
             known = self._shelf.found(key)
+            if known is not None and (meter := _meter.get()) is not None:
+                meter.append(self._shelf.took(key))
             if isinstance(known, LMError):
                 raise known
             if known is not None:
@@ -90,19 +122,30 @@ class Tape:
         try:
             if self._before is not None:
                 await self._before()
-            try:
-                response = await ask()
-            except (LMRefusal, LMContextWindowExceeded) as refusal:
-                await self._shelf.keep(key, refusal)
-                raise
-            await self._shelf.keep(key, response)
-            return response
+            return await self._asked(key, ask, client)
         finally:
             del self._under_way[key]
             if not waiting.done():
                 waiting.cancel()  # whoever waits looks again
 
+    async def _asked(self, key: str, ask: Callable[[], Coroutine[Any, Any, LMResponse]], client: str) -> LMResponse:
+        began = self._clock()
+        try:
+            response = await ask()
+        except (LMRefusal, LMContextWindowExceeded) as refusal:
+            await self._kept(key, refusal, Took(self._clock() - began))
+            raise
+        seconds = self._clock() - began
+        await self._kept(key, response, Took(seconds, None if self._price is None else self._price(client, response)))
+        return response
 
+    async def _kept(self, key: str, answer: LMResponse | LMError, took: Took) -> None:
+        await self._shelf.keep(key, answer, took)
+        if (meter := _meter.get()) is not None:
+            meter.append(took)
+
+
+_meter: Final[ContextVar[list[Took] | None]] = ContextVar("otpy_meter", default=None)
 _tape: Final[ContextVar[Tape | None]] = ContextVar("otpy_tape", default=None)
 current_tape: Final = _tape.get
 """Return the tape of the calling code, if there is one."""
@@ -120,3 +163,37 @@ def taped(tape: Tape) -> Generator[None]:
         yield
     finally:
         _tape.reset(token)
+
+
+@contextlib.contextmanager
+def metered(meter: list[Took]) -> Generator[None]:
+    """Tell what the answers inside the block took when they were asked for, also those that the tape has given again.
+
+    So it is the same however often the block is run on the same tape.
+
+    Args:
+        meter: Is told it.
+    """
+    token = _meter.set(meter)
+    try:
+        yield
+    finally:
+        _meter.reset(token)
+
+
+def in_all(meter: Iterable[Took]) -> Took:
+    """Return what answers took together, one after the other.
+
+    Args:
+        meter: What each took.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> from otpy.clients.taping import Took, in_all
+        >>> in_all([Took(0.5, Decimal(1)), Took(0.25, Decimal(2))])
+        Took(seconds=0.75, money=Decimal('3'))
+    """
+    parts = list(meter)
+    prices = [part.money for part in parts if part.money is not None]
+    money = sum(prices, Decimal(0)) if len(prices) == len(parts) else None
+    return Took(math.fsum(part.seconds for part in parts), money)

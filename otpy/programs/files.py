@@ -16,7 +16,7 @@ from otpy.errors import OtpyError, ProgramError
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
-__all__ = ["FORMAT", "checked", "content_hash", "otpy_version", "parsed", "read", "reading", "write"]
+__all__ = ["FORMAT", "checked", "content_hash", "otpy_version", "parsed", "put", "read", "reading", "whole", "write"]
 
 FORMAT: Final = 2
 """The version of the file's shape: 1 had no `tree` and no `lineage`."""
@@ -69,7 +69,28 @@ def write(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     Raises:
         ProgramError: If it cannot be written.
     """
-    whole = {"format": FORMAT, "otpy": otpy_version(), **state, "hash": content_hash(state)}
+    put(whole(state), path)
+
+
+def whole(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a program as a file has it: with the version of the shape, and the hash.
+
+    Args:
+        state: As for `write`.
+    """
+    return {"format": FORMAT, "otpy": otpy_version(), **state, "hash": content_hash(state)}
+
+
+def put(whole: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write JSON data to a file; an older one is replaced at once, when the new one is safely on disk.
+
+    Args:
+        whole: The data.
+        path: The file.
+
+    Raises:
+        ProgramError: If it cannot be written.
+    """
     target = Path(path)
     _check_depth(whole, target)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")

@@ -79,6 +79,18 @@ class BetterTogether(Teleprompter[P]):
         """Print the metric and the strategy."""
         return f"BetterTogether({metric_name(self.metric)}, strategy={self.strategy!r}, seed={self.seed})"
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int | None]:
+        """Return those of the step that takes the most, as what another has asked is known, and of all steps."""
+        parts = [one.requests(rows, val if one.uses_valset else 0, predictors) for _, one in self.steps]
+        measured, highs = val * predictors, [high for _, high in parts if high is not None]
+        most = (1 + len(parts)) * measured + sum(highs) if len(highs) == len(parts) else None
+        return max(measured, *(low for low, _ in parts)), most
+
+    def check(self, student: P) -> None:
+        """Refuse what one of the steps refuses."""
+        for _, optimizer in self.steps:
+            optimizer.check(student)
+
     async def search(
         self, lab: Lab, student: P, trainset: list[Example], valset: list[Example], teacher: Program | None
     ) -> P:

@@ -21,7 +21,6 @@ from otpy.errors import (
 )
 from otpy.evaluate import Metric, check_metric, measure, metric_name, prepared
 from otpy.evaluate.journal_keys import key_of
-from otpy.evaluate.progress import Progress
 from otpy.evaluate.rows import supervisor_of_tasks
 from otpy.evaluate.runs import unsaid
 from otpy.programs import Program, tracing
@@ -70,7 +69,7 @@ class BootstrapFewShot(Teleprompter[P]):
         max_concurrency: Examples under way at once; the result does not depend on it.
         balanced: Whether, where an output's type lists its values, they take turns in being tried.
         seed: Decides the order of trials and what fills up.
-        display_progress: Show a progress bar in a terminal.
+        display_progress: Show how far it is, unless `compile` is told otherwise.
 
     Raises:
         TeleprompterError: If an argument cannot be used.
@@ -227,35 +226,32 @@ class BootstrapFewShot(Teleprompter[P]):
             satisfied = bool(score) if threshold is None else score >= threshold
             return Outcome(trial, score, tuple(trace) if satisfied else None)
 
-        with Progress(len(rows), "bootstrapping", shown=self.display_progress) as progress:
-            while trials := search.propose(self.max_concurrency):
-                stream = (await supervisor_of_tasks()).async_stream(attempt, trials, max_concurrency=len(trials))
-                async with aclosing(stream) as outcomes:
-                    async for result in outcomes:
-                        if isinstance(result, Ok):
-                            outcome = result.value
-                            progress.scored(outcome.trace is not None)
-                        else:
-                            if lab.journal.problem is not None:
-                                raise lab.journal.problem
-                            errors += not isinstance(result.reason, AdapterParseError)
-                            final = _is_final(result.reason) or lab.never_there(result.reason)
-                            if errors > self.max_errors or final:
-                                raise self._given_up(result.reason)
-                            if _may_pass(result.reason):
-                                continue  # it stays unknown, so it is proposed again
-                            outcome = Outcome(trials[result.index], None, None, result.reason)
-                            progress.fail()
-                        search = search.record(outcome)
-                        known[outcome.trial] = outcome
-                        if telemetry.listening:
-                            telemetry.emit(
-                                "otpy.teleprompter.trial",
-                                teleprompter="BootstrapFewShot",
-                                trial=outcome.trial,
-                                score=outcome.score,
-                                reason=outcome.error,
-                            )
+        while trials := search.propose(self.max_concurrency):
+            stream = (await supervisor_of_tasks()).async_stream(attempt, trials, max_concurrency=len(trials))
+            async with aclosing(stream) as outcomes:
+                async for result in outcomes:
+                    if isinstance(result, Ok):
+                        outcome = result.value
+                    else:
+                        if lab.journal.problem is not None:
+                            raise lab.journal.problem
+                        errors += not isinstance(result.reason, AdapterParseError)
+                        final = _is_final(result.reason) or lab.never_there(result.reason)
+                        if errors > self.max_errors or final:
+                            raise self._given_up(result.reason)
+                        if _may_pass(result.reason):
+                            continue  # it stays unknown, so it is proposed again
+                        outcome = Outcome(trials[result.index], None, None, result.reason)
+                    search = search.record(outcome)
+                    known[outcome.trial] = outcome
+                    if telemetry.listening:
+                        telemetry.emit(
+                            "otpy.teleprompter.trial",
+                            teleprompter="BootstrapFewShot",
+                            trial=outcome.trial,
+                            score=outcome.score,
+                            reason=outcome.error,
+                        )
         return search
 
     def _given_up(self, reason: Any) -> Exception:

@@ -86,6 +86,12 @@ class COPRO(Teleprompter[P]):
         """Print the metric, the numbers and the seed."""
         return f"COPRO({metric_name(self.metric)}, breadth={self.breadth}, depth={self.depth}, seed={self.seed})"
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
+        """Return all proposals, and as many as if none of them were news, and as if all were and each round better."""
+        proposals = (self.breadth * self.depth - 1) * predictors
+        least = proposals + (rows + val) * predictors
+        return least, least + (proposals * rows + self.depth * val) * predictors
+
     async def search(
         self,
         lab: Lab,

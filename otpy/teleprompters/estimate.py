@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from otpy.clients.charging import Tariff
 from otpy.clients.estimate import FIRST_OUTPUT, LETTERS_PER_TOKEN, Estimator
@@ -20,11 +20,13 @@ from otpy.lm import LMRequest, Usage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from otpy.lm import LMResponse
     from otpy.programs import Predict, Program
     from otpy.signatures import Example
 
-__all__ = ["Estimate", "estimated"]
+__all__ = ["Estimate", "estimated", "price_of"]
 
+N = TypeVar("N", int, Decimal)
 LOOKED_AT: Final = 50
 """Examples whose prompts are measured; the mean of so many is as good."""
 SHORT_ANSWER: Final = 16
@@ -50,6 +52,15 @@ class Estimate:
     tokens: tuple[int, int | None]
     money: tuple[Decimal, Decimal | None] | None
 
+    def widened(self, other: Estimate) -> Estimate:
+        """Return the range that has both in it.
+
+        Args:
+            other: Another one.
+        """
+        money = None if self.money is None or other.money is None else _wider(self.money, other.money)
+        return Estimate(_wider(self.requests, other.requests), _wider(self.tokens, other.tokens), money)
+
     def __str__(self) -> str:
         """Print it in one line."""
         price = "at a price that is not known"
@@ -57,6 +68,11 @@ class Estimate:
             low, high = self.money
             price = f"${low:.4f} or more" if high is None else f"${low:.4f} to ${high:.4f}"
         return f"{_range(*self.requests)} requests, {_range(*self.tokens)} tokens, {price}"
+
+
+def _wider(one: tuple[N, N | None], other: tuple[N, N | None]) -> tuple[N, N | None]:
+    ends = one[1], other[1]
+    return min(one[0], other[0]), None if ends[0] is None or ends[1] is None else max(ends[0], ends[1])
 
 
 def _range(low: int, high: int | None) -> str:
@@ -123,3 +139,17 @@ def _money(
     least, most = requests
     low, high = (sum((price[end] for price in prices), Decimal(0)) / len(prices) for end in (0, 1))
     return least * low, None if most is None else most * high
+
+
+def price_of(client: str, response: LMResponse) -> Decimal | None:
+    """Return what an answer costs today, in dollars; `None` if that is not known, as of a route's.
+
+    Args:
+        client: Who has answered.
+        response: The answer.
+    """
+    application = running()
+    if client not in application.settings.clients:
+        return None
+    tariff = Tariff(client, application.settings.clients[client], application.book)
+    return tariff.price(response.usage, tariff.model, dt.datetime.now(dt.UTC))

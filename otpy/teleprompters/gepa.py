@@ -161,6 +161,13 @@ class GEPA(Teleprompter[P]):
         tries = math.ceil(max(2 * predictors * 2 * math.log2(wanted), 1.5 * wanted))
         return chosen + tries * 2 * min(self.reflection_minibatch_size, learned) + wanted * chosen
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
+        """Return as many as if the student were perfect, and as if each minibatch were followed by reflection."""
+        measured = self.budget(rows, val, predictors)
+        drawn = max(measured - val, 0) // min(self.reflection_minibatch_size, rows)
+        written = predictors if self.component_selector == "all" else 1
+        return val * predictors, measured * predictors + drawn * written
+
     async def search(
         self,
         lab: Lab,

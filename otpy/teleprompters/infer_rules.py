@@ -115,6 +115,16 @@ class InferRules(Teleprompter[P]):
             f" num_rules={self.num_rules}, seed={self.seed})"
         )
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
+        """Return those of the bootstrap and the writing of rules, and as if all rules were alike, and no two were.
+
+        Asking again for rules with fewer examples, as all were too long, comes on top.
+        """
+        low, high = self._bootstrap().requests(rows, val, predictors)
+        asked = self.num_candidates * (predictors if self.max_bootstrapped_demos else 1)
+        least = low + asked + 3 * val * predictors  # the student, what was bootstrapped, and one set of rules
+        return least, high + self.num_candidates * predictors + (2 + self.num_candidates) * val * predictors
+
     async def search(
         self, lab: Lab, student: P, trainset: list[Example], valset: list[Example], teacher: Program | None
     ) -> P:

@@ -154,6 +154,10 @@ class KNNFewShot(Teleprompter[Program]):
         """Return what it was told; of the embedder its name."""
         return {**super().params(), "embedder": self.embedder.name}
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:  # noqa: ARG002 - the base's
+        """Return as many as if every example were solved at once, and as if none were; nothing without a metric."""
+        return (rows * predictors, rows * self.max_rounds * predictors) if self.metric is not None else (0, 0)
+
     async def search(
         self,
         lab: Lab,

@@ -11,6 +11,7 @@ import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from otpy.clients.taping import Took, in_all, metered
 from otpy.errors import (
     ActorDown,
     AdapterParseError,
@@ -254,18 +255,23 @@ class Lab:
 
     async def _try(self, program: Program, at: int, example: Example) -> Tried:
         prediction: Prediction | None = None
+        took: list[Took] = []
         with unsaid(example=at), tracing() as trace:
             try:
-                prediction = await program.acall(**example.inputs())
+                with metered(took):  # what the metric asks is no cost of the program
+                    prediction = await program.acall(**example.inputs())
                 assert self.metric is not None
                 score = await measure(self.metric, example, prediction)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the row's
                 spent = getattr(error, "usage", None) or Usage()
                 words = f"{type(error).__name__}: {error}"
-                return Tried(at, example, self.failure_score, prediction, words, {}, tuple(trace), error, spent)
+                return Tried(
+                    at, example, self.failure_score, prediction, words, {}, tuple(trace), error, spent, *in_all(took)
+                )
         feedback, subscores = getattr(score, "feedback", ""), dict(getattr(score, "subscores", {}))
         feedback = "\n".join(part for part in (feedback, *prediction.unmet) if part)
-        return Tried(at, example, float(score), prediction, feedback, subscores, tuple(trace), None, prediction.usage)
+        facts = feedback, subscores, tuple(trace), None, prediction.usage
+        return Tried(at, example, float(score), prediction, *facts, *in_all(took))
 
     async def evaluate(self, program: Program, rows: Sequence[tuple[int, Example]]) -> Scores:
         """Measure a program on examples, each in a supervised task; those that are known are not run again.

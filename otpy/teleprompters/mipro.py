@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from otpy.errors import TeleprompterError
 from otpy.evaluate import Metric, check_metric, metric_name
 from otpy.evaluate.statistics import mean
+from otpy.teleprompters.choices import Choices, check_choices
 from otpy.teleprompters.copro import check_advice
 from otpy.teleprompters.demo_sets import demo_sets, taught
+from otpy.teleprompters.proposer import BATCHES as LOOKS
 from otpy.teleprompters.proposer import GroundedProposer
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_optional_number, check_structure
 from otpy.teleprompters.tpe import STARTUP, Tpe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from otpy.programs import Predict, Program
     from otpy.signatures import Example
@@ -36,20 +38,21 @@ REPEATS: Final = 20
 """How often a combination whose score is known may be proposed in a row before it is taken for a trial."""
 
 
-def trials_for(candidates: int, predictors: int, *, demos: bool) -> int:
-    """Return how many trials an `auto` setting makes; the formula is DSPy's.
+def trials_for(candidates: int, predictors: int, *, demos: bool, others: int = 0) -> int:
+    """Return how many trials an `auto` setting makes; the formula is DSPy's, where there are no other choices.
 
     Args:
         candidates: Of each kind.
         predictors: Of the program.
         demos: Whether demos are chosen, besides instructions.
+        others: Other choices.
 
     Example:
         >>> from otpy.teleprompters.mipro import trials_for
         >>> trials_for(6, 1, demos=True), trials_for(18, 3, demos=True)
         (10, 50)
     """
-    return int(max(2 * predictors * (1 + demos) * math.log2(candidates), 1.5 * candidates))
+    return int(max(2 * (predictors * (1 + demos) + others) * math.log2(candidates), 1.5 * candidates))
 
 
 class MIPROv2(Teleprompter[P]):
@@ -86,6 +89,7 @@ class MIPROv2(Teleprompter[P]):
         fewshot_aware: Whether they are told some demos.
         parallel_trials: Trials proposed together and run at once; the result depends on it, not on
             `max_concurrency`.
+        choose: What else may be chosen, by the names of parameters: `{"temperature": [0.0, 0.7]}`; see `Choices`.
         seed: All chance comes from it.
         max_concurrency: Examples under way at once; the result does not depend on it.
 
@@ -125,6 +129,7 @@ class MIPROv2(Teleprompter[P]):
         tip_aware: bool = True,
         fewshot_aware: bool = True,
         parallel_trials: int = 2,
+        choose: Mapping[str, Iterable[Any]] | None = None,
         seed: int = 0,
         max_concurrency: int = 8,
     ) -> None:
@@ -154,6 +159,7 @@ class MIPROv2(Teleprompter[P]):
         self.program_aware, self.data_aware = program_aware, data_aware
         self.view_data_batch_size, self.tip_aware, self.fewshot_aware = view_data_batch_size, tip_aware, fewshot_aware
         self.parallel_trials, self.seed, self.max_concurrency = parallel_trials, seed, max_concurrency
+        self.choose = None if choose is None else Choices(choose, max(max_bootstrapped_demos, max_labeled_demos))
         self.valset_limit = None if auto is None else AUTO[auto][1]
 
     def __repr__(self) -> str:
@@ -161,6 +167,31 @@ class MIPROv2(Teleprompter[P]):
         amount = f"num_candidates={self.num_candidates}, num_trials={self.num_trials}"
         amount = amount if self.auto is None else f"auto={self.auto!r}"
         return f"MIPROv2({metric_name(self.metric)}, {amount}, seed={self.seed})"
+
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
+        """Return what proposals take, and as many as if all were alike, and as if no two trials were."""
+        candidates = AUTO[self.auto][0] if self.auto is not None else self.num_candidates or 0
+        sets = candidates - 1 if self.max_bootstrapped_demos else 0
+        bootstraps = sets > bool(self.max_labeled_demos)  # the first set is of labels alone, if there are some
+        solved = min(self.max_bootstrapped_demos, rows) * bootstraps
+        looks = min(-(-rows // self.view_data_batch_size), LOOKS) * self.data_aware
+        least = (val + solved) * predictors + looks + (candidates - 1) * predictors
+        demos = bool(self.max_bootstrapped_demos or self.max_labeled_demos)
+        others = 0 if self.choose is None else len(self.choose.sizes)
+        trials = self.num_trials or trials_for(candidates, predictors, demos=demos, others=others)
+        batches = self.minibatch and val > self.minibatch_size
+        rows_tried = trials * (self.minibatch_size if batches else val)
+        in_full = (trials // self.minibatch_full_eval_steps + 1) * val if batches else 0
+        further = (looks > 1) + self.program_aware
+        return least, least + further + (bootstraps * (rows - solved) + rows_tried + in_full) * predictors
+
+    def check(self, student: P) -> None:
+        """Refuse choices that the student cannot have."""
+        check_choices(self.choose, student)
+
+    def variants(self, student: P) -> list[Program]:
+        """Return the student, and as it is with each choice."""
+        return [student] if self.choose is None else self.choose.variants(student)
 
     async def search(
         self, lab: Lab, student: P, trainset: list[Example], valset: list[Example], teacher: Program | None
@@ -183,8 +214,9 @@ class MIPROv2(Teleprompter[P]):
         instructions = await proposer.propose(lab, student, trainset, sets, candidates)
         if short := [path for path, texts in instructions.items() if len(texts) < candidates]:
             lab.notes.append(f"fewer than {candidates} different instructions were proposed for {', '.join(short)}")
-        parts = Parts(student, instructions, sets)
-        trials = trials_for(candidates, len(instructions), demos=bool(sets))
+        choices = Choices() if self.choose is None else self.choose
+        parts = Parts(student, instructions, sets, choices)
+        trials = trials_for(candidates, len(instructions), demos=bool(sets), others=len(choices.sizes))
         await self._tried(lab, parts, trials if self.num_trials is None else self.num_trials, valset)
         assert lab.best is not None
         best: P = lab.best.program  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType] - a copy of it
@@ -223,7 +255,7 @@ class MIPROv2(Teleprompter[P]):
             scores = await lab.evaluate(parts.program(choice), rows)
             standing.whole[_key(choice)] = scores.mean
             study.learn(choice, scores.mean)
-            await lab.candidate(name, scores, **choice)
+            await lab.candidate(name, scores, **parts.told(choice))
 
         await in_full(dict.fromkeys(parts.choices, 0), "student")
         done = 0
@@ -233,7 +265,7 @@ class MIPROv2(Teleprompter[P]):
             for at, ((number, choice), scores) in enumerate(zip(asked, found, strict=True), done + 1):
                 study.tell(number, scores.mean)
                 standing.take(choice, scores.mean, whole=not batches)
-                await lab.candidate(f"trial {at}", scores, **choice)
+                await lab.candidate(f"trial {at}", scores, **parts.told(choice))
             before, done = done, done + len(asked)
             due = before // self.minibatch_full_eval_steps < done // self.minibatch_full_eval_steps or done >= trials
             if batches and due and (promising := standing.promising()) is not None:
@@ -306,17 +338,21 @@ class Parts:
         student: The program.
         instructions: For each predictor by its path, its own first.
         sets: Sets of demos; what the predictors have already comes before them.
+        others: What else is chosen.
     """
 
-    def __init__(self, student: Program, instructions: Mapping[str, list[str]], sets: list[DemoSet]) -> None:
+    def __init__(
+        self, student: Program, instructions: Mapping[str, list[str]], sets: list[DemoSet], others: Choices
+    ) -> None:
         """Name the choices."""
-        self._student, self._instructions, self._sets = student, instructions, sets
+        self._student, self._instructions, self._sets, self._others = student, instructions, sets, others
         self.choices: dict[str, int] = {}
         """How many alternatives each choice has."""
         for path, texts in instructions.items():
             self.choices[f"{path}: instruction"] = len(texts)
             if sets:
                 self.choices[f"{path}: demos"] = len(sets) + 1
+        self.choices.update(others.sizes)
 
     @property
     def combinations(self) -> int:
@@ -338,7 +374,15 @@ class Parts:
                 )
             return predictor.replace_demos(self._sets[demos - 1][path]) if demos else predictor
 
-        return self._student.map_predictors(changed)
+        return self._others.applied(self._student.map_predictors(changed), choice)
+
+    def told(self, choice: Mapping[str, int]) -> dict[str, Any]:
+        """Return what distinguishes a combination, as JSON data.
+
+        Args:
+            choice: An alternative for each choice.
+        """
+        return self._others.told(choice)
 
 
 def _check_amount(auto: object, num_candidates: object, num_trials: object) -> None:

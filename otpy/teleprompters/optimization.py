@@ -21,6 +21,9 @@ from otpy.evaluate.runs import named, opened
 from otpy.evaluate.sampling import sample, split
 from otpy.programs.lineage import Lineage, descended
 from otpy.telemetry import bus as telemetry
+from otpy.teleprompters import display
+from otpy.teleprompters.choosing import Rule, chosen, distinct
+from otpy.teleprompters.estimate import price_of
 from otpy.teleprompters.lab import Lab
 from otpy.teleprompters.outcome import Outcome, Stopped, marked
 from otpy.teleprompters.process import run
@@ -54,6 +57,10 @@ class Status:
         requests: Requests so far, those of an earlier part of the same run included.
         tokens: Their tokens.
         seconds: Since it began, in this part.
+        money: Dollars so far, as far as prices are known; the same as for requests.
+        rest: Seconds it will take at the most, at the pace so far without pauses: as long as all requests take that it
+            has stated or may make. `None` if that is not known.
+        best_name: What the search calls the best candidate so far.
     """
 
     state: str
@@ -62,6 +69,9 @@ class Status:
     requests: int
     tokens: int
     seconds: float
+    money: Decimal = Decimal(0)
+    rest: float | None = None
+    best_name: str | None = None
 
 
 class Optimization:
@@ -76,6 +86,9 @@ class Optimization:
         teacher: Program | None,
         journal: str | os.PathLike[str] | None,
         limits: Mapping[str, Any],
+        rule: Rule,
+        *,
+        display_progress: bool = False,
     ) -> None:
         """Open the journal and begin."""
         self._teleprompter, self._student, self._teacher = teleprompter, student, teacher
@@ -89,6 +102,7 @@ class Optimization:
                 self._notes.append(f"{limit} of {len(valset)} rows of the valset are chosen by")
                 valset = sample(valset, limit, seed=teleprompter.seed)
         self._trainset, self._valset = trainset, valset or []
+        self._rule = rule
         kind = type(teleprompter).__name__
         self._limits = {kind: limit for kind, limit in limits.items() if limit is not None}
         header = {
@@ -114,11 +128,16 @@ class Optimization:
         self._began_with = self._total()
         self.journal.spending = self._part
         self._began = time.perf_counter()
-        self._paused = False
+        self._paused_at: float | None = None
+        self._paused_for = 0.0
+        self._most = self._most_requests()
         self._stopped: Stopped = "done"
         self._searching: asyncio.Task[Any] | None = None
         self._task = asyncio.get_running_loop().create_task(self._whole())
         self._task.add_done_callback(lambda _: self.journal.close())  # also if it was cancelled before it began
+        if display_progress:
+            seen = asyncio.get_running_loop().create_task(display.shown(kind, self._most, self.status))
+            self._task.add_done_callback(lambda _: seen.cancel())
 
     def _parts(self, trainset: list[Example], valset: list[Example] | None) -> tuple[list[Example], list[Example]]:
         if valset is None:
@@ -135,12 +154,13 @@ class Optimization:
 
     def pause(self) -> None:
         """Begin nothing new until `resume`; what is under way comes to its end."""
-        self._paused = True
+        self._paused_at = self._paused_at or time.perf_counter()
         self.lab.pause()
 
     def resume(self) -> None:
         """Go on."""
-        self._paused = False
+        self._paused_for = self._paused_seconds()
+        self._paused_at = None
         self.lab.resume()
 
     def stop(self) -> None:
@@ -159,13 +179,35 @@ class Optimization:
     def status(self) -> Status:
         """Return how far it is."""
         best = self.lab.best
-        state = "paused" if self._paused else "running"
+        state = "paused" if self._paused_at is not None else "running"
         if self._task.done():
             state = "failed" if self._task.cancelled() or self._task.exception() else "done"
-        requests, tokens, _ = self._spent()
-        score = None if best is None else best.score
+        requests, tokens, money = self._spent()
+        score, name = (None, None) if best is None else (best.score, best.name)
         seconds = time.perf_counter() - self._began
-        return Status(state, len(self.lab.candidates), score, requests, tokens, seconds)
+        rest = 0.0 if self._task.done() else self._rest(seconds)
+        return Status(state, len(self.lab.candidates), score, requests, tokens, seconds, money, rest, name)
+
+    def _most_requests(self) -> int | None:
+        predictors = len(self._student.named_predictors())
+        _, most = self._teleprompter.requests(len(self._trainset), len(self._valset), predictors)
+        cap = next((int(limit) for kind, limit in self._limits.items() if kind == "requests"), None)
+        return min((limit for limit in (most, cap) if limit is not None), default=None)
+
+    def _paused_seconds(self) -> float:
+        return self._paused_for + (0.0 if self._paused_at is None else time.perf_counter() - self._paused_at)
+
+    def _rest(self, seconds: float) -> float | None:
+        made = self._part().requests
+        if self._most is None or not made:
+            return None
+        return max(self._most - self._spent().requests, 0) * max(seconds - self._paused_seconds(), 0.0) / made
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook how far it is, and at the end what it has found."""
+        if self._task.done() and not self._task.cancelled() and self._task.exception() is None:
+            return self._task.result()._repr_html_()
+        return display.as_html(type(self._teleprompter).__name__, self.status())
 
     async def result(self) -> Outcome:
         """Return what it has found, when it is over; cancelling this ends it.
@@ -186,7 +228,7 @@ class Optimization:
     async def _whole(self) -> Outcome:
         kind = type(self._teleprompter).__name__
         said = {**current_labels()._asdict(), "run": self.run}
-        tape = Tape(self.journal, before=self.lab.going.wait)
+        tape = Tape(self.journal, before=self.lab.going.wait, price=price_of)
 
         async def work() -> Any:  # in a process that is started by another, with other labels
             with labels(**said), taped(tape):
@@ -246,14 +288,18 @@ class Optimization:
     def _outcome(self, program: Program, first: Candidate | None) -> Outcome:
         teleprompter, lab = self._teleprompter, self.lab
         kind = type(teleprompter).__name__
+        if first is not None:
+            one = chosen(self._rule, distinct(lab.candidates, first), first, program)
+            program = program if one is None else one.program
         found = descended(program, Lineage(kind, self._student.content_hash(), self._data, teleprompter.seed))
         content = program.content_hash()
         whole = [one for one in lab.candidates if len(one.scores.rows) == len(self._valset)]
         best = next((one for one in whole if one.program.content_hash() == content), None)
-        requests, tokens, _ = self._spent()
+        requests, tokens, money = self._spent()
         seconds = time.perf_counter() - self._began
         candidates, notes = tuple(lab.candidates), tuple(dict.fromkeys([*self._notes, *lab.notes]))
-        outcome = Outcome(kind, found, best, first, candidates, self._stopped, requests, tokens, seconds, notes)
+        facts = requests, tokens, seconds, notes, money, self._rule, self._data, teleprompter.seed
+        outcome = Outcome(kind, found, best, first, candidates, self._stopped, *facts)
         marked(found, outcome)
         return outcome
 

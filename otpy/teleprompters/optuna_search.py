@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 from otpy.errors import TeleprompterError
 from otpy.evaluate import metric_name
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
+from otpy.teleprompters.choices import Choices, check_choices
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from otpy.evaluate import Metric
     from otpy.programs import Predict, Program
@@ -48,6 +49,7 @@ class BootstrapFewShotWithOptuna(Teleprompter[P]):
         max_errors: Errors that are tolerated while bootstrapping.
         max_concurrency: Examples under way at once; the result does not depend on it.
         balanced: Whether labels take turns.
+        choose: What else may be chosen, by the names of parameters: `{"temperature": [0.0, 0.7]}`; see `Choices`.
         seed: Decides the order of examples, and optuna's draws.
 
     Raises:
@@ -77,6 +79,7 @@ class BootstrapFewShotWithOptuna(Teleprompter[P]):
         max_errors: int = 10,
         max_concurrency: int = 8,
         balanced: bool = True,
+        choose: Mapping[str, Iterable[Any]] | None = None,
         seed: int = 0,
     ) -> None:
         """Check the arguments."""
@@ -88,6 +91,7 @@ class BootstrapFewShotWithOptuna(Teleprompter[P]):
         self.max_rounds, self.max_errors = max_rounds, max_errors
         self.num_candidate_programs, self.k = num_candidate_programs, k
         self.max_concurrency, self.balanced, self.seed = max_concurrency, balanced, seed
+        self.choose = None if choose is None else Choices(choose, k)
         self._bootstrap()  # checks the rest
 
     def __repr__(self) -> str:
@@ -97,6 +101,19 @@ class BootstrapFewShotWithOptuna(Teleprompter[P]):
             f" num_candidate_programs={self.num_candidate_programs}, k={self.k}, seed={self.seed})"
         )
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
+        """Return those of the bootstrap, and as many as if all choices were one, and as if no two were."""
+        low, high = self._bootstrap().requests(rows, val, predictors)
+        return low + 2 * val * predictors, high + (1 + self.num_candidate_programs) * val * predictors
+
+    def check(self, student: P) -> None:
+        """Refuse choices that the student cannot have."""
+        check_choices(self.choose, student)
+
+    def variants(self, student: P) -> list[Program]:
+        """Return the student, and as it is with each choice."""
+        return [student] if self.choose is None else self.choose.variants(student)
+
     async def search(
         self, lab: Lab, student: P, trainset: list[Example], valset: list[Example], teacher: Program | None
     ) -> P:
@@ -104,19 +121,20 @@ class BootstrapFewShotWithOptuna(Teleprompter[P]):
         pool = await self._bootstrap().search(lab, student, trainset, [], teacher)
         found = {path: predictor.demos for path, predictor in pool.named_predictors()}
         slots = {f"{path}/{slot}": len(demos) for path, demos in found.items() if demos for slot in range(self.k)}
-        suggestions = Suggestions(slots, self.seed)
+        choices = Choices() if self.choose is None else self.choose
+        suggestions = Suggestions(slots, self.seed, choices.sizes)
         rows = list(enumerate(valset))
         best, top = student, lab.score_of("student")
         numbers = range(self.num_candidate_programs)
         startup, rest = numbers[:STARTUP], numbers[STARTUP:]
         for batch in (startup, *([number] for number in rest)):
             chosen = [suggestions.ask() for _ in batch]
-            programs = [_shown(student, found, choice, self.k) for choice in chosen]
+            programs = [choices.applied(_shown(student, found, choice, self.k), choice) for choice in chosen]
             for number, choice, program, scores in zip(
                 batch, chosen, programs, await self._measured(lab, programs, rows), strict=True
             ):
                 suggestions.tell(scores.mean)
-                await lab.candidate(f"trial {number}", scores, **choice)
+                await lab.candidate(f"trial {number}", scores, **choices.told(choice))
                 if scores.mean > top:
                     best, top = program, scores.mean
         return best
@@ -164,6 +182,7 @@ class Suggestions:
     Args:
         slots: How many values each slot has: the choice is from 0 to one less.
         seed: Decides the draws.
+        kinds: The same for further slots, whose values have no order.
 
     Raises:
         TeleprompterError: If `optuna` is not installed.
@@ -177,10 +196,10 @@ class Suggestions:
         >>> suggestions.tell(0.5)
     """
 
-    def __init__(self, slots: Mapping[str, int], seed: int) -> None:
+    def __init__(self, slots: Mapping[str, int], seed: int, kinds: Mapping[str, int] | None = None) -> None:
         """Open a study in memory."""
         self._optuna = _optuna()
-        self._slots = dict(slots)
+        self._slots, self._kinds = dict(slots), dict(kinds or {})
         # said in full, as the defaults differ between versions of optuna
         sampler = self._optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=STARTUP, multivariate=False, constant_liar=False
@@ -197,7 +216,10 @@ class Suggestions:
         """Return what to try next: a number for every slot."""
         trial = self._study.ask()
         self._asked.append(trial)
-        return {name: trial.suggest_int(name, 0, count - 1) for name, count in self._slots.items()}
+        chosen = {name: trial.suggest_int(name, 0, count - 1) for name, count in self._slots.items()}
+        for name, count in self._kinds.items():
+            chosen[name] = trial.suggest_categorical(name, list(range(count)))
+        return chosen
 
     def tell(self, score: float) -> None:
         """Say how the first choice did whose score was not told yet.

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from otpy.evaluate.statistics import Paired, mean_interval, paired
+from otpy.errors import TeleprompterError
+from otpy.evaluate.statistics import Paired, mean_interval
+from otpy.teleprompters import outcome_table
+from otpy.teleprompters.choosing import Objective, Rule, beside, distinct, front, p_values, taking_least
+from otpy.teleprompters.outcome_file import save
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import os
 
     from otpy.programs import Program
     from otpy.teleprompters.tried import Candidate
@@ -16,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "Stopped", "front", "marked", "outcome_of"]
 
 Stopped: TypeAlias = Literal["done", "budget", "stopped"]
-LEVEL = 0.05
-"""The level at which one program is said to be better than another."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Outcome:
         tokens: Their tokens.
         seconds: Wall time of this part.
         notes: What else is to be known, as rows of the trainset that are in the valset too.
+        money: Dollars it has cost, as far as prices are known, those of an earlier part included.
+        rule: By what the program was chosen.
+        data: A hash of the rows.
+        seed: What decided its chances.
     """
 
     optimizer: str
@@ -47,6 +55,10 @@ class Outcome:
     tokens: int
     seconds: float
     notes: tuple[str, ...] = ()
+    money: Decimal = Decimal(0)
+    rule: Rule = field(default_factory=Rule)
+    data: str = ""
+    seed: int = 0
 
     @property
     def score(self) -> float | None:
@@ -63,16 +75,89 @@ class Outcome:
         """The best program beside the student, row by row; `None` if they were not measured on the same rows."""
         if self.best is None or self.student is None:
             return None
-        ones, others = ({row.at: row.score for row in one.scores.rows} for one in (self.best, self.student))
-        if ones.keys() != others.keys():
-            return None
-        return paired([ones[at] for at in ones], [others[at] for at in ones])
+        return beside(self.best, self.student)
 
     @property
     def better(self) -> bool:
-        """Whether the program is better than the student, at the 5 % level of a paired test."""
+        """Whether the program is better than the student, at the rule's level (5 %) of a paired test."""
         found = self.comparison
-        return found is not None and found.difference > 0 and found.p_value <= LEVEL
+        return found is not None and found.difference > 0 and found.p_value <= self.rule.level
+
+    # -- all that were measured ------------------------------------------------------------------------------------
+
+    @cached_property
+    def measured(self) -> tuple[Candidate, ...]:
+        """The candidates that were measured on all rows of the valset, each program once; the student is the first."""
+        return tuple(distinct(self.candidates, self.student))
+
+    @cached_property
+    def front(self) -> tuple[Candidate, ...]:
+        """Those of the measured ones that no other beats in score, cost and latency at the same time."""
+        return tuple(front(self.measured))
+
+    @cached_property
+    def p_values(self) -> dict[str, float]:
+        """By their names, how often chance makes such a difference to the student, corrected for how many there are."""
+        return {} if self.student is None else p_values(self.measured, self.student)
+
+    @property
+    def leader(self) -> Candidate | None:
+        """The candidate with the highest score, the first of equals, whether it was chosen or not."""
+        return max(self.measured, key=lambda one: one.score, default=None)
+
+    def cheapest(self, within: float = 0.02) -> Candidate:
+        """Return the candidate that costs least of those whose score is near the best.
+
+        Args:
+            within: How near, in the metric's units.
+
+        Raises:
+            TeleprompterError: If nothing was measured, or `within` is no number from 0.
+        """
+        return self._taking_least(Objective("cost", within))
+
+    def fastest(self, within: float = 0.02) -> Candidate:
+        """Return the candidate that takes the shortest of those whose score is near the best; as `cheapest`."""
+        return self._taking_least(Objective("latency", within))
+
+    def _taking_least(self, objective: Objective) -> Candidate:
+        if not self.measured:
+            raise TeleprompterError(f"{self.optimizer} has measured no candidates; one that uses a valset does")
+        return taking_least(self.measured, objective)
+
+    # -- told ------------------------------------------------------------------------------------------------------
+
+    def table(self, n: int = 20, *, width: int | None = None) -> str:
+        """Return the candidates as a table for a terminal, the best first.
+
+        Args:
+            n: How many.
+            width: Columns; by default those of the terminal.
+        """
+        return outcome_table.as_text(self, n, width)
+
+    def print(self, n: int = 20) -> None:
+        """Print the line, and the candidates as a table.
+
+        Args:
+            n: How many.
+        """
+        outcome_table.printed(self, n)
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        return outcome_table.as_html(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write what was found as JSON, for `load_outcome`: the program, where it comes from, how all candidates did.
+
+        Args:
+            path: The file; an older one is replaced at once.
+
+        Raises:
+            TeleprompterError: If it cannot be written.
+        """
+        save(self, path)
 
     def __str__(self) -> str:
         """Print it in one line."""
@@ -84,30 +169,27 @@ class Outcome:
         if self.comparison is not None and self.student is not None:
             was = f"the student: {100 * self.student.score:.1f} %, p = {self.comparison.p_value:.2g}"
             words += f"; {was}, {'better' if self.better else 'not shown to be better'}"
+        words += self._rule_in_words()
         end = {"done": "", "budget": ", stopped by its budget", "stopped": ", stopped"}[self.stopped]
         return f"{self.optimizer}: {words}; {self.requests:,} requests, {self.tokens:,} tokens{end}"
 
-
-def front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates that no other one is better than in every way: score, tokens, and rows that failed.
-
-    Args:
-        candidates: The candidates.
-    """
-
-    def values(candidate: Candidate) -> tuple[float, ...]:
-        tokens = sum(row.usage.total_tokens for row in candidate.scores.rows) / max(len(candidate.scores.rows), 1)
-        return candidate.score, -tokens, -float(candidate.scores.failed)
-
-    measured = [(candidate, values(candidate)) for candidate in candidates]
-
-    def beaten(mine: tuple[float, ...]) -> bool:
-        return any(
-            other != mine and all(theirs >= own for theirs, own in zip(other, mine, strict=True))
-            for _, other in measured
-        )
-
-    return [candidate for candidate, mine in measured if not beaten(mine)]
+    def _rule_in_words(self) -> str:
+        """What became of the rule, if it is not the usual one."""
+        rule, leader, words = self.rule, self.leader, ""
+        if self.best is None or leader is None or not rule.measures:
+            return ""
+        level = f"the {100 * rule.level:g} % level, corrected for {len(self.p_values)} candidates"
+        if rule.accept == "significant":
+            value = self.p_values.get(leader.name)
+            none = (
+                f"{leader.name!r} scores {100 * leader.score:.1f} %, p = {value:.2g}" if value else "none scores more"
+            )
+            kept = f"; none is better at {level} ({none}), so the student is returned"
+            words = f"; better at {level}" if self.best.program != getattr(self.student, "program", None) else kept
+        if rule.objective is not None:
+            within, least = f"{100 * rule.objective.within:g}", rule.objective.least
+            words += f"; of those within {within} points of the best, this takes the least {least}"
+        return words
 
 
 def marked(program: Any, outcome: Outcome) -> Any:

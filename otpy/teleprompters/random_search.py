@@ -6,16 +6,17 @@ optimizer of this name there; the search is random search, Bergstra and Bengio 2
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from otpy.evaluate import metric_name
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
+from otpy.teleprompters.choices import Choices, check_choices
 from otpy.teleprompters.demos import fits
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_optional_number, check_structure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from otpy.evaluate import Metric
     from otpy.programs import Program
@@ -53,6 +54,7 @@ class BootstrapFewShotWithRandomSearch(Teleprompter[P]):
         max_errors: Errors that are tolerated while a candidate is bootstrapped.
         max_concurrency: Examples under way at once; the result does not depend on it.
         balanced: Whether labels take turns.
+        choose: What else may be chosen, by the names of parameters: `{"temperature": [0.0, 0.7]}`; see `Choices`.
         seed: Decides the random candidates.
 
     Raises:
@@ -82,6 +84,7 @@ class BootstrapFewShotWithRandomSearch(Teleprompter[P]):
         max_errors: int = 10,
         max_concurrency: int = 8,
         balanced: bool = True,
+        choose: Mapping[str, Iterable[Any]] | None = None,
         seed: int = 0,
     ) -> None:
         """Check the arguments."""
@@ -93,6 +96,7 @@ class BootstrapFewShotWithRandomSearch(Teleprompter[P]):
         self.max_rounds, self.max_errors = max_rounds, max_errors
         self.num_candidate_programs, self.stop_at_score = num_candidate_programs, stop_at_score
         self.max_concurrency, self.balanced, self.seed = max_concurrency, balanced, seed
+        self.choose = None if choose is None else Choices(choose, max(max_bootstrapped_demos, max_labeled_demos))
         self._bootstrap(max_bootstrapped_demos, seed, max_concurrency)  # checks the rest
 
     def __repr__(self) -> str:
@@ -102,6 +106,23 @@ class BootstrapFewShotWithRandomSearch(Teleprompter[P]):
             f" num_candidate_programs={self.num_candidate_programs}, seed={self.seed})"
         )
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
+        """Return as many as if the first examples were solved and all candidates were alike, and as if none were."""
+        seen = 1 if self.stop_at_score is not None else 2  # the student may be good enough as it is
+        least = val * seen + (min(self.max_bootstrapped_demos, rows) if self.stop_at_score is None else 0)
+        # a teacher without labelled demos is the same for every candidate, and so are its answers
+        draws = 1 + self.num_candidate_programs if self.max_labeled_demos else 1
+        measured = val * (1 + self.num_candidate_programs - NO_DEMOS)
+        return least * predictors, (measured + draws * rows * self.max_rounds) * predictors
+
+    def check(self, student: P) -> None:
+        """Refuse choices that the student cannot have."""
+        check_choices(self.choose, student)
+
+    def variants(self, student: P) -> list[Program]:
+        """Return the student, and as it is with each choice."""
+        return [student] if self.choose is None else self.choose.variants(student)
+
     async def search(
         self, lab: Lab, student: P, trainset: list[Example], valset: list[Example], teacher: Program | None
     ) -> P:
@@ -110,15 +131,23 @@ class BootstrapFewShotWithRandomSearch(Teleprompter[P]):
         rows = list(enumerate(valset))
         width = max(1, self.max_concurrency // len(rows))
 
+        choices = Choices() if self.choose is None else self.choose
+
+        drawn = choices.drawn(lab.rng("choices"), self.num_candidate_programs)
+
+        def choice(number: int) -> dict[str, int]:
+            return drawn[number] if number >= 0 else {}
+
         async def measured(number: int) -> tuple[P, Scores]:
             program = await self._made(lab, number, student, trainset, teacher, max(1, self.max_concurrency // width))
+            program = choices.applied(program, choice(number))
             return program, await lab.evaluate(program, rows)
 
         best, top = student, lab.score_of("student")
         for batch in in_batches(self._numbers(student, trainset), width):
             found = await lab.together(measured(number) for number in batch)
             for number, (program, scores) in zip(batch, found, strict=True):
-                await lab.candidate(_name(number), scores, number=number)
+                await lab.candidate(_name(number), scores, number=number, **choices.told(choice(number)))
                 if scores.mean > top:
                     best, top = program, scores.mean
                 if self.stop_at_score is not None and scores.mean >= self.stop_at_score:

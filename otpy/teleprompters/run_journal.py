@@ -18,6 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+from otpy.clients.taping import Took
 from otpy.errors import LMContextWindowExceeded, LMError, LMRefusal, TeleprompterError
 from otpy.lm import LMResponse, answer_of, stored
 
@@ -162,6 +163,16 @@ class RunJournal:
             self.problem = self._damaged(error)
             raise self.problem from error
 
+    def took(self, key: str) -> Took:
+        """Return what an answer took that is there; nothing, if it was kept before that was."""
+        try:
+            row = self._reader.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            seconds, money = (json.loads(row[0]) if row is not None else {}).get("took", (0.0, None))
+            return Took(float(seconds), None if money is None else Decimal(money))
+        except (sqlite3.Error, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+            self.problem = self._damaged(error)
+            raise self.problem from error
+
     def _damaged(self, error: Exception) -> TeleprompterError:
         return TeleprompterError(f"{self.path} is damaged: {error}; remove it to begin anew, or restore a copy")
 
@@ -198,13 +209,14 @@ class RunJournal:
 
     # -- written before it is acted on -----------------------------------------------------------------------------
 
-    async def keep(self, key: str, answer: LMResponse | LMError) -> None:
-        """Keep an answer, or a refusal; when this returns, it is on disk.
+    async def keep(self, key: str, answer: LMResponse | LMError, took: Took = Took()) -> None:  # noqa: B008 - a value
+        """Keep an answer, or a refusal, and what it took; when this returns, it is on disk.
 
         Raises:
             TeleprompterError: If it cannot be written.
         """
-        data = json.dumps(_told(answer))
+        money = None if took.money is None else str(took.money)
+        data = json.dumps({**_told(answer), "took": [took.seconds, money]})
         statement = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", (key, data, time.time())
         await self._write(statement, self._spending())
 
@@ -300,6 +312,7 @@ def _told(answer: LMResponse | LMError) -> dict[str, Any]:
 def _answer_of(data: dict[str, Any]) -> LMResponse | LMError:
     if "error" in data:
         kind, message = _REFUSALS[data.pop("error")], data.pop("message")
+        data.pop("took", None)
         return kind(message, **data)
     return answer_of(data, cached=data["cached"])
 

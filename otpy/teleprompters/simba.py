@@ -115,6 +115,14 @@ class SIMBA(Teleprompter[P]):
         sizes = f"bsize={self.bsize}, num_candidates={self.num_candidates}, max_steps={self.max_steps}"
         return f"SIMBA({metric_name(self.metric)}, {sizes}, seed={self.seed})"
 
+    def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
+        """Return as many as if no step had anything to teach, and as if every change were a rule that is new."""
+        size, tries, steps = min(self.bsize, rows), self.num_candidates, self.max_steps
+        least = val + size + steps * (tries - 1) * size  # in later steps the first tries may be known
+        fresh = (tries + 1) * size + val  # a row more than `num_candidates` may be learned from
+        most = val + steps * (tries * size + fresh)
+        return least * predictors, most * predictors + steps * (tries + 1)
+
     async def search(
         self,
         lab: Lab,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from otpy.clients.running import running
@@ -10,7 +11,8 @@ from otpy.errors import TeleprompterError
 from otpy.evaluate import metric_name, prepared
 from otpy.programs import Program
 from otpy.signatures import Example
-from otpy.teleprompters.estimate import estimated
+from otpy.teleprompters.choosing import LEVEL, Rule
+from otpy.teleprompters.estimate import Estimate, estimated
 from otpy.teleprompters.optimization import Optimization
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from otpy.evaluate import Metric
-    from otpy.teleprompters.estimate import Estimate
+    from otpy.teleprompters.choosing import Accept, Objective
     from otpy.teleprompters.lab import Lab
 
 Rows: TypeAlias = "Iterable[Example | Mapping[str, Any]]"
@@ -77,6 +79,10 @@ class Teleprompter(Generic[P]):
         max_requests: int | None = None,
         max_tokens: int | None = None,
         max_money: float | None = None,
+        accept: Accept = "best",
+        level: float = LEVEL,
+        objective: Objective | None = None,
+        display_progress: bool | None = None,
     ) -> Optimization:
         """Begin, and return a handle that tells how it goes, and can pause and stop it.
 
@@ -90,6 +96,12 @@ class Teleprompter(Generic[P]):
             max_requests: Requests it may make; then the best program so far is returned.
             max_tokens: Tokens it may take; the same.
             max_money: Dollars it may spend; the same.
+            accept: `"best"` returns the best that was found; `"significant"` the student, unless another one is better
+                at the `level` by a paired test, corrected for how many there are (Holm's method).
+            level: How often a program that is not better may be taken for one, between 0 and 1.
+            objective: What is wanted besides a good score, as `Objective("cost")`: of the programs that score nearly as
+                well as the best, what takes least.
+            display_progress: Show how far it is, in a terminal or a notebook.
 
         Raises:
             TeleprompterError: If an argument cannot be used, or the journal is another run's.
@@ -114,12 +126,21 @@ class Teleprompter(Generic[P]):
         for kind, limit in limits.items():
             if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0):
                 raise TeleprompterError(f"max_{kind}={limit!r}; allowed: a number >= 0, or None")
+        self.check(student)
+        rule = Rule(accept, level, objective)
+        if rule.measures and not self.uses_valset:
+            name = "objective" if accept == "best" else "accept"
+            raise TeleprompterError(f"{type(self).__name__} measures no candidates to choose among; leave out {name}")
+        shown: Any = getattr(self, "display_progress", False) if display_progress is None else display_progress
+        if not isinstance(shown, bool):
+            raise TeleprompterError(f"display_progress={shown!r}; allowed: True or False")
         if not running().on_loop():
             raise TeleprompterError(
                 "the application runs on another event loop: here, `await asyncio.to_thread(...)` around `compile`,"
                 " or start it on this one with `async with otpy.start(...)`"
             )
-        return Optimization(self, student, examples, others, teacher, journal, limits)
+        given = student, examples, others, teacher, journal, limits, rule
+        return Optimization(self, *given, display_progress=shown)
 
     def estimate(self, student: P, *, trainset: Rows, valset: Rows | None = None) -> Estimate:
         """Return what a run will take, from the least to the most that is likely; nothing is asked.
@@ -142,9 +163,31 @@ class Teleprompter(Generic[P]):
         elif self.uses_valset:
             chosen = len(rows) // 2 or 1
             learned = len(rows) - len(rows) // 2
+        chosen = min(chosen, chosen if self.valset_limit is None else self.valset_limit)
         requests = self.requests(learned, chosen, len(student.named_predictors()))
+        self.check(student)
         wanted = (getattr(self, name, None) for name in ("max_labeled_demos", "max_bootstrapped_demos", "k"))
-        return estimated(student, rows, requests, max((n for n in wanted if isinstance(n, int)), default=0))
+        demos = max((n for n in wanted if isinstance(n, int)), default=0)
+        each = [estimated(variant, rows, requests, demos) for variant in self.variants(student)]
+        return reduce(Estimate.widened, each)
+
+    def check(self, student: P) -> None:
+        """Refuse a program for which this cannot be used, before anything is begun.
+
+        Args:
+            student: The program.
+
+        Raises:
+            TeleprompterError: With the reason.
+        """
+
+    def variants(self, student: P) -> list[Program]:
+        """Return programs that take as little and as much for a request as a run may: the student, unless more is known.
+
+        Args:
+            student: The program.
+        """
+        return [student]
 
     def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int | None]:  # noqa: ARG002 - others use it
         """Return how many requests a run makes, from the least to the most, `None` if that is not known.
@@ -152,7 +195,8 @@ class Teleprompter(Generic[P]):
         Args:
             rows: Examples to learn from.
             val: Examples to choose by; none if they are not used.
-            predictors: How many the program has; each is taken to be asked once for each example.
+            predictors: How many the program has; each is taken to be asked once for each example, and no two examples
+                to make the same question, which is asked once only.
         """
         return val * predictors, None
 

@@ -10,6 +10,7 @@ from otpy.lm import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from decimal import Decimal
 
     from otpy.programs import Program, TraceEntry
     from otpy.signatures import Example, Prediction
@@ -31,6 +32,9 @@ class Tried:
         trace: The calls of its predictors.
         error: What was raised, if something was.
         usage: What it took.
+        seconds: How long the model took for it, one answer after the other, when it was asked; no answer of a tape is
+            quicker than it was.
+        money: Dollars; `None` if the price of an answer is not known.
     """
 
     at: int
@@ -42,6 +46,8 @@ class Tried:
     trace: tuple[TraceEntry, ...] = ()
     error: Exception | None = None
     usage: Usage = field(default_factory=Usage)
+    seconds: float = 0.0
+    money: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,22 @@ class Scores:
     def failed(self) -> int:
         """How many failed."""
         return sum(row.error is not None for row in self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """How long the model took for a row, in the mean."""
+        return mean([row.seconds for row in self.rows])
+
+    @property
+    def tokens(self) -> float:
+        """Tokens for a row, in the mean."""
+        return mean([row.usage.total_tokens for row in self.rows])
+
+    @property
+    def money(self) -> float | None:
+        """Dollars for a row, in the mean; `None` if the price of one is not known."""
+        known = [float(row.money) for row in self.rows if row.money is not None]
+        return mean(known) if len(known) == len(self.rows) else None
 
 
 @dataclass(frozen=True, slots=True)

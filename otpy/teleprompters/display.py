@@ -1,0 +1,138 @@
+"""How far an optimization is, for people: a line that moves in a terminal, and an output that changes in a notebook."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import html
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from otpy.evaluate.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otpy.teleprompters.optimization import Status
+
+__all__ = ["as_html", "in_words", "shown"]
+
+EVERY: Final = 0.2
+"""Seconds from one look to the next."""
+
+
+def in_words(status: Status) -> str:
+    """Return how far an optimization is, in one line.
+
+    Args:
+        status: How far it is.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> from otpy.teleprompters.display import in_words
+        >>> from otpy.teleprompters.optimization import Status
+        >>> in_words(Status("running", 3, 0.75, 60, 9_000, 5.0, Decimal("0.02"), 65.0, "trial 2"))
+        'running, 3 candidates, best 75.0 % (trial 2), 9,000 tokens, $0.0200, at most 1:05 left'
+    """
+    parts = [status.state, f"{status.candidates} candidate{'' if status.candidates == 1 else 's'}"]
+    if status.best is not None:
+        parts.append(f"best {100 * status.best:.1f} % ({_visible(status.best_name or '')})")
+    parts.append(f"{status.tokens:,} tokens")
+    if status.money:
+        parts.append(f"${status.money:.4f}")
+    if status.rest:
+        minutes, seconds = divmod(round(status.rest), 60)
+        parts.append(f"at most {minutes}:{seconds:02} left")
+    return ", ".join(parts)
+
+
+def as_html(name: str, status: Status) -> str:
+    """Return how far an optimization is, as HTML.
+
+    Args:
+        name: The optimizer's.
+        status: How far it is.
+    """
+    return f"<p><b>{html.escape(name)}</b>: {html.escape(in_words(status))}, {status.requests:,} requests</p>"
+
+
+def _visible(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+class Line(Progress):
+    """A line of its own for a run: requests made of those it makes at the most, and the rest in words."""
+
+    def __init__(self, total: int | None, name: str, status: Callable[[], Status]) -> None:
+        """Prepare; entering shows it."""
+        super().__init__(total, name)
+        self._status = status
+
+    def note(self, seconds: float) -> str:  # noqa: ARG002 - the base's
+        """Say how far it is."""
+        return in_words(self._status())
+
+    def look(self) -> None:
+        """Draw it anew."""
+        self.done = self._status().requests
+        if self._bar is not None:
+            self._draw()
+
+
+class Output:
+    """The output of a notebook's cell, which changes."""
+
+    def __init__(self, name: str, status: Callable[[], Status], display: Any) -> None:
+        """Prepare; entering shows it."""
+        self._name, self._status, self._display = name, status, display
+        self._handle: Any = None
+        self._last = ""
+
+    def __enter__(self) -> Self:
+        """Show it."""
+        self.look()
+        return self
+
+    def look(self) -> None:
+        """Show what is new."""
+        now = as_html(self._name, self._status())
+        if now == self._last:
+            return
+        self._last = now
+        with contextlib.suppress(Exception):  # a page that has gone stops no work
+            if self._handle is None:
+                self._handle = self._display.display(self._display.HTML(now), display_id=True)
+            else:
+                self._handle.update(self._display.HTML(now))
+
+    def __exit__(self, *_: object) -> None:
+        """Show the end, and leave it."""
+        self.look()
+
+
+def _notebook() -> Any:
+    """What shows things in the notebook that this runs in; `None` in a terminal."""
+    ipython: Any = sys.modules.get("IPython")
+    with contextlib.suppress(Exception):  # whatever else may call itself so
+        if ipython is not None and type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell":
+            return import_module("IPython.display")
+    return None
+
+
+async def shown(name: str, total: int | None, status: Callable[[], Status]) -> None:
+    """Show how far an optimization is, until this is cancelled.
+
+    Args:
+        name: The optimizer's.
+        total: Requests that it makes at the most; `None` if nobody knows.
+        status: Says how far it is.
+    """
+    display = _notebook()
+    with Line(total, name, status) if display is None else Output(name, status, display) as seen:
+        try:
+            while True:
+                seen.look()
+                await asyncio.sleep(EVERY)
+        finally:
+            seen.look()

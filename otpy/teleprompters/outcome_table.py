@@ -1,0 +1,105 @@
+"""Outcomes for people: the candidates as a table in the terminal, and as HTML in a notebook.
+
+What a search calls its candidates is shown as text: it cannot style a page, run in it, or move the terminal's cursor.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from otpy.evaluate.statistics import mean_interval
+from otpy.teleprompters.choosing import cost_of, priced
+
+if TYPE_CHECKING:
+    from otpy.teleprompters.outcome import Outcome
+    from otpy.teleprompters.tried import Candidate
+
+__all__ = ["as_html", "as_text", "printed"]
+
+SHOWN: Final = 50
+"""Candidates of a page."""
+
+
+def as_text(outcome: Outcome, n: int = 20, width: int | None = None) -> str:
+    """Return the candidates as a table for a terminal; see `Outcome.table`."""
+    from rich import box  # noqa: PLC0415 - 80 ms, only where something is shown
+    from rich.console import Console  # noqa: PLC0415 - the same
+    from rich.table import Table  # noqa: PLC0415 - the same
+    from rich.text import Text  # noqa: PLC0415 - the same
+
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=False, force_jupyter=False, highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    titles, rows = _content(outcome, n)
+    for place, title in enumerate(titles):
+        table.add_column(title, justify="right" if place > 1 else "left", no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    lines = [line.rstrip() for line in file.getvalue().strip("\n").split("\n")]
+    return "\n".join([*lines, *_below(outcome, n)]) + "\n"
+
+
+def printed(outcome: Outcome, n: int = 20) -> None:
+    """Print the line and the table to standard output; see `Outcome.print`."""
+    notes = "".join(f"  {_visible(note)}\n" for note in outcome.notes)
+    text = f"{outcome}\n{notes}{as_text(outcome, n)}"
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))  # a terminal may not know all letters
+    sys.stdout.flush()
+
+
+def as_html(outcome: Outcome) -> str:
+    """Return an outcome as HTML: no script, no style sheet, nothing that is fetched."""
+    titles, rows = _content(outcome, SHOWN)
+    head = "".join(f'<th style="text-align:left">{html.escape(title)}</th>' for title in titles)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) + "</tr>"
+        for row in rows
+    )
+    notes = "".join(f"<br>{html.escape(note)}" for note in (*outcome.notes, *_below(outcome, SHOWN)))
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
+    return f"<p><b>{html.escape(str(outcome))}</b>{notes}</p>{table}"
+
+
+def _content(outcome: Outcome, n: int) -> tuple[list[str], list[list[str]]]:
+    dollars = priced(outcome.measured)
+    titles = ["", "candidate", "score", "95 %", "p", "dollars" if dollars else "tokens", "seconds", "failed"]
+    order = sorted(outcome.measured, key=lambda one: -one.score)[: max(n, 0)]
+    return titles, [_cells(outcome, one, dollars=dollars) for one in order]
+
+
+def _cells(outcome: Outcome, one: Candidate, *, dollars: bool) -> list[str]:
+    low, high = mean_interval(one.scores.values)
+    value, cost = outcome.p_values.get(one.name), cost_of(one, dollars=dollars)
+    returned: Any = outcome.program
+    marks = ("→" if one.program == returned else "") + ("*" if one in outcome.front else "")
+    return [
+        marks,
+        _visible(one.name),
+        f"{100 * one.score:.1f} %",
+        f"{100 * low:.1f} to {100 * high:.1f}",
+        "" if value is None else f"{value:.2g}",
+        f"{cost:.6f}" if dollars else f"{cost:,.0f}",
+        f"{one.scores.seconds:.3g}",
+        str(one.scores.failed or ""),
+    ]
+
+
+def _below(outcome: Outcome, n: int) -> list[str]:
+    """What the marks mean, and what is left out."""
+    if not outcome.measured:
+        return ["nothing was measured on all rows"]
+    more = len(outcome.measured) - max(n, 0)
+    left = [f"and {more} more"] if more > 0 else []
+    corrected = f"p: beside the student, corrected for {len(outcome.p_values)}" if outcome.p_values else ""
+    marks = "→ returned", "* not beaten in score, cost and latency", "dollars, tokens, seconds: of a row", corrected
+    return [*left, "; ".join(filter(None, marks))]
+
+
+def _visible(text: str) -> str:
+    """Show control characters instead of obeying them."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
