@@ -92,6 +92,7 @@ class Lab:
         self._tried: dict[tuple[Program, int, bytes], Tried] = {}
         self._answers = 0
         self._slots = asyncio.Semaphore(max_concurrency)
+        self._asks_people = bool(getattr(metric, "asks_people", False))
         self.going = asyncio.Event()
         """Set unless it is paused."""
         self.going.set()
@@ -243,7 +244,7 @@ class Lab:
             return last[0]
 
         try:
-            found: Tried = await self.through_outages(lambda: self._in_turn(once))
+            found: Tried = await self.through_outages(once if self._asks_people else lambda: self._in_turn(once))
         except Exception as error:
             if not _may_pass(error):
                 raise
@@ -256,7 +257,10 @@ class Lab:
         prediction: Prediction | None = None
         with unsaid(example=at), tracing() as trace:
             try:
-                prediction = await program.acall(**example.inputs())
+                if self._asks_people:  # who waits for a person holds no slot
+                    prediction = await self._in_turn(lambda: program.acall(**example.inputs()))
+                else:
+                    prediction = await program.acall(**example.inputs())
                 assert self.metric is not None
                 score = await measure(self.metric, example, prediction)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the row's
@@ -297,7 +301,8 @@ class Lab:
         found: dict[int, Tried] = {}
         left = list(range(len(trials)))
         while left:
-            stream = (await supervisor_of_tasks()).async_stream(one, left, max_concurrency=min(self._width, len(left)))
+            width = len(left) if self._asks_people else min(self._width, len(left))
+            stream = (await supervisor_of_tasks()).async_stream(one, left, max_concurrency=width)
             again: list[int] = []
             async with aclosing(stream) as outcomes:
                 async for outcome in outcomes:

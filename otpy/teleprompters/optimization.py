@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import time
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,9 +22,11 @@ from otpy.evaluate.runs import named, opened
 from otpy.evaluate.sampling import sample, split
 from otpy.programs.lineage import Lineage, descended
 from otpy.telemetry import bus as telemetry
+from otpy.teleprompters.desk import Office, in_office
 from otpy.teleprompters.lab import Lab
 from otpy.teleprompters.outcome import Outcome, Stopped, marked
 from otpy.teleprompters.process import run
+from otpy.teleprompters.questions import agreement
 from otpy.teleprompters.run_journal import RunJournal, Spent
 
 if TYPE_CHECKING:
@@ -48,12 +51,13 @@ class Status:
     """How far an optimization is.
 
     Args:
-        state: `"running"`, `"paused"`, `"done"` or `"failed"`.
+        state: `"running"`, `"waiting"` (for people), `"paused"`, `"done"` or `"failed"`.
         candidates: Programs that were measured.
         best: The best score so far.
         requests: Requests so far, those of an earlier part of the same run included.
         tokens: Their tokens.
         seconds: Since it began, in this part.
+        pending: Questions that wait for a person.
     """
 
     state: str
@@ -62,6 +66,7 @@ class Status:
     requests: int
     tokens: int
     seconds: float
+    pending: int = 0
 
 
 class Optimization:
@@ -109,6 +114,8 @@ class Optimization:
             failure_score=teleprompter.failure_score,
             max_errors=getattr(teleprompter, "max_errors", None),
         )
+        self.office = Office(self.journal.path, self._people, self._no_people)
+        self._noting: asyncio.Task[None] | None = None
         self._before = self.journal.spent()
         self._book = running().book
         self._began_with = self._total()
@@ -159,13 +166,14 @@ class Optimization:
     def status(self) -> Status:
         """Return how far it is."""
         best = self.lab.best
-        state = "paused" if self._paused else "running"
+        pending = self.office.pending
+        state = "paused" if self._paused else "waiting" if pending else "running"
         if self._task.done():
             state = "failed" if self._task.cancelled() or self._task.exception() else "done"
         requests, tokens, _ = self._spent()
         score = None if best is None else best.score
         seconds = time.perf_counter() - self._began
-        return Status(state, len(self.lab.candidates), score, requests, tokens, seconds)
+        return Status(state, len(self.lab.candidates), score, requests, tokens, seconds, pending)
 
     async def result(self) -> Outcome:
         """Return what it has found, when it is over; cancelling this ends it.
@@ -189,7 +197,7 @@ class Optimization:
         tape = Tape(self.journal, before=self.lab.going.wait)
 
         async def work() -> Any:  # in a process that is started by another, with other labels
-            with labels(**said), taped(tape):
+            with labels(**said), taped(tape), in_office(self.office):
                 self._searching = asyncio.get_running_loop().create_task(self._search())
                 try:
                     return await self._searching
@@ -216,7 +224,25 @@ class Optimization:
         return outcome
 
     async def _note(self, status: str) -> None:
+        if self._noting is not None:  # what it says is older
+            await asyncio.wait({self._noting})
         await self.journal.note("status", status)
+
+    def _people(self) -> None:
+        """Note that it waits for people, or no longer; what changes while that is written is noted in one."""
+        if self._noting is None or self._noting.done():
+            self._noting = asyncio.get_running_loop().create_task(self._note_people())
+
+    async def _note_people(self) -> None:
+        noted: int | None = None
+        with contextlib.suppress(TeleprompterError):  # the journal's own, which whoever works with it is told
+            while noted != self.office.pending and not self._task.done():
+                noted = self.office.pending
+                await self.journal.note("pending", noted)
+                await self.journal.note("status", "waiting" if noted else "running")
+
+    def _no_people(self, error: TeleprompterError) -> None:
+        self.journal.problem = self.journal.problem or error
 
     async def _search(self) -> Outcome:
         teleprompter, lab = self._teleprompter, self.lab
@@ -252,7 +278,8 @@ class Optimization:
         best = next((one for one in whole if one.program.content_hash() == content), None)
         requests, tokens, _ = self._spent()
         seconds = time.perf_counter() - self._began
-        candidates, notes = tuple(lab.candidates), tuple(dict.fromkeys([*self._notes, *lab.notes]))
+        said = self._notes, lab.notes, agreement(self.office.judged.values())
+        candidates, notes = tuple(lab.candidates), tuple(dict.fromkeys(itertools.chain(*said)))
         outcome = Outcome(kind, found, best, first, candidates, self._stopped, requests, tokens, seconds, notes)
         marked(found, outcome)
         return outcome
