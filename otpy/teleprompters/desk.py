@@ -229,10 +229,7 @@ class Office:
             self._changed()
 
         try:
-            desk = self._desk if queue is None else desk_at(queue)
-            if desk is None:
-                raise TeleprompterError("people are to be asked, and there is no file for that; give journal=path")
-            verdicts = await desk.ask(question, began)
+            verdicts = await self._desk_for(queue).ask(question, began)
         except (TeleprompterError, sqlite3.Error, OSError) as error:
             told = (
                 error if isinstance(error, TeleprompterError) else TeleprompterError(f"people cannot be asked: {error}")
@@ -248,6 +245,13 @@ class Office:
         if len(verdicts) > 1:
             self.judged[question.key] = verdicts
         return verdicts
+
+    def _desk_for(self, queue: Path | None) -> Desk:
+        if queue is not None:
+            return desk_at(queue)
+        if self._desk is None:
+            raise TeleprompterError("people are to be asked, and there is no file for that; give journal=path")
+        return self._desk
 
 
 _office: Final[ContextVar[Office | None]] = ContextVar("otpy_office", default=None)

@@ -154,7 +154,7 @@ class HumanMetric:
         )
 
     def scored(self, verdicts: Sequence[Verdict]) -> Score:
-        """Return what verdicts come to: the mean, and the words, with what each has chosen if they disagree.
+        r"""Return what verdicts come to: the mean, and the words, with what each has chosen if they disagree.
 
         Args:
             verdicts: One of each judge.
@@ -163,7 +163,7 @@ class HumanMetric:
             >>> from otpy.teleprompters.human import HumanMetric
             >>> from otpy.teleprompters.questions import Verdict
             >>> HumanMetric(judges=2).scored([Verdict("anna", 1.0, "yes"), Verdict("bob", 0.0, "no", "Too long.")])
-            Score(0.5, 'The judges disagree: anna yes, bob no.\\nbob: Too long.')
+            Score(0.5, 'The judges disagree: anna yes, bob no.\nbob: Too long.')
         """
         words = [one for one in verdicts if one.words]
         lines = [one.words if len(verdicts) == 1 else f"{one.judge}: {one.words}" for one in words]

@@ -25,10 +25,10 @@ __all__ = ["TABLES", "Judgements", "Standing"]
 
 SCHEMA: Final = 1
 TABLES: Final = (
-    "CREATE TABLE IF NOT EXISTS judgements (key TEXT PRIMARY KEY, question TEXT NOT NULL, answer TEXT, asked REAL,"
-    " answered REAL, needed INTEGER NOT NULL DEFAULT 1, held REAL NOT NULL DEFAULT 0, taken REAL)",
-    "CREATE TABLE IF NOT EXISTS verdicts (key TEXT, judge TEXT, verdict TEXT NOT NULL, at REAL NOT NULL,"
-    " PRIMARY KEY (key, judge))",
+    """CREATE TABLE IF NOT EXISTS judgements (key TEXT PRIMARY KEY, question TEXT NOT NULL, answer TEXT, asked REAL,
+    answered REAL, needed INTEGER NOT NULL DEFAULT 1, held REAL NOT NULL DEFAULT 0, taken REAL)""",
+    """CREATE TABLE IF NOT EXISTS verdicts (key TEXT, judge TEXT, verdict TEXT NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (key, judge))""",
     "CREATE TABLE IF NOT EXISTS claims (key TEXT, judge TEXT, until REAL NOT NULL, PRIMARY KEY (key, judge))",
     "CREATE INDEX IF NOT EXISTS unanswered ON judgements (asked) WHERE answer IS NULL",
 )
@@ -105,7 +105,7 @@ class Judgements:
             with self._told():
                 self._begin(create=create)
             self._seen: Any = None
-            self._inode = os.stat(self.path).st_ino
+            self._inode = self.path.stat().st_ino
         except BaseException:
             self._base.close()
             raise
@@ -187,7 +187,7 @@ class Judgements:
             TeleprompterError: If the file is gone, or another is in its place.
         """
         try:
-            there = os.stat(self.path).st_ino == self._inode
+            there = self.path.stat().st_ino == self._inode
         except OSError:
             there = False
         if not there:

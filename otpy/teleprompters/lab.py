@@ -31,6 +31,7 @@ from otpy.lm import Usage
 from otpy.programs import tracing
 from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
+from otpy.teleprompters.review import Review
 from otpy.teleprompters.tried import Candidate, Scores, Tried, best_of
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Lab:
         """What whoever gets the outcome is to know."""
         self.so_far: Program | None = None
         """What a search that measures no candidates would return if it had to end now."""
+        self.review = Review()
+        """Lets through, or has a person look at, what a search proposes as instructions."""
         self.errors = 0
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
         self._tried: dict[tuple[Program, int, bytes], Tried] = {}
@@ -124,7 +127,8 @@ class Lab:
             failure_score=teleprompter.failure_score,
         )
         inner.memory = self.memory.setdefault(("part", name), {})
-        inner.going, inner._slots = self.going, self._slots
+        inner.going, inner._slots, inner.review = self.going, self._slots, self.review
+        self.review.next_part()
         inner.notes, inner._above, inner._prefix = self.notes, self, f"{name}: "
         if inner._counts_alike(self):
             inner._tried = self._tried

@@ -16,7 +16,7 @@ from otpy.clients.labels import Labels, current_labels, labels
 from otpy.clients.running import running
 from otpy.clients.taping import Tape, taped
 from otpy.errors import BudgetExceeded, ConfigError, TeleprompterError
-from otpy.evaluate import leaks, prepared
+from otpy.evaluate import leaks, metric_name, prepared
 from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.runs import named, opened
 from otpy.evaluate.sampling import sample, split
@@ -27,7 +27,9 @@ from otpy.teleprompters.lab import Lab
 from otpy.teleprompters.outcome import Outcome, Stopped, marked
 from otpy.teleprompters.process import run
 from otpy.teleprompters.questions import agreement
+from otpy.teleprompters.review import Review, kept_to
 from otpy.teleprompters.run_journal import RunJournal, Spent
+from otpy.teleprompters.tried import best_of
 
 if TYPE_CHECKING:
     import os
@@ -81,6 +83,8 @@ class Optimization:
         teacher: Program | None,
         journal: str | os.PathLike[str] | None,
         limits: Mapping[str, Any],
+        *,
+        review: bool = False,
     ) -> None:
         """Open the journal and begin."""
         self._teleprompter, self._student, self._teacher = teleprompter, student, teacher
@@ -103,8 +107,11 @@ class Optimization:
             "teacher": None if teacher is None else teacher.content_hash(),
             "data": self._data,
         }
+        if review:
+            header["review"] = True
         self.run = named(kind)
         self._check_limits()
+        self._check_people(journal, review=review)
         self.journal = RunJournal(journal, header)
         self.lab = Lab(
             teleprompter.metric,
@@ -115,6 +122,8 @@ class Optimization:
             max_errors=getattr(teleprompter, "max_errors", None),
         )
         self.office = Office(self.journal.path, self._people, self._no_people)
+        if review:
+            self.lab.review = Review(self.office.ask)
         self._noting: asyncio.Task[None] | None = None
         self._before = self.journal.spent()
         self._book = running().book
@@ -248,12 +257,14 @@ class Optimization:
         teleprompter, lab = self._teleprompter, self.lab
         first: Candidate | None = None
         program = self._student
+        lab.review.begin()
         try:
             if self._stopped != "done":  # before it began, or its process was killed after that
                 return self._outcome(self._so_far(), lab.named("student"))
             if teleprompter.uses_valset:
                 first = await lab.candidate("student", await lab.evaluate(program, numbered(self._valset)))
             program = await teleprompter.search(lab, program, self._trainset, self._valset, self._teacher)
+            program = await self._as_pinned(program)
         except BudgetExceeded as error:
             if error.cap is None or error.cap.where.run != self.run:
                 raise
@@ -265,8 +276,26 @@ class Optimization:
             program = self._so_far()
         return self._outcome(program, first)
 
+    async def _as_pinned(self, program: Program) -> Program:
+        """Keep to what a person has pinned: the best candidate that does, and what was found with the pins put in."""
+        lab = self.lab
+        pins = lab.review.pins()
+        if not pins:
+            return program
+        kept = kept_to(program, pins)
+        if kept is not program:
+            await lab.candidate("as pinned", await lab.evaluate(kept, numbered(self._valset)))
+        best = best_of(one for one in lab.candidates if kept_to(one.program, pins) is one.program)
+        return program if best is None else best.program
+
     def _so_far(self) -> Any:
+        pins = self.lab.review.pins()
         best, made = self.lab.best, self.lab.so_far
+        if pins and best is not None:
+            fitting = best_of(one for one in self.lab.candidates if kept_to(one.program, pins) is one.program)
+            if fitting is None:
+                self._notes.append("it ended before the program with the pinned instructions was measured")
+            return kept_to(best.program, pins) if fitting is None else fitting.program
         return best.program if best is not None else self._student if made is None else made
 
     def _outcome(self, program: Program, first: Candidate | None) -> Outcome:
@@ -295,6 +324,17 @@ class Optimization:
 
     def _spent(self) -> Spent:
         return self._before + self._part()
+
+    def _check_people(self, journal: object, *, review: bool) -> None:
+        teleprompter = self._teleprompter
+        if review and not teleprompter.proposes:
+            raise TeleprompterError(
+                f"{type(teleprompter).__name__} proposes no instructions to review; leave out review"
+            )
+        asks = getattr(teleprompter.metric, "asks_people", False) and not getattr(teleprompter.metric, "queue", None)
+        if journal is None and (asks or review):
+            what = "review=True" if review else f"the metric {metric_name(teleprompter.metric)}"
+            raise TeleprompterError(f"{what} asks people, who find the questions in the journal; give journal=path")
 
     def _check_limits(self) -> None:
         if self._limits and current_labels().run is not None:

@@ -34,6 +34,8 @@ class Teleprompter(Generic[P]):
     uses_valset: bool = False
     """Whether it chooses among programs by measuring them."""
     uses_teacher: bool = False
+    proposes: bool = False
+    """Whether it writes instructions, which a person may review."""
     valset_limit: int | None = None
     """Rows to choose by; of a larger valset, a seeded sample of so many is used."""
     metric: Metric | None = None
@@ -77,6 +79,7 @@ class Teleprompter(Generic[P]):
         max_requests: int | None = None,
         max_tokens: int | None = None,
         max_money: float | None = None,
+        review: bool = False,
     ) -> Optimization:
         """Begin, and return a handle that tells how it goes, and can pause and stop it.
 
@@ -90,6 +93,8 @@ class Teleprompter(Generic[P]):
             max_requests: Requests it may make; then the best program so far is returned.
             max_tokens: Tokens it may take; the same.
             max_money: Dollars it may spend; the same.
+            review: Whether a person is to look at every new instruction before it is tried: approve, edit, veto or pin
+                it. `otpy judge` finds them in the journal.
 
         Raises:
             TeleprompterError: If an argument cannot be used, or the journal is another run's.
@@ -114,12 +119,14 @@ class Teleprompter(Generic[P]):
         for kind, limit in limits.items():
             if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0):
                 raise TeleprompterError(f"max_{kind}={limit!r}; allowed: a number >= 0, or None")
+        if not isinstance(review, bool):
+            raise TeleprompterError(f"review={review!r}; allowed: True or False")
         if not running().on_loop():
             raise TeleprompterError(
                 "the application runs on another event loop: here, `await asyncio.to_thread(...)` around `compile`,"
                 " or start it on this one with `async with otpy.start(...)`"
             )
-        return Optimization(self, student, examples, others, teacher, journal, limits)
+        return Optimization(self, student, examples, others, teacher, journal, limits, review=review)
 
     def estimate(self, student: P, *, trainset: Rows, valset: Rows | None = None) -> Estimate:
         """Return what a run will take, from the least to the most that is likely; nothing is asked.
