@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import sqlite3
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from otpy.errors import TeleprompterError
 from otpy.teleprompters.questions import Question, Verdict, checked
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
 __all__ = ["TABLES", "Judgements", "Standing"]

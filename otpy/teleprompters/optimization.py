@@ -9,7 +9,7 @@ import itertools
 import time
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.clients.budget import Cap
 from otpy.clients.labels import Labels, current_labels, labels
@@ -100,18 +100,18 @@ class Optimization:
         self._trainset, self._valset = trainset, valset or []
         kind = type(teleprompter).__name__
         self._limits = {kind: limit for kind, limit in limits.items() if limit is not None}
-        header = {
+        header: dict[str, Any] = {
             "optimizer": kind,
             "params": {name: value for name, value in teleprompter.params().items() if name not in _HOW},
             "student": student.content_hash(),
             "teacher": None if teacher is None else teacher.content_hash(),
             "data": self._data,
         }
+        self._check_people(journal, review=review)
         if review:
             header["review"] = True
         self.run = named(kind)
         self._check_limits()
-        self._check_people(journal, review=review)
         self.journal = RunJournal(journal, header)
         self.lab = Lab(
             teleprompter.metric,
@@ -327,6 +327,8 @@ class Optimization:
 
     def _check_people(self, journal: object, *, review: bool) -> None:
         teleprompter = self._teleprompter
+        if not isinstance(cast("object", review), bool):
+            raise TeleprompterError(f"review={review!r}; allowed: True or False")
         if review and not teleprompter.proposes:
             raise TeleprompterError(
                 f"{type(teleprompter).__name__} proposes no instructions to review; leave out review"

@@ -1,7 +1,8 @@
 """`RunJournal`: an optimization on disk: what was answered, what was tried, what people have judged.
 
 A SQLite file that belongs to one run; people judge in it by `Judgements`, without its lock. Answers are in it, past a
-power cut, before anybody acts on them; so the same command again goes through the same steps, asks nothing twice that was answered, and ends in the same program.
+power cut, before anybody acts on them; so the same command again goes through the same steps, asks nothing twice that
+was answered, and ends in the same program.
 """
 
 from __future__ import annotations

@@ -119,8 +119,6 @@ class Teleprompter(Generic[P]):
         for kind, limit in limits.items():
             if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0):
                 raise TeleprompterError(f"max_{kind}={limit!r}; allowed: a number >= 0, or None")
-        if not isinstance(review, bool):
-            raise TeleprompterError(f"review={review!r}; allowed: True or False")
         if not running().on_loop():
             raise TeleprompterError(
                 "the application runs on another event loop: here, `await asyncio.to_thread(...)` around `compile`,"
