@@ -151,6 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE
     server_version, sys_version = "otpy", ""
     form: Form
+    here: tuple[str, ...]
+    """Names of this server; one that leads here from outside is none of them."""
 
     def do_GET(self) -> None:
         if self._let_in(""):
@@ -182,8 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
             return html.escape(str(error))
 
     def _let_in(self, what: str) -> bool:
-        port = self.server.server_address[1]
-        here = {f"127.0.0.1:{port}", f"localhost:{port}"}  # a name that leads here from outside is another one
+        here = self.here
         origin = self.headers.get("origin")
         asked, wanted = self.path.encode(), f"/{self.form.secret}/{what}".encode()
         known = secrets.compare_digest(asked, wanted)
@@ -213,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's
         """Say nothing: the address has the secret in it."""
 
 
@@ -238,8 +239,9 @@ def served(form: Form, port: int = 0) -> ThreadingHTTPServer:
     class Handler(_Handler):
         pass
 
-    Handler.form = form
-    return _Server(("127.0.0.1", port), Handler)
+    server = _Server(("127.0.0.1", port), Handler)
+    Handler.form, Handler.here = form, (f"127.0.0.1:{server.server_port}", f"localhost:{server.server_port}")
+    return server
 
 
 def serve(screen: Screen, path: Path, who: str, *, port: int, show_label: bool) -> None:
@@ -260,7 +262,7 @@ def serve(screen: Screen, path: Path, who: str, *, port: int, show_label: bool) 
         server = served(form, port)
     except OSError as error:
         raise TeleprompterError(f"port {port}: {error.strerror or error}; choose another, or 0 for any") from error
-    url = f"http://127.0.0.1:{server.server_address[1]}/{form.secret}/"
+    url = f"http://127.0.0.1:{server.server_port}/{form.secret}/"
     if screen.as_json:
         screen.result({"url": url})
     else:

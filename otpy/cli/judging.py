@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - the parser looks at it
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer

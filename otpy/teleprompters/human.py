@@ -75,8 +75,8 @@ class HumanMetric:
             if not isinstance(text, str) or (name == "question" and not text.strip()):
                 raise TeleprompterError(f"{name}={text!r}; allowed: a text")
         given: Any = fields
-        named = isinstance(given, Sequence) and not isinstance(given, str)
-        if fields is not None and not (named and given and all(isinstance(one, str) for one in given)):
+        names: list[Any] = list(given) if isinstance(given, (list, tuple)) else []  # pyright: ignore[reportUnknownArgumentType] - looked at next
+        if fields is not None and not (names and all(isinstance(one, str) for one in names)):
             raise TeleprompterError(f"fields={fields!r}; allowed: names of inputs and outputs, or None")
         if isinstance(judges, bool) or not isinstance(judges, int) or judges < 1:
             raise TeleprompterError(f"judges={judges!r}; allowed: an integer >= 1")

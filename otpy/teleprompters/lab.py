@@ -259,14 +259,17 @@ class Lab:
 
     async def _try(self, program: Program, at: int, example: Example) -> Tried:
         prediction: Prediction | None = None
+
+        def asked() -> Awaitable[Prediction]:
+            return program.acall(**example.inputs())
+
         with unsaid(example=at), tracing() as trace:
             try:
-                if self._asks_people:  # who waits for a person holds no slot
-                    prediction = await self._in_turn(lambda: program.acall(**example.inputs()))
-                else:
-                    prediction = await program.acall(**example.inputs())
+                # who waits for a person holds no slot
+                answer: Prediction = await (self._in_turn(asked) if self._asks_people else asked())
+                prediction = answer
                 assert self.metric is not None
-                score = await measure(self.metric, example, prediction)
+                score = await measure(self.metric, example, answer)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the row's
                 spent = getattr(error, "usage", None) or Usage()
                 words = f"{type(error).__name__}: {error}"

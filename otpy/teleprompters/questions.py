@@ -194,7 +194,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _ends(scale: Any) -> tuple[int, int]:
-    ends = list(scale) if isinstance(scale, (tuple, list)) else []  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - looked at next
+    ends: list[Any] = list(scale) if isinstance(scale, (tuple, list)) else []  # pyright: ignore[reportUnknownArgumentType] - looked at next
     numbers = [one for one in ends if isinstance(one, int) and not isinstance(one, bool)]
     if len(ends) != 2 or len(numbers) != 2 or not 0 < numbers[1] - numbers[0] < MOST_CHOICES:
         raise TeleprompterError(
