@@ -469,6 +469,7 @@ class TestARun:
         assert not left
         return out, asked, bodies
 
+    @pytest.mark.timeout(300)
     def test_killed_while_it_waits_and_judged_while_it_is_dead_it_ends_in_the_same_program(
         self, otpy, tmp_path, environment
     ):

@@ -7,12 +7,14 @@ import contextlib
 import json
 import os
 import sqlite3
+import threading
 from collections import Counter
 from contextlib import asynccontextmanager
 
 import pytest
 
 import otpy
+from otpy.actors import KILL
 from otpy.errors import EvaluationError, TeleprompterError
 from otpy.signatures import Example, Prediction
 from otpy.telemetry import bus
@@ -41,8 +43,8 @@ async def application(script):
     with LoopbackLM(script) as server:
         client = {"model": "openai/x", "base_url": server.url, "api_key": "none", "retry": {"max_attempts": 1}}
         settings = {"clients": {"default": client}, "cache": {"enabled": False}}
-        async with otpy.start(settings=settings):
-            yield server
+        async with otpy.start(settings=settings) as app:
+            yield server, app
 
 
 def fair(question):
@@ -256,6 +258,28 @@ class TestTheFile:
         with pytest.raises(TeleprompterError, match="is damaged"):
             file.claim("anna")
 
+    def test_any_number_may_make_the_file_and_judge_at_once_and_each_question_is_answered_once(self, path):
+        words = [f"word {number}" for number in range(40)]
+        answered, errors = [], []
+
+        def work(name):
+            try:
+                with Judgements(path, create=True) as file:
+                    file.ask([question(word) for word in words])
+                    while (one := file.claim(name)) is not None:
+                        file.answer(one.key, name, {"choice": "yes"})
+                        answered.append(one.key)
+            except TeleprompterError as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work, args=(f"judge {number}",)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        assert Counter(answered) == Counter(question(word).key for word in words)
+
 
 class TestTheMetric:
     """What it is told, and what it makes of the answers."""
@@ -373,7 +397,7 @@ class TestAnEvaluation:
 
     def test_it_goes_on_where_it_was_and_asks_nothing_twice(self, path):
         async def main():
-            async with application(needs()) as server:
+            async with application(needs()):
                 evaluate = otpy.Evaluate(VAL, metric=HumanMetric(queue=path))
                 first = asyncio.ensure_future(evaluate.acall(STUDENT))
                 await until(lambda: path.exists() and _pending(path) == len(VAL))
@@ -385,7 +409,6 @@ class TestAnEvaluation:
                     await until(lambda: not _pending(path))
                     await evaluate.acall(STUDENT)
                 assert len(seen) == len(VAL)
-                return server
 
         asyncio.run(main())
 
@@ -467,9 +490,35 @@ class TestAnOptimization:
         assert set(twice.values()) == {1}
         assert max(bodies.values()) <= 2  # only what was in flight as it was cut is sent again
 
+    def test_its_process_may_be_killed_while_it_waits(self, path):
+        async def main(kills):
+            async with application(needs("apple")) as (_, app):
+                run = searching().start(STUDENT, trainset=TRAIN, valset=VAL, journal=path.with_suffix(f".{kills}"))
+                for _ in range(kills):
+                    await until(lambda: run.status().pending == len(VAL))
+                    (child,) = await app.teleprompters.which_children()
+                    child.ref.exit(KILL)
+                    await child.ref.join()
+                async with judged(run.journal.path):
+                    return (await run.result()).program.content_hash()
+
+        assert asyncio.run(main(2)) == asyncio.run(main(0))
+
+    def test_the_words_of_a_person_are_what_an_optimizer_reflects_on(self, path):
+        proposing.count = 0
+
+        async def main():
+            optimizer = otpy.GEPA(HumanMetric(), max_metric_calls=40, reflection_minibatch_size=2)
+            async with application(proposing) as (server, _), judged(path):
+                await optimizer.acompile(STUDENT, trainset=TRAIN, valset=VAL, journal=path)
+                return [json.dumps(body) for body in server.requests]
+
+        told = [body for body in asyncio.run(main()) if "wrong kind" in body]
+        assert told
+
     def test_without_a_journal_it_does_not_begin(self):
         async def main():
-            async with application(needs()) as server:
+            async with application(needs()) as (server, _):
                 with pytest.raises(TeleprompterError, match="give journal=path"):
                     searching().start(STUDENT, trainset=TRAIN, valset=VAL)
                 assert not server.requests
