@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from otpy.cli.evaluating import compare, evaluate
+from otpy.cli.judging import judge
 from otpy.cli.options import (
     BaseURLOption,
     ConcurrencyOption,
@@ -187,6 +188,15 @@ def optimize(
     run_optimize(
         Screen(as_json=as_json), job, optimizer=optimizer.value, max_demos=max_demos, seed=seed, dev=dev, out=out
     )
+
+
+app.command(
+    epilog=examples(
+        "otpy judge triage.run",
+        "otpy judge queue.db --web --name anna",
+        "otpy judge queue.db --answers answers.jsonl",
+    ),
+)(judge)
 
 
 @app.command(

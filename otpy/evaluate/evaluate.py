@@ -135,6 +135,8 @@ class Evaluate:
         if rows == ():
             raise EvaluationError("the devset is empty")
         check_metric(metric)
+        if isolation != "task" and getattr(metric, "asks_people", False):
+            raise EvaluationError(f"isolation={isolation!r} with {metric_name(metric)}, a person; allowed: 'task'")
         check_arguments(
             max_concurrency=max_concurrency,
             timeout=timeout,
@@ -325,11 +327,13 @@ class Evaluate:
             most = min(most or MOST, AHEAD * apart.workers)
         room = Room(most, running().traffic)
 
+        fates = Fates(program, self.metric, ongoing.run, apart, self.timeout)
+
         def places(under_way: int) -> int:
             room.ended = len(ongoing.tally)
-            return room(under_way + (0 if ongoing.recorded is None else ongoing.recorded.unwritten))
+            unwritten = 0 if ongoing.recorded is None else ongoing.recorded.unwritten
+            return min(room(under_way - fates.waiting + unwritten), max(most or MOST, MOST) - under_way)
 
-        fates = Fates(program, self.metric, ongoing.run, apart, self.timeout)
         return Swarm(
             Source(rows, program, self.n_runs, journal),
             work=fates.row,
@@ -337,6 +341,7 @@ class Evaluate:
             supervisor=supervisor_of_tasks,
             room=places,
             timeout=self.timeout if apart is None else None,  # else it counts from where the row has its place
+            patient=lambda item: item.waits,
         )
 
     @contextlib.asynccontextmanager

@@ -65,6 +65,7 @@ class Item:
         labels: Whose requests it makes.
         before: What the ledger had for these labels before: requests, money, requests without a price.
         known: What became of it in an earlier run, by the journal.
+        waits: Whether it waits for a person.
     """
 
     index: int
@@ -75,6 +76,7 @@ class Item:
     labels: Labels | None = None
     before: tuple[int, Decimal, int] = (0, _FREE, 0)
     known: Row | None = None
+    waits: bool = False
 
 
 class Fates:
@@ -99,6 +101,9 @@ class Fates:
         """Belong to the application that runs here."""
         self._program, self._metric, self._run = program, metric, run
         self._apart, self._timeout = apart, timeout
+        self._asks_people = bool(getattr(metric, "asks_people", False))
+        self.waiting = 0
+        """Rows that wait for a person; they need no place among those under way."""
         self._application: Running = running()
 
     async def row(self, item: Item) -> Row:
@@ -123,10 +128,14 @@ class Fates:
                 prediction = await self._program.acall(**item.example.inputs())
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's fate
                 return self.failed(item, error, "program")
+        item.waits = self._asks_people
+        self.waiting += item.waits
         try:
             score = await measure(self._metric, item.example, prediction)
         except Exception as error:  # noqa: BLE001 - the same
             return self.failed(item, error, "metric")
+        finally:
+            self.waiting -= item.waits
         seconds, (money, attempts) = time.perf_counter() - item.began, self._took(item)
         return Scored(item.index, item.example, prediction, score, seconds, call.usage, money, attempts, item.repeat)
 

@@ -72,6 +72,7 @@ class Swarm(Generic[I, T]):
         supervisor: Returns the supervisor of the tasks, waiting while it is restarted.
         room: How many more may be started, if so many are under way.
         timeout: Seconds that each may take.
+        patient: Whether an item is past having a deadline, as it waits for a person.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only facts
@@ -83,8 +84,10 @@ class Swarm(Generic[I, T]):
         supervisor: Callable[[], Coroutine[Any, Any, TaskSupervisorRef]],
         room: Callable[[int], int],
         timeout: float | None = None,
+        patient: Callable[[I], bool] = lambda _: False,
     ) -> None:
         """Start nothing yet."""
+        self._patient = patient
         self._items, self._work, self._lost = items, work, lost
         self._supervisor, self._room, self._timeout = supervisor, room, timeout
         self._loop = asyncio.get_running_loop()
@@ -196,8 +199,9 @@ class Swarm(Generic[I, T]):
                 if deadline + self._lost_seconds > now:
                     self._set_timer()
                     return
-                self._late.add(process)
-                process.signal(None, KILL)
+                if not self._patient(self._running[process][1]):
+                    self._late.add(process)
+                    process.signal(None, KILL)
             self._deadlines.popleft()
 
     def _ended(self, process: Process) -> None:

@@ -28,6 +28,9 @@
 | `otpy.evaluate.start` / `.stop` / `.row` | rows; score; index, outcome | an evaluation and each of its rows |
 | `otpy.evaluate.node` | node, event | of many that work on an evaluation, one has `"joined"` or is `"lost"` |
 | `otpy.teleprompter.start` / `.stop` / `.trial` | teleprompter, … | an optimization and each of its trials |
+| `otpy.teleprompter.candidate` | name, score, program, params | a program was measured |
+| `otpy.teleprompter.waiting` | seconds, error | an outage is waited for |
+| `otpy.judgements.pending` | path, pending | more or fewer questions in this file wait for a person |
 | `otpy.listener.detached` | listener, error | a listener raised and was detached |
 
 A listener that raises is detached and reported, and work goes on. With no listener an `emit` behind

@@ -72,6 +72,7 @@ class BetterTogether(Teleprompter[P]):
         names = steps_of(strategy, optimizers)
         self.metric, self.strategy = metric, " -> ".join(names)
         self.steps: tuple[tuple[str, Teleprompter[Any]], ...] = tuple((name, optimizers[name]) for name in names)
+        self.proposes = any(optimizer.proposes for _, optimizer in self.steps)
         self.shuffle_trainset_between_steps = shuffle_trainset_between_steps
         self.max_concurrency, self.seed = max_concurrency, seed
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from otpy.errors import TeleprompterError
 from otpy.evaluate import Metric, check_metric, metric_name
 from otpy.teleprompters.advice import Reword, Rework, advisor, described, told
+from otpy.teleprompters.review import kept_to
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class COPRO(Teleprompter[P]):
     """
 
     uses_valset = True
+    proposes = True
 
     def __init__(  # noqa: PLR0913 - DSPy's parameters
         self,
@@ -128,11 +130,17 @@ class COPRO(Teleprompter[P]):
         number: int,
     ) -> Scores:
         """Try new instructions for a predictor, and return the best that is known then."""
+        if path in lab.review.pins(number):
+            return current
         predictor = dict(current.program.named_predictors())[path]
-        new = [text for text in await self._proposals(lab, predictor, path, known, number) if text not in known]
+        proposed = [text for text in await self._proposals(lab, predictor, path, known, number) if text not in known]
+        let = await lab.review.choices({path: [predictor.signature.instructions, *proposed]}, number)
+        new = [text for text in let[path] if text not in known]
         programs = [current.program.with_instructions({path: text}) for text in new]
         measured = await lab.together(lab.evaluate(program, rows) for program in programs)
         known.update({text: scores.mean for text, scores in zip(new, measured, strict=True)})
+        if pinned := lab.review.pins(number + 1):
+            return await lab.evaluate(kept_to(current.program, pinned), rows)
         return max([current, *measured], key=lambda scores: scores.mean)
 
     async def _proposals(

@@ -122,7 +122,7 @@ class Evolution:
                 if merge is not None:
                     await self._merge(merge)
                     continue
-            if left < step:
+            if left < step or self._lab.review.pins(pool.draws).keys() == _texts(student).keys():
                 break
             fresh = await self._mutations(min(self._told.proposals, left // step))
 
@@ -130,8 +130,9 @@ class Evolution:
 
     async def _mutations(self, number: int) -> bool:
         """Try several mutations at once; what is accepted joins in the order in which it was drawn."""
+        first = self._pool.draws
         draws = [self._draw() for _ in range(number)]
-        children = await asyncio.gather(*(self._child(draw) for draw in draws))
+        children = await asyncio.gather(*(self._child(draw, first) for draw in draws))
         fresh = False
         for draw, child in zip(draws, children, strict=True):
             if child is not None and all(child != member.texts for member in self._pool.members):
@@ -174,7 +175,7 @@ class Evolution:
             columns += [[_objective(member.scores, name) for member in members] for name in names]
         return pareto.fronts(columns)
 
-    async def _child(self, draw: _Draw) -> dict[str, str] | None:
+    async def _child(self, draw: _Draw, first: int) -> dict[str, str] | None:
         """Return the texts of a child that does better on its minibatch; `None` if there is none."""
         pool, lab = self._pool, self._lab
         parent = pool.members[draw.parent]
@@ -183,9 +184,11 @@ class Evolution:
         before = await lab.evaluate(parent.program, rows)
         if self._told.skip_perfect_score and all(score >= self._told.perfect_score for score in before.values):
             return None
-        written = await asyncio.gather(*(self._written(draw, path, parent, before) for path in draw.paths))
-        new = {path: text for path, text in zip(draw.paths, written, strict=True) if text is not None}
-        texts = {**parent.texts, **new}
+        pinned = lab.review.pins(first)
+        paths = [path for path in draw.paths if path not in pinned]
+        written = await asyncio.gather(*(self._written(draw, path, parent, before) for path in paths))
+        new = {path: text for path, text in zip(paths, written, strict=True) if text is not None}
+        texts = {**parent.texts, **await lab.review.of(new, parent.texts, first, draw.number), **pinned}
         if texts == parent.texts:
             return None
         pool.calls += len(rows)

@@ -71,6 +71,7 @@ class GEPA(Teleprompter[P]):
     """
 
     uses_valset = True
+    proposes = True
 
     def __init__(  # noqa: PLR0913 - DSPy's parameters and ours
         self,

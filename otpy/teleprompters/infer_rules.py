@@ -14,6 +14,7 @@ from otpy.signatures import InputField, OutputField, Signature
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
 from otpy.teleprompters.demos import fits, is_demo_of
 from otpy.teleprompters.random_search import in_batches
+from otpy.teleprompters.review import instructions_of
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class InferRules(Teleprompter[P]):
     """
 
     uses_valset = True
+    proposes = True
     uses_teacher = True
 
     def __init__(  # noqa: PLR0913 - DSPy's parameters and ours
@@ -139,7 +141,12 @@ class InferRules(Teleprompter[P]):
         async def measured(number: int) -> tuple[P, Mapping[str, Any], Scores] | None:
             rules = await self._rules(lab, base, trainset, number)
             program = base.map_predictors(lambda path, one: _ruled(one, rules.get(path, ())))
-            return (program, rules, await lab.evaluate(program, rows)) if any(rules.values()) else None
+            now = instructions_of(base)
+            new = {path: text for path, text in instructions_of(program).items() if text != now[path]}
+            let = await lab.review.of(new, now, 0, number)
+            if let != new:
+                program = base.with_instructions(let) if let else base
+            return (program, rules, await lab.evaluate(program, rows)) if let else None
 
         for batch in in_batches(range(self.num_candidates), max(1, self.max_concurrency // len(rows))):
             found = await lab.together(measured(number) for number in batch)
@@ -151,7 +158,7 @@ class InferRules(Teleprompter[P]):
                 await lab.candidate(f"rules {number}", scores, rules=rules)
                 if scores.mean > top:
                     best, top = program, scores.mean
-        if not written:
+        if not written and not lab.review.vetoed:
             raise TeleprompterError(
                 f"no rules were written in {self.num_candidates} askings: no predictor has examples, or the model's"
                 " answers were no lists of texts; another prompt_client may help"

@@ -32,6 +32,7 @@ from otpy.lm import Usage
 from otpy.programs import tracing
 from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
+from otpy.teleprompters.review import Review
 from otpy.teleprompters.tried import Candidate, Scores, Tried, best_of
 
 if TYPE_CHECKING:
@@ -88,11 +89,14 @@ class Lab:
         """What whoever gets the outcome is to know."""
         self.so_far: Program | None = None
         """What a search that measures no candidates would return if it had to end now."""
+        self.review = Review()
+        """Lets through, or has a person look at, what a search proposes as instructions."""
         self.errors = 0
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
         self._tried: dict[tuple[Program, int, bytes], Tried] = {}
         self._answers = 0
         self._slots = asyncio.Semaphore(max_concurrency)
+        self._asks_people = bool(getattr(metric, "asks_people", False))
         self.going = asyncio.Event()
         """Set unless it is paused."""
         self.going.set()
@@ -124,7 +128,8 @@ class Lab:
             failure_score=teleprompter.failure_score,
         )
         inner.memory = self.memory.setdefault(("part", name), {})
-        inner.going, inner._slots = self.going, self._slots
+        inner.going, inner._slots, inner.review = self.going, self._slots, self.review
+        self.review.next_part()
         inner.notes, inner._above, inner._prefix = self.notes, self, f"{name}: "
         if inner._counts_alike(self):
             inner._tried = self._tried
@@ -244,7 +249,7 @@ class Lab:
             return last[0]
 
         try:
-            found: Tried = await self.through_outages(lambda: self._in_turn(once))
+            found: Tried = await self.through_outages(once if self._asks_people else lambda: self._in_turn(once))
         except Exception as error:
             if not _may_pass(error):
                 raise
@@ -256,12 +261,18 @@ class Lab:
     async def _try(self, program: Program, at: int, example: Example) -> Tried:
         prediction: Prediction | None = None
         took: list[Took] = []
+
+        def asked() -> Awaitable[Prediction]:
+            return program.acall(**example.inputs())
+
         with unsaid(example=at), tracing() as trace:
             try:
                 with metered(took):  # what the metric asks is no cost of the program
-                    prediction = await program.acall(**example.inputs())
+                    # who waits for a person holds no slot
+                    answer: Prediction = await (self._in_turn(asked) if self._asks_people else asked())
+                prediction = answer
                 assert self.metric is not None
-                score = await measure(self.metric, example, prediction)
+                score = await measure(self.metric, example, answer)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the row's
                 spent = getattr(error, "usage", None) or Usage()
                 words = f"{type(error).__name__}: {error}"
@@ -303,7 +314,8 @@ class Lab:
         found: dict[int, Tried] = {}
         left = list(range(len(trials)))
         while left:
-            stream = (await supervisor_of_tasks()).async_stream(one, left, max_concurrency=min(self._width, len(left)))
+            width = len(left) if self._asks_people else min(self._width, len(left))
+            stream = (await supervisor_of_tasks()).async_stream(one, left, max_concurrency=width)
             again: list[int] = []
             async with aclosing(stream) as outcomes:
                 async for outcome in outcomes:

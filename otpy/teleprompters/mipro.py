@@ -17,6 +17,7 @@ from otpy.teleprompters.copro import check_advice
 from otpy.teleprompters.demo_sets import demo_sets, taught
 from otpy.teleprompters.proposer import BATCHES as LOOKS
 from otpy.teleprompters.proposer import GroundedProposer
+from otpy.teleprompters.review import kept_to
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_optional_number, check_structure
 from otpy.teleprompters.tpe import STARTUP, Tpe
 
@@ -105,6 +106,7 @@ class MIPROv2(Teleprompter[P]):
     """
 
     uses_valset = True
+    proposes = True
     uses_teacher = True
 
     def __init__(  # noqa: PLR0913 - DSPy's parameters
@@ -214,8 +216,9 @@ class MIPROv2(Teleprompter[P]):
         instructions = await proposer.propose(lab, student, trainset, sets, candidates)
         if short := [path for path, texts in instructions.items() if len(texts) < candidates]:
             lab.notes.append(f"fewer than {candidates} different instructions were proposed for {', '.join(short)}")
+        instructions = await lab.review.choices(instructions)
         choices = Choices() if self.choose is None else self.choose
-        parts = Parts(student, instructions, sets, choices)
+        parts = Parts(kept_to(student, lab.review.pins()), instructions, sets, choices)
         trials = trials_for(candidates, len(instructions), demos=bool(sets), others=len(choices.sizes))
         await self._tried(lab, parts, trials if self.num_trials is None else self.num_trials, valset)
         assert lab.best is not None
@@ -257,7 +260,7 @@ class MIPROv2(Teleprompter[P]):
             study.learn(choice, scores.mean)
             await lab.candidate(name, scores, **parts.told(choice))
 
-        await in_full(dict.fromkeys(parts.choices, 0), "student")
+        await in_full(dict.fromkeys(parts.choices, 0), "pinned" if lab.review.pins() else "student")
         done = 0
         while done < trials and len(standing.whole) < parts.combinations:
             asked = [_asked(study, standing) for _ in range(min(self.parallel_trials, trials - done))]

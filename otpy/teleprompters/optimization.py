@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import time
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.clients.budget import Cap
 from otpy.clients.labels import Labels, current_labels, labels
 from otpy.clients.running import running
 from otpy.clients.taping import Tape, taped
 from otpy.errors import BudgetExceeded, ConfigError, TeleprompterError
-from otpy.evaluate import leaks, prepared
+from otpy.evaluate import leaks, metric_name, prepared
 from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.runs import named, opened
 from otpy.evaluate.sampling import sample, split
@@ -23,11 +24,15 @@ from otpy.programs.lineage import Lineage, descended
 from otpy.telemetry import bus as telemetry
 from otpy.teleprompters import display
 from otpy.teleprompters.choosing import Rule, chosen, distinct
+from otpy.teleprompters.desk import Office, in_office
 from otpy.teleprompters.estimate import price_of
 from otpy.teleprompters.lab import Lab
 from otpy.teleprompters.outcome import Outcome, Stopped, marked
 from otpy.teleprompters.process import run
+from otpy.teleprompters.questions import agreement
+from otpy.teleprompters.review import Review, kept_to
 from otpy.teleprompters.run_journal import RunJournal, Spent
+from otpy.teleprompters.tried import best_of
 
 if TYPE_CHECKING:
     import os
@@ -51,7 +56,7 @@ class Status:
     """How far an optimization is.
 
     Args:
-        state: `"running"`, `"paused"`, `"done"` or `"failed"`.
+        state: `"running"`, `"waiting"` (for people), `"paused"`, `"done"` or `"failed"`.
         candidates: Programs that were measured.
         best: The best score so far.
         requests: Requests so far, those of an earlier part of the same run included.
@@ -61,6 +66,7 @@ class Status:
         rest: Seconds it will take at the most, at the pace so far without pauses: as long as all requests take that it
             has stated or may make. `None` if that is not known.
         best_name: What the search calls the best candidate so far.
+        pending: Questions that wait for a person.
     """
 
     state: str
@@ -72,6 +78,7 @@ class Status:
     money: Decimal = Decimal(0)
     rest: float | None = None
     best_name: str | None = None
+    pending: int = 0
 
 
 class Optimization:
@@ -88,6 +95,7 @@ class Optimization:
         limits: Mapping[str, Any],
         rule: Rule,
         *,
+        review: bool = False,
         display_progress: bool = False,
     ) -> None:
         """Open the journal and begin."""
@@ -105,13 +113,16 @@ class Optimization:
         self._rule = rule
         kind = type(teleprompter).__name__
         self._limits = {kind: limit for kind, limit in limits.items() if limit is not None}
-        header = {
+        header: dict[str, Any] = {
             "optimizer": kind,
             "params": {name: value for name, value in teleprompter.params().items() if name not in _HOW},
             "student": student.content_hash(),
             "teacher": None if teacher is None else teacher.content_hash(),
             "data": self._data,
         }
+        self._check_people(journal, review=review)
+        if review:
+            header["review"] = True
         self.run = named(kind)
         self._check_limits()
         self.journal = RunJournal(journal, header)
@@ -123,6 +134,10 @@ class Optimization:
             failure_score=teleprompter.failure_score,
             max_errors=getattr(teleprompter, "max_errors", None),
         )
+        self.office = Office(self.journal.path, self._people, self._no_people)
+        if review:
+            self.lab.review = Review(self.office.ask)
+        self._noting: asyncio.Task[None] | None = None
         self._before = self.journal.spent()
         self._book = running().book
         self._began_with = self._total()
@@ -179,14 +194,15 @@ class Optimization:
     def status(self) -> Status:
         """Return how far it is."""
         best = self.lab.best
-        state = "paused" if self._paused_at is not None else "running"
+        pending = self.office.pending
+        state = "paused" if self._paused_at is not None else "waiting" if pending else "running"
         if self._task.done():
             state = "failed" if self._task.cancelled() or self._task.exception() else "done"
         requests, tokens, money = self._spent()
         score, name = (None, None) if best is None else (best.score, best.name)
         seconds = time.perf_counter() - self._began
         rest = 0.0 if self._task.done() else self._rest(seconds)
-        return Status(state, len(self.lab.candidates), score, requests, tokens, seconds, money, rest, name)
+        return Status(state, len(self.lab.candidates), score, requests, tokens, seconds, money, rest, name, pending)
 
     def _most_requests(self) -> int | None:
         predictors = len(self._student.named_predictors())
@@ -231,7 +247,7 @@ class Optimization:
         tape = Tape(self.journal, before=self.lab.going.wait, price=price_of)
 
         async def work() -> Any:  # in a process that is started by another, with other labels
-            with labels(**said), taped(tape):
+            with labels(**said), taped(tape), in_office(self.office):
                 self._searching = asyncio.get_running_loop().create_task(self._search())
                 try:
                     return await self._searching
@@ -258,18 +274,38 @@ class Optimization:
         return outcome
 
     async def _note(self, status: str) -> None:
+        if self._noting is not None:  # what it says is older
+            await asyncio.wait({self._noting})
         await self.journal.note("status", status)
+
+    def _people(self) -> None:
+        """Note that it waits for people, or no longer; what changes while that is written is noted in one."""
+        if self._noting is None or self._noting.done():
+            self._noting = asyncio.get_running_loop().create_task(self._note_people())
+
+    async def _note_people(self) -> None:
+        noted: int | None = None
+        with contextlib.suppress(TeleprompterError):  # the journal's own, which whoever works with it is told
+            while noted != self.office.pending and not self._task.done():
+                noted = self.office.pending
+                await self.journal.note("pending", noted)
+                await self.journal.note("status", "waiting" if noted else "running")
+
+    def _no_people(self, error: TeleprompterError) -> None:
+        self.journal.problem = self.journal.problem or error
 
     async def _search(self) -> Outcome:
         teleprompter, lab = self._teleprompter, self.lab
         first: Candidate | None = None
         program = self._student
+        lab.review.begin()
         try:
             if self._stopped != "done":  # before it began, or its process was killed after that
                 return self._outcome(self._so_far(), lab.named("student"))
             if teleprompter.uses_valset:
                 first = await lab.candidate("student", await lab.evaluate(program, numbered(self._valset)))
             program = await teleprompter.search(lab, program, self._trainset, self._valset, self._teacher)
+            program = await self._as_pinned(program)
         except BudgetExceeded as error:
             if error.cap is None or error.cap.where.run != self.run:
                 raise
@@ -281,8 +317,26 @@ class Optimization:
             program = self._so_far()
         return self._outcome(program, first)
 
+    async def _as_pinned(self, program: Program) -> Program:
+        """Keep to what a person has pinned: the best candidate that does, and what was found with the pins put in."""
+        lab = self.lab
+        pins = lab.review.pins()
+        if not pins:
+            return program
+        kept = kept_to(program, pins)
+        if kept is not program:
+            await lab.candidate("as pinned", await lab.evaluate(kept, numbered(self._valset)))
+        best = best_of(one for one in lab.candidates if kept_to(one.program, pins) is one.program)
+        return program if best is None else best.program
+
     def _so_far(self) -> Any:
+        pins = self.lab.review.pins()
         best, made = self.lab.best, self.lab.so_far
+        if pins and best is not None:
+            fitting = best_of(one for one in self.lab.candidates if kept_to(one.program, pins) is one.program)
+            if fitting is None:
+                self._notes.append("it ended before the program with the pinned instructions was measured")
+            return kept_to(best.program, pins) if fitting is None else fitting.program
         return best.program if best is not None else self._student if made is None else made
 
     def _outcome(self, program: Program, first: Candidate | None) -> Outcome:
@@ -297,7 +351,8 @@ class Optimization:
         best = next((one for one in whole if one.program.content_hash() == content), None)
         requests, tokens, money = self._spent()
         seconds = time.perf_counter() - self._began
-        candidates, notes = tuple(lab.candidates), tuple(dict.fromkeys([*self._notes, *lab.notes]))
+        said = self._notes, lab.notes, agreement(self.office.judged.values())
+        candidates, notes = tuple(lab.candidates), tuple(dict.fromkeys(itertools.chain(*said)))
         facts = requests, tokens, seconds, notes, money, self._rule, self._data, teleprompter.seed
         outcome = Outcome(kind, found, best, first, candidates, self._stopped, *facts)
         marked(found, outcome)
@@ -314,6 +369,19 @@ class Optimization:
 
     def _spent(self) -> Spent:
         return self._before + self._part()
+
+    def _check_people(self, journal: object, *, review: bool) -> None:
+        teleprompter = self._teleprompter
+        if not isinstance(cast("object", review), bool):
+            raise TeleprompterError(f"review={review!r}; allowed: True or False")
+        if review and not teleprompter.proposes:
+            raise TeleprompterError(
+                f"{type(teleprompter).__name__} proposes no instructions to review; leave out review"
+            )
+        asks = getattr(teleprompter.metric, "asks_people", False) and not getattr(teleprompter.metric, "queue", None)
+        if journal is None and (asks or review):
+            what = "review=True" if review else f"the metric {metric_name(teleprompter.metric)}"
+            raise TeleprompterError(f"{what} asks people, who find the questions in the journal; give journal=path")
 
     def _check_limits(self) -> None:
         if self._limits and current_labels().run is not None:

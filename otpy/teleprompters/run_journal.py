@@ -1,7 +1,8 @@
 """`RunJournal`: an optimization on disk: what was answered, what was tried, what people have judged.
 
-A SQLite file that belongs to one run. Answers are in it, past a power cut, before anybody acts on them; so the same
-command again goes through the same steps, asks nothing twice that was answered, and ends in the same program.
+A SQLite file that belongs to one run; people judge in it by `Judgements`, without its lock. Answers are in it, past a
+power cut, before anybody acts on them; so the same command again goes through the same steps, asks nothing twice that
+was answered, and ends in the same program.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from otpy.clients.taping import Took
 from otpy.errors import LMContextWindowExceeded, LMError, LMRefusal, TeleprompterError
 from otpy.lm import LMResponse, answer_of, stored
+from otpy.teleprompters import judgements
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +35,7 @@ _TABLES: Final = (
     "CREATE TABLE answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID",
     "CREATE TABLE trials (name TEXT PRIMARY KEY, data TEXT NOT NULL, at REAL NOT NULL)",
     "CREATE TABLE programs (hash TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE judgements (key TEXT PRIMARY KEY, question TEXT NOT NULL, answer TEXT, asked REAL, answered REAL)",
+    *judgements.TABLES,
 )
 _REFUSALS: Final[dict[str, type[LMError]]] = {kind.__name__: kind for kind in (LMContextWindowExceeded, LMRefusal)}
 
@@ -202,11 +204,6 @@ class RunJournal:
         row = self._reader.execute("SELECT state FROM programs WHERE hash = ?", (content_hash,)).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def judgement(self, key: str) -> Any:
-        """Return what a person has answered, `None` if nobody has."""
-        row = self._reader.execute("SELECT answer FROM judgements WHERE key = ?", (key,)).fetchone()
-        return None if row is None or row[0] is None else json.loads(row[0])
-
     # -- written before it is acted on -----------------------------------------------------------------------------
 
     async def keep(self, key: str, answer: LMResponse | LMError, took: Took = Took()) -> None:  # noqa: B008 - a value
@@ -238,11 +235,6 @@ class RunJournal:
     async def note(self, name: str, value: Any) -> None:
         """Say something of the run, as its `"status"`; what it has taken is said with it."""
         await self._write(self._spending(), ("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value))))
-
-    async def ask_people(self, key: str, question: Mapping[str, Any]) -> None:
-        """Put a question to people; a known one stays as it is."""
-        values = (key, json.dumps(question), time.time())
-        await self._write(("INSERT OR IGNORE INTO judgements (key, question, asked) VALUES (?, ?, ?)", values))
 
     async def _write(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
         if self.problem is not None:

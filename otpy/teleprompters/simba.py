@@ -15,6 +15,7 @@ from otpy.evaluate import check_metric, metric_name
 from otpy.evaluate.statistics import mean
 from otpy.teleprompters import reflection
 from otpy.teleprompters.pareto import minibatch
+from otpy.teleprompters.review import instructions_of, kept_to
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, is_number
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class SIMBA(Teleprompter[P]):
     """
 
     uses_valset = True
+    proposes = True
 
     def __init__(  # noqa: PLR0913 - DSPy's parameters
         self,
@@ -218,7 +220,9 @@ class _Ascent:
                 changes.append(_Change(step * len(tries) + number, source, rule, row))
             if len(changes) > told.num_candidates:
                 break
-        made = await asyncio.gather(*(self._ruled(one) if one.rule else self._shown(one) for one in changes))
+        made = await asyncio.gather(*(self._ruled(one, step) if one.rule else self._shown(one) for one in changes))
+        pinned = self._lab.review.pins(step)
+        made = [None if program is None else kept_to(program, pinned) for program in made]
         fresh: list[Program] = []
         for program in made:
             if program is not None and program not in fresh and program not in self._pool:
@@ -253,7 +257,7 @@ class _Ascent:
         inputs = {name: value[:longest] if isinstance(value, str) else value for name, value in entry.inputs.items()}
         return {**inputs, **reflection.outputs_of(entry)}
 
-    async def _ruled(self, change: _Change) -> Program | None:
+    async def _ruled(self, change: _Change, step: int) -> Program | None:
         """Add to instructions what a model advises that has compared the best try with the worst."""
         best, worst, source = change.tries[0], change.tries[-1], change.source
         asking = reflection.ADVISE.configured(client=self._told.prompt_model, temperature=1.0, rollout=change.number)
@@ -266,6 +270,7 @@ class _Ascent:
             better=reflection.trajectory(best),
         )
         new = {} if answer is None else reflection.advised(source, answer.advice)
+        new = await self._lab.review.of(new, instructions_of(source), step, change.number)
         return source.with_instructions(new) if new else None
 
 

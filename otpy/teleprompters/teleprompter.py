@@ -36,6 +36,8 @@ class Teleprompter(Generic[P]):
     uses_valset: bool = False
     """Whether it chooses among programs by measuring them."""
     uses_teacher: bool = False
+    proposes: bool = False
+    """Whether it writes instructions, which a person may review."""
     valset_limit: int | None = None
     """Rows to choose by; of a larger valset, a seeded sample of so many is used."""
     metric: Metric | None = None
@@ -83,6 +85,7 @@ class Teleprompter(Generic[P]):
         level: float = LEVEL,
         objective: Objective | None = None,
         display_progress: bool | None = None,
+        review: bool = False,
     ) -> Optimization:
         """Begin, and return a handle that tells how it goes, and can pause and stop it.
 
@@ -102,6 +105,8 @@ class Teleprompter(Generic[P]):
             objective: What is wanted besides a good score, as `Objective("cost")`: of the programs that score nearly as
                 well as the best, what takes least.
             display_progress: Show how far it is, in a terminal or a notebook.
+            review: Whether a person is to look at every new instruction before it is tried: approve, edit, veto or pin
+                it. `otpy judge` finds them in the journal.
 
         Raises:
             TeleprompterError: If an argument cannot be used, or the journal is another run's.
@@ -140,7 +145,7 @@ class Teleprompter(Generic[P]):
                 " or start it on this one with `async with otpy.start(...)`"
             )
         given = student, examples, others, teacher, journal, limits, rule
-        return Optimization(self, *given, display_progress=shown)
+        return Optimization(self, *given, review=review, display_progress=shown)
 
     def estimate(self, student: P, *, trainset: Rows, valset: Rows | None = None) -> Estimate:
         """Return what a run will take, from the least to the most that is likely; nothing is asked.
