@@ -20,6 +20,7 @@ from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.runs import named, opened
 from otpy.evaluate.sampling import sample, split
 from otpy.programs.lineage import Lineage, descended
+from otpy.programs.state import dumped
 from otpy.telemetry import bus as telemetry
 from otpy.teleprompters.lab import Lab
 from otpy.teleprompters.outcome import Outcome, Stopped, marked
@@ -91,13 +92,7 @@ class Optimization:
         self._trainset, self._valset = trainset, valset or []
         kind = type(teleprompter).__name__
         self._limits = {kind: limit for kind, limit in limits.items() if limit is not None}
-        header = {
-            "optimizer": kind,
-            "params": {name: value for name, value in teleprompter.params().items() if name not in _HOW},
-            "student": student.content_hash(),
-            "teacher": None if teacher is None else teacher.content_hash(),
-            "data": self._data,
-        }
+        header = header_of(teleprompter, student, teacher, self._data)
         self.run = named(kind)
         self._check_limits()
         self.journal = RunJournal(journal, header)
@@ -202,8 +197,9 @@ class Optimization:
                 async with opened(self.run, rows, self._caps()):
                     outcome: Outcome = await run(work)
                 found.update(score=outcome.score, stopped=outcome.stopped)
-            state = outcome.program.content_hash(), outcome.program.dump_state()
+            state = outcome.program.content_hash(), dumped(outcome.program)
             await self.journal.tell("result", {"program": state[0], "score": outcome.score}, state)
+            await self.journal.note("notes", list(outcome.notes))
             await self._note(outcome.stopped)
         except Exception as error:
             with contextlib.suppress(TeleprompterError):  # the journal's own, which says no more than this one
@@ -285,6 +281,24 @@ class Optimization:
             Cap(kind, max(Decimal(str(limit)) - used[kind], 0), Labels(run=self.run))  # type: ignore[arg-type]
             for kind, limit in self._limits.items()
         ]
+
+
+def header_of(teleprompter: Teleprompter[Any], student: Program, teacher: Program | None, data: str) -> dict[str, Any]:
+    """Return what a journal is the journal of.
+
+    Args:
+        teleprompter: The optimizer.
+        student: The program it begins with.
+        teacher: The program that solves the examples in its place, if there is one.
+        data: The `data_hash` of the trainset and the valset.
+    """
+    return {
+        "optimizer": type(teleprompter).__name__,
+        "params": {name: value for name, value in teleprompter.params().items() if name not in _HOW},
+        "student": student.content_hash(),
+        "teacher": None if teacher is None else teacher.content_hash(),
+        "data": data,
+    }
 
 
 def numbered(examples: Iterable[Example]) -> list[tuple[int, Example]]:
