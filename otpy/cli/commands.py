@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,17 +12,7 @@ from otpy.cli.evaluating import compare, evaluate
 from otpy.cli.optimizing import optimize
 from otpy.cli.options import (
     BaseURLOption,
-    ConcurrencyOption,
-    DataOption,
-    InputsOption,
     JSONOption,
-    LimitOption,
-    LMOption,
-    LoadOption,
-    MaxTokensOption,
-    MetricOption,
-    ProgramOption,
-    TemperatureOption,
     count,
     examples,
     whole,

@@ -1,4 +1,4 @@
-"""`otpy optimize`: everything is checked first; then the run, that can be stopped and gone on with; then what it found."""
+"""`otpy optimize`: all is checked first; then the run, that can be stopped and gone on with; then what it found."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-import os
 import shlex
 import signal
 import threading

@@ -97,7 +97,7 @@ def _is_data(kind: Any) -> bool:
 
 
 def _read(name: str, text: str, kind: Any) -> Any:
-    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - only where something is set
+    from pydantic import TypeAdapter, ValidationError
 
     if text.lower() in {"none", "null"} and type(None) in typing.get_args(kind):
         return None

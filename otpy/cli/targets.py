@@ -47,7 +47,7 @@ def found_program(text: str, state: str | None = None) -> Program:
 
 def _shaped(program: Program, state: str) -> Program:
     """Return the program that a state is to fill: one that `knn` made shows another one demos."""
-    from otpy.teleprompters.knn_few_shot import NearestDemos  # noqa: PLC0415 - few files are of one
+    from otpy.teleprompters.knn_few_shot import NearestDemos
 
     if isinstance(program, NearestDemos) or files.parsed(state).get("program") != NearestDemos.__name__:
         return program

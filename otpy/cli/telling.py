@@ -18,6 +18,8 @@ __all__ = ["Told", "duration", "progress_line", "telling"]
 
 EVERY: Final = 0.25
 """Seconds between two looks."""
+TOLD: Final = ("paused", "waiting")
+"""States that are said; of others it can be seen."""
 SILENT: Final = 60.0
 """Seconds after which a line is written to a file although nothing has been found."""
 
@@ -56,7 +58,7 @@ def progress_line(status: Status, best: str | None = None) -> str:
     parts.append(duration(status.seconds))
     if getattr(more, "rest", None) is not None:
         parts.append(f"about {duration(more.rest)} left")
-    return ("" if status.state == "running" else f"{status.state}: ") + ", ".join(parts)
+    return (f"{status.state}: " if status.state in TOLD else "") + ", ".join(parts)
 
 
 class Told:
@@ -74,7 +76,7 @@ class Told:
         self._known: tuple[int, float | None, str] | None = None
         self._said = clock()
         if shown and sys.stderr.isatty():
-            from rich.console import Console  # noqa: PLC0415 - only where it is shown
+            from rich.console import Console
 
             self._live = Console(stderr=True).status("beginning")
 
@@ -91,12 +93,12 @@ class Told:
     def tell(self, status: Status, best: str | None) -> None:
         """Say where it is, if that is news."""
         if self._live is not None:
-            from rich.text import Text  # noqa: PLC0415 - the same
+            from rich.text import Text
 
             self._live.update(Text(progress_line(status, best)))
             return
-        known = status.candidates, status.best, status.state
-        news = known != self._known and (status.candidates > 0 or status.state != "running")
+        known = status.candidates, status.best, status.state if status.state in TOLD else ""
+        news = known != self._known and (status.candidates > 0 or status.state in TOLD)
         if self._shown and (news or self._clock() - self._said >= SILENT):
             self._known, self._said = known, self._clock()
             self.say(progress_line(status, best))

@@ -311,17 +311,22 @@ def _locked(path: Path) -> int:
         lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
     except OSError as error:
         raise TeleprompterError(f"{path}: {error.strerror or error}; choose another path for the journal") from error
-    try:
-        if sys.platform == "win32":
-            import msvcrt  # noqa: PLC0415 - there is no other way there
+    for again in (True, True, False):
+        try:
+            if sys.platform == "win32":
+                import msvcrt  # noqa: PLC0415 - there is no other way there
 
-            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl  # noqa: PLC0415 - the same
+                msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl  # noqa: PLC0415 - the same
 
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        why = "another run writes this journal; wait for it, or stop it"
-        raise TeleprompterError(f"{path} is in use: {why}") from error
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if again:
+                time.sleep(0.01)  # somebody may be looking whether it is locked, which takes no time
+                continue
+            os.close(lock)
+            why = "another run writes this journal; wait for it, or stop it"
+            raise TeleprompterError(f"{path} is in use: {why}") from error
+        break
     return lock
