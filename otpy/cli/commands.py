@@ -17,6 +17,7 @@ from otpy.cli.options import (
     examples,
     whole,
 )
+from otpy.cli.run_commands import runs_app
 
 __all__ = ["app"]
 
@@ -29,6 +30,7 @@ models_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 cache_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(cache_app, name="cache")
+app.add_typer(runs_app, name="runs")
 
 
 def _help(context: typer.Context) -> None:

@@ -110,6 +110,7 @@ class Optimization:
         self.journal.spending = self._part
         self._began = time.perf_counter()
         self._paused = False
+        self._saying: set[asyncio.Task[None]] = set()
         self._stopped: Stopped = "done"
         self._searching: asyncio.Task[Any] | None = None
         self._task = asyncio.get_running_loop().create_task(self._whole())
@@ -132,11 +133,25 @@ class Optimization:
         """Begin nothing new until `resume`; what is under way comes to its end."""
         self._paused = True
         self.lab.pause()
+        self._say("paused")
 
     def resume(self) -> None:
         """Go on."""
         self._paused = False
         self.lab.resume()
+        self._say("running")
+
+    def _say(self, status: str) -> None:
+        """Have the journal say how it is, for those who look into it from outside."""
+        if not self._task.done():
+            task = asyncio.get_running_loop().create_task(self._note(status))
+            self._saying.add(task)
+            task.add_done_callback(self._said)
+
+    def _said(self, task: asyncio.Task[None]) -> None:
+        self._saying.discard(task)
+        if not task.cancelled():
+            task.exception()  # the journal cannot be written: the run itself will say so
 
     def stop(self) -> None:
         """End it with the best program so far; what is over stays as it is."""

@@ -97,6 +97,7 @@ class RunView:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Read all but the answers and the programs."""
         self.path = Path(path)
+        self.locked = _is_locked(self.path)
         with self._open() as base, self._reading():
             about = {name: json.loads(value) for name, value in base.execute("SELECT name, value FROM about")}
             if about.get("schema") != SCHEMA:
@@ -105,6 +106,12 @@ class RunView:
                 )
             self.about = about
             self.header: dict[str, Any] = dict(about["header"])
+            self.spent = Spent()
+            """What all its parts have taken."""
+            for name, part in about.items():
+                if name.startswith("spent/"):
+                    requests, tokens, money = part
+                    self.spent += int(requests), int(tokens), Decimal(money)
             rows = list(base.execute("SELECT name, data, at FROM trials ORDER BY rowid"))
             trials = [_trial(name, json.loads(data), at) for name, data, at in rows]
             self.answers, self.last = base.execute("SELECT count(*), max(at) FROM answers").fetchone()
@@ -112,7 +119,6 @@ class RunView:
         self.result = next((one for one in trials if one.name == "result" and not one.scores), None)
         """The program that it ended in, if it has."""
         self.candidates = tuple(one for one in trials if one is not self.result)
-        self.locked = _is_locked(self.path)
 
     # -- what it says ----------------------------------------------------------------------------------------------
 
@@ -133,9 +139,11 @@ class RunView:
 
     @property
     def status(self) -> str:
-        """How it is: `"running"`, `"paused"`, `"waiting for judgements"`, `"interrupted"`, `"done"`, `"failed: …"` …
+        """How it is.
 
-        `"interrupted"` is a run whose process has ended without a word.
+        `"running"`, `"paused"` and `"waiting for judgements"` while it goes on; `"interrupted"` if its process has
+        ended without a word; else how it ended: `"done"`, `"stopped"`, `"stopped by its budget"`, `"cancelled"`, or
+        `"failed: "` and why.
         """
         said = str(self.about.get("status", "interrupted"))
         if not said.startswith(UNDER_WAY):
@@ -143,16 +151,6 @@ class RunView:
         if self.unanswered:
             return "waiting for judgements"
         return said if self.locked else "interrupted"
-
-    @property
-    def spent(self) -> Spent:
-        """What all its parts have taken."""
-        found = Spent()
-        for name, part in self.about.items():
-            if name.startswith("spent/"):
-                requests, tokens, money = part
-                found += requests, tokens, Decimal(money)
-        return found
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -234,7 +232,7 @@ class RunView:
     def _open(self) -> Generator[sqlite3.Connection]:
         if not self.path.is_file():
             raise TeleprompterError(f"{self.path}: no such file")
-        base = _connected(self.path)
+        base = _connected(self.path, unchanging=not self.locked)
         try:
             yield base
         finally:
@@ -254,10 +252,10 @@ class RunView:
             raise TeleprompterError(f"{self.path} is no journal of a run, or damaged: {error}") from error
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    """Open a file to read it only; in a directory that cannot be written, as it stands."""
+def _connected(path: Path, *, unchanging: bool) -> sqlite3.Connection:
+    """Open a file to read it only; where nobody writes it and it is whole, with no file beside it being made."""
     where = f"file:{quote(str(path.resolve()))}"
-    unchanging = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    unchanging = unchanging and not path.with_name(f"{path.name}-wal").exists()
     return sqlite3.connect(f"{where}?immutable=1" if unchanging else f"{where}?mode=ro", uri=True, timeout=5.0)
 
 
