@@ -125,6 +125,8 @@ app.command(
         " --optimizer labeled --max-demos 8 --lm local/smollm2-135m",
         "otpy optimize --program triage:program --data train.jsonl --metric exact_match:intent --optimizer gepa"
         " --estimate",
+        "otpy optimize --program triage:program --data train.jsonl --val val.jsonl --metric exact_match:intent"
+        " --optimizer random-search --watch feedback.jsonl --watch-rows 50 --out current.json",
     ),
 )(optimize)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from otpy.signatures import Example
     from otpy.teleprompters import Optimization, Outcome, Teleprompter
 
-__all__ = ["RUNS", "Order", "Plan", "run_optimize"]
+__all__ = ["RUNS", "Order", "Plan", "outcome_facts", "run_optimize", "runs_directory"]
 
 RUNS: Final = Path(".otpy", "runs")
 """Where journals are that nobody gave a path, under the current directory."""
@@ -133,9 +133,10 @@ class Plan:
     Args:
         order: The order.
         screen: Where things are shown.
+        reads: Whether the rows to learn from are read now.
     """
 
-    def __init__(self, order: Order, screen: Screen) -> None:
+    def __init__(self, order: Order, screen: Screen, *, reads: bool = True) -> None:
         """Find everything."""
         self.order, self.screen = order, screen
         self.out = Path(order.out)
@@ -143,7 +144,7 @@ class Plan:
         job = order.job
         self.student, self.metric, self.columns = job.program_and_metric()
         self.teacher = None if order.teacher is None else found_program(order.teacher)
-        self.trainset = job.rows(order.data, self.student, self.columns)
+        self.trainset = job.rows(order.data, self.student, self.columns) if reads else []
         self.valset: list[Example] | None = None
         if order.val is not None:
             self.valset = job.rows(order.val, self.student, self.columns)

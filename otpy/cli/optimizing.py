@@ -22,6 +22,7 @@ from otpy.cli.options import (
     TemperatureOption,
     count,
     money,
+    seconds,
     whole,
 )
 
@@ -101,14 +102,31 @@ def optimize(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew, in another journal; the older one stays.")
     ] = False,
+    watch: Annotated[
+        Path | None,
+        typer.Option("--watch", help="Go on: do it again as rows are appended to this .jsonl file, --data or another."),
+    ] = None,
+    watch_rows: Annotated[
+        int, typer.Option("--watch-rows", parser=count, metavar="N", help="New rows that there must be, with --watch.")
+    ] = 20,
+    watch_every: Annotated[
+        float, typer.Option("--watch-every", parser=seconds, metavar="SECONDS", help="Between two looks at that file.")
+    ] = 30.0,
+    watch_always: Annotated[
+        bool, typer.Option("--watch-always", help="Take every new program; else one that is shown to be better.")
+    ] = False,
     out: Annotated[Path, typer.Option("--out", help="Where the better program goes.")] = Path("program.json"),
     as_json: JSONOption = False,
 ) -> None:
     """Make a better program from examples and save it.
 
     Whatever ends it, the same command goes on from the journal, asks nothing twice, and ends in the same program; if it
-    had ended, it says again what was found. Ctrl-C ends it with the best program so far; a second one at once. The
-    status is 0 if it went well, 1 if it did not, 2 if the command cannot be carried out, 130 after Ctrl-C.
+    had ended, it says again what was found. Ctrl-C ends it with the best program so far; a second one at once.
+
+    With --watch it goes on until Ctrl-C: --out is always the current program, and is replaced where a new one is better
+    by a paired test on the rows that are chosen by.
+
+    The status is 0 if it went well, 1 if it did not, 2 if the command cannot be carried out, 130 after Ctrl-C.
     """
     from otpy.cli.improving import Order, run_optimize
     from otpy.cli.screen import Screen
@@ -141,4 +159,12 @@ def optimize(
         max_money,
         None if journal is None else str(journal),
     )
-    run_optimize(Screen(as_json=as_json), order, estimate=estimate, fresh=fresh)
+    if watch is None:
+        run_optimize(Screen(as_json=as_json), order, estimate=estimate, fresh=fresh)
+        return
+    from otpy.cli.watching import Watch, run_watch
+
+    for option, value in (("--dev", dev), ("--journal", journal), ("--estimate", estimate), ("--fresh", fresh)):
+        if value:
+            raise refused(option, "not with --watch, which has a directory of its own in .otpy/runs")
+    run_watch(Screen(as_json=as_json), order, Watch(watch, watch_rows, watch_every, always=watch_always))

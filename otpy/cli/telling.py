@@ -66,16 +66,17 @@ class Told:
 
     Args:
         shown: Whether to say anything.
+        live: Whether there is a line that changes, on a terminal.
         clock: Seconds.
     """
 
-    def __init__(self, *, shown: bool = True, clock: Clock = monotonic) -> None:
+    def __init__(self, *, shown: bool = True, live: bool = True, clock: Clock = monotonic) -> None:
         """Find out whether there is a terminal."""
         self._shown, self._clock = shown, clock
         self._live: Any = None
         self._known: tuple[int, float | None, str] | None = None
         self._said = clock()
-        if shown and sys.stderr.isatty():
+        if shown and live and sys.stderr.isatty():
             from rich.console import Console
 
             self._live = Console(stderr=True).status("beginning")

@@ -24,7 +24,7 @@ from otpy.lm import LMResponse, answer_of, stored
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["RunJournal", "Spent"]
+__all__ = ["RunJournal", "Spent", "locked"]
 
 SCHEMA: Final = 1
 _TABLES: Final = (
@@ -92,7 +92,7 @@ class RunJournal:
         self._thread = ThreadPoolExecutor(1, "otpy-run-journal")
         try:
             if self.path is not None:
-                self._lock = _locked(self.path)
+                self._lock = locked(self.path)
             self._base = sqlite3.connect(":memory:" if self.path is None else self.path, check_same_thread=False)
             self._reader = self._base if self.path is None else sqlite3.connect(self.path, check_same_thread=False)
             self._begin(json.loads(json.dumps(header)))
@@ -304,8 +304,15 @@ def _answer_of(data: dict[str, Any]) -> LMResponse | LMError:
     return answer_of(data, cached=data["cached"])
 
 
-def _locked(path: Path) -> int:
-    """Open the lock beside a journal; that of a dead process is gone."""
+def locked(path: Path) -> int:
+    """Open the lock beside a journal; that of a dead process is gone.
+
+    Args:
+        path: The journal.
+
+    Raises:
+        TeleprompterError: If another run has it, or it cannot be made.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)

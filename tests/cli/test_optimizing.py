@@ -76,8 +76,8 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("options", "named"), MISTAKES, ids=lambda value: " ".join(value))
-def test_a_mistake_is_one_line_that_names_it(here, sorting, server, write, options, named):
+@pytest.mark.parametrize(("options", "named"), MISTAKES, ids=" ".join)
+def test_a_mistake_is_one_line_that_names_it(here, sorting, server, write, *, options, named):
     write("other.run", "something else")
     ran = here("optimize", *sorting, "--data", "train.jsonl", *options)
     assert (ran.status, len(ran.err.strip().splitlines())) == (2, 1), ran.err
