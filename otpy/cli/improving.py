@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from otpy.application import start
-from otpy.cli.failures import INTERRUPTED, Stopped
+from otpy.cli.failures import FAILED, INTERRUPTED, Stopped
 from otpy.cli.measuring import Job, finished, summary
 from otpy.cli.optimizers import made
 from otpy.cli.targets import found_program, signature_of, writable
 from otpy.cli.telling import Told, duration, telling
 from otpy.config import Settings
-from otpy.errors import TeleprompterError
+from otpy.errors import ProgramError, TeleprompterError
 from otpy.programs import save
 from otpy.teleprompters.optimization import data_hash, header_of
 
@@ -332,7 +332,7 @@ def run_optimize(screen: Screen, order: Order, *, estimate: bool = False, fresh:
         better = outcome.program
         nothing = interrupted and better.content_hash() == plan.student.content_hash()
         if not nothing:
-            save(better, plan.out)
+            _save(better, plan.out, journal)
         after = None if interrupted else plan.measured(better, journal, f"the program is kept in {plan.out}")
     demos = {path: len(predictor.demos) for path, predictor in better.named_predictors()}
     screen.table(["predictor", "demos"], demos.items())
@@ -371,6 +371,14 @@ def run_optimize(screen: Screen, order: Order, *, estimate: bool = False, fresh:
     )
     if why is not None:
         raise Stopped(why, INTERRUPTED, shown=screen.as_json)
+
+
+def _save(better: Program, out: Path, journal: Path) -> None:
+    try:
+        save(better, out)
+    except ProgramError as error:
+        there = f"what was found is in its journal: otpy runs export {shlex.quote(str(journal))} --out FILE"
+        raise Stopped(f"{error}; {there}", FAILED) from error
 
 
 def _again(plan: Plan, better: Program) -> str:

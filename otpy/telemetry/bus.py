@@ -28,6 +28,8 @@
 | `otpy.evaluate.start` / `.stop` / `.row` | rows; score; index, outcome | an evaluation and each of its rows |
 | `otpy.evaluate.node` | node, event | of many that work on an evaluation, one has `"joined"` or is `"lost"` |
 | `otpy.teleprompter.start` / `.stop` / `.trial` | teleprompter, … | an optimization and each of its trials |
+| `otpy.continual.begun` / `.taken` / `.kept` | rows, generation | a better program is looked for; found, or not |
+| `otpy.continual.failed` / `.refused` / `.unreadable` | error | the search, a row of feedback, or its file |
 | `otpy.listener.detached` | listener, error | a listener raised and was detached |
 
 A listener that raises is detached and reported, and work goes on. With no listener an `emit` behind

@@ -99,7 +99,7 @@ class Continual(GenServer):
     """Makes a program better again whenever enough labelled feedback has come.
 
     It begins with the current program each time, and takes the new one only if that is better by a paired test on the
-    rows that are chosen by: those of `valset`, or about half of all rows; a row is for learning or for choosing for good.
+    rows that are chosen by: those of `valset`, or about half of all; a row is for learning or for choosing for good.
     Events: `otpy.continual.begun`, `.taken` or `.kept` (the program is as good), `.failed`, `.refused` (a row)
     and `.unreadable`.
 
@@ -176,7 +176,7 @@ class Continual(GenServer):
         self.teleprompter, self.student, self.teacher = teleprompter, student, teacher
         self.trainset, self.valset = list(trainset), None if valset is None else list(valset)
         self.wanted, self.every, self.always = rows, every, always
-        self.limits = dict(zip(LIMITS, (max_requests, max_tokens, max_money), strict=True))
+        self.limits: dict[str, Any] = dict(zip(LIMITS, (max_requests, max_tokens, max_money), strict=True))
         self.about = dict(about or {})
         self.out = None if out is None else Path(out)
         self.state = ContinualState(directory, self._of())

@@ -13,6 +13,7 @@ import pytest
 
 from otpy.cli.optimizers import made, names, parameters
 from otpy.cli.telling import Told, duration, progress_line
+from otpy.errors import ProgramError
 from otpy.evaluate import exact_match
 from otpy.programs import load_file
 from otpy.teleprompters import Status
@@ -181,6 +182,36 @@ def begun(sorting, server, environment, tmp_path):
 def journal_of(tmp_path):
     (path,) = (tmp_path / ".otpy" / "runs").glob("*.run")
     return path
+
+
+def test_killed_at_any_moment_the_same_command_ends_in_the_same_program(begun, server, here, sorting):
+    server.held.set()
+    for _ in range(20):
+        assert server.arrived.acquire(timeout=30)
+    begun.kill()
+    begun.communicate()
+    found = here("optimize", *sorting, *SEARCH, "--json").json
+    bodies = [json.dumps(body, sort_keys=True) for body in server.asked]
+    assert len(bodies) - len(set(bodies)) <= 1  # what was under way
+    assert here("optimize", *sorting, *SEARCH, "--fresh", "--json").json["program"] == found["program"]
+
+
+def test_the_same_command_twice_at_once_is_refused(begun, here, sorting):
+    ran = here("optimize", *sorting, *SEARCH)
+    assert (ran.status, "is in use" in ran.err) == (2, True)
+    (found,) = here("runs", "list", "--json").json["runs"]
+    assert found["status"] == "running"
+    assert begun.poll() is None
+
+
+def test_where_the_program_cannot_be_saved_it_is_in_the_journal(here, sorting, monkeypatch):
+    def full(*_):
+        raise ProgramError("program.json: cannot be written: No space left on device")
+
+    monkeypatch.setattr("otpy.cli.improving.save", full)
+    ran = here("optimize", *sorting, "--data", "train.jsonl")
+    assert (ran.status, "otpy runs export .otpy/runs/bootstrap-" in ran.err) == (1, True)
+    assert here("runs", "export", "bootstrap", "--out", "p.json").status == 0
 
 
 def test_ctrl_c_stops_it_with_the_best_so_far_saved(begun, server, tmp_path, here, sorting):
