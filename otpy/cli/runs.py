@@ -254,8 +254,9 @@ def _instructions(view: RunView) -> dict[str, dict[str, str]]:
 
 def _order(view: RunView) -> Order:
     try:
-        order = dict(view.about["command"]["order"])
-        return Order(**{**order, "settings": tuple(order["settings"])})
+        order: dict[str, Any] = dict(view.about["command"]["order"])
+        order["settings"] = tuple(order["settings"])
+        return Order(**order)
     except (KeyError, TypeError) as error:
         raise TeleprompterError(f"{view.path}: its command is not one of this otpy: {error}") from error
 
@@ -282,6 +283,7 @@ def resume_run(screen: Screen, run: str) -> None:
         )
     order = dataclasses.replace(_order(view), journal=str(view.path.resolve()))
     directory = view.about["command"]["directory"]
+    screen.line(f"in {directory}: {order.command()}")
     try:
         os.chdir(directory)
     except OSError as error:
