@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,23 +10,15 @@ import typer
 
 from otpy.cli.evaluating import compare, evaluate
 from otpy.cli.judging import judge
+from otpy.cli.optimizing import optimize
 from otpy.cli.options import (
     BaseURLOption,
-    ConcurrencyOption,
-    DataOption,
-    InputsOption,
     JSONOption,
-    LimitOption,
-    LMOption,
-    LoadOption,
-    MaxTokensOption,
-    MetricOption,
-    ProgramOption,
-    TemperatureOption,
     count,
     examples,
     whole,
 )
+from otpy.cli.run_commands import runs_app
 
 __all__ = ["app"]
 
@@ -40,13 +31,7 @@ models_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 cache_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(cache_app, name="cache")
-
-
-class Optimizer(enum.StrEnum):
-    """What `--optimizer` may say."""
-
-    bootstrap = "bootstrap"
-    labeled = "labeled"
+app.add_typer(runs_app, name="runs")
 
 
 def _help(context: typer.Context) -> None:
@@ -132,62 +117,19 @@ app.command(
 )(compare)
 
 
-@app.command(
+app.command(
     epilog=examples(
         "otpy optimize --program triage:program --data train.jsonl --metric exact_match:intent --out better.json",
+        "otpy optimize --program triage:program --data train.jsonl --val val.jsonl --metric exact_match:intent"
+        " --optimizer mipro --set auto=light --max-requests 2000",
         "otpy optimize --program triage:program --data train.jsonl --dev dev.jsonl --metric exact_match:intent"
         " --optimizer labeled --max-demos 8 --lm local/smollm2-135m",
+        "otpy optimize --program triage:program --data train.jsonl --metric exact_match:intent --optimizer gepa"
+        " --estimate",
+        "otpy optimize --program triage:program --data train.jsonl --val val.jsonl --metric exact_match:intent"
+        " --optimizer random-search --watch feedback.jsonl --watch-rows 50 --out current.json",
     ),
-)
-def optimize(
-    *,
-    program: ProgramOption,
-    data: DataOption,
-    metric: MetricOption,
-    lm: LMOption = None,
-    base_url: BaseURLOption = None,
-    temperature: TemperatureOption = None,
-    max_tokens: MaxTokensOption = None,
-    max_concurrency: ConcurrencyOption = None,
-    limit: LimitOption = None,
-    inputs: InputsOption = None,
-    load: LoadOption = None,
-    optimizer: Annotated[Optimizer, typer.Option("--optimizer", help="How demos are found.")] = Optimizer.bootstrap,
-    max_demos: Annotated[
-        int,
-        typer.Option(
-            "--max-demos",
-            parser=count,
-            metavar="N",
-            help="At most so many demos; with bootstrap, a quarter of them its own.",
-        ),
-    ] = 16,
-    seed: Annotated[
-        int,
-        typer.Option(
-            "--seed",
-            parser=whole,
-            metavar="N",
-            help="Decides every choice; where the model answers alike, the program is the same.",
-        ),
-    ] = 0,
-    dev: Annotated[str | None, typer.Option("--dev", help="Rows to measure on, before and after.")] = None,
-    out: Annotated[Path, typer.Option("--out", help="Where the better program goes.")] = Path("program.json"),
-    as_json: JSONOption = False,
-) -> None:
-    """Find demos for a program and save it.
-
-    `bootstrap` keeps what the program itself answers well on the rows of --data; `labeled` draws from the rows.
-    """
-    from otpy.cli.measuring import Job, run_optimize
-    from otpy.cli.screen import Screen
-
-    job = Job(
-        program, data, metric, lm, base_url, temperature, max_concurrency, limit, inputs, load, max_tokens=max_tokens
-    )
-    run_optimize(
-        Screen(as_json=as_json), job, optimizer=optimizer.value, max_demos=max_demos, seed=seed, dev=dev, out=out
-    )
+)(optimize)
 
 
 app.command(

@@ -1,4 +1,4 @@
-"""`otpy eval` and `otpy optimize`: everything is checked first, then the tree starts, then the work is shown."""
+"""`otpy eval`: everything is checked first, then the tree starts, then the work is shown."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otpy.application import start
 from otpy.cli.failures import FAILED, INTERRUPTED, Stopped
-from otpy.cli.targets import checked, found_metric, found_program, found_rows, refused, signature_of, writable
-from otpy.config import Settings
+from otpy.cli.targets import checked, found_metric, found_program, found_rows, refused, writable
 from otpy.errors import EvaluationAborted, OtpyError
 from otpy.evaluate import Evaluate, EvaluationResult
 from otpy.evaluate.export import check_export
 from otpy.evaluate.plot import check_picture, plot
-from otpy.programs import Program, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,9 +22,10 @@ if TYPE_CHECKING:
     from otpy.application import Application
     from otpy.cli.screen import Screen
     from otpy.evaluate import Metric
+    from otpy.programs import Program
     from otpy.signatures import Example
 
-__all__ = ["Gate", "Job", "finished", "run_eval", "run_optimize", "summary"]
+__all__ = ["Gate", "Job", "finished", "run_eval", "summary"]
 
 PERCENTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
 SHOWN = 5
@@ -185,72 +184,6 @@ _WRITERS: Final[dict[str, Callable[[EvaluationResult, Path], None]]] = {
     ".csv": EvaluationResult.to_csv,
     ".parquet": EvaluationResult.to_parquet,
 }
-
-
-def run_optimize(
-    screen: Screen, job: Job, *, optimizer: str, max_demos: int, seed: int, dev: str | None, out: Path
-) -> None:
-    """Give a program demos, save it, and show what that changed.
-
-    Args:
-        screen: Where the result goes.
-        job: What to do; its data are the rows to learn from.
-        optimizer: `"bootstrap"` or `"labeled"`.
-        max_demos: At most so many demos for each predictor.
-        seed: Decides every choice.
-        dev: Rows to measure on, before and after.
-        out: Where the program goes.
-    """
-    from otpy.teleprompters import BootstrapFewShot, LabeledFewShot, Teleprompter
-
-    writable(out, "--out")
-    program, metric, columns = job.program_and_metric()
-    trainset = job.rows(job.data, program, columns)
-    evaluation = job.evaluation(job.rows(dev, program, columns), metric, screen) if dev is not None else None
-    asks = evaluation is not None or optimizer != "labeled"
-    application = job.application() if asks else start(settings=Settings())
-    teleprompter: Teleprompter[Program]
-    if optimizer == "labeled":
-        teleprompter = LabeledFewShot[Program](k=max_demos, seed=seed)
-    else:
-        teleprompter = BootstrapFewShot[Program](
-            metric,
-            max_bootstrapped_demos=max(1, max_demos // 4),
-            max_labeled_demos=max_demos,
-            max_concurrency=job.max_concurrency or 8,
-            seed=seed,
-            display_progress=screen.shows_progress,
-        )
-    with application:
-        before = finished(evaluation, program) if evaluation is not None else None
-        better = teleprompter.compile(program, trainset=trainset)
-        save(better, out)
-        after = finished(evaluation, better, kept=f"the program is kept in {out}") if evaluation is not None else None
-    demos = {path: len(predictor.demos) for path, predictor in better.named_predictors()}
-    screen.table(["predictor", "demos"], demos.items())
-    if before is not None and after is not None:
-        screen.table(["", "score"], [["before", before], ["after", after]])
-    screen.line(f"saved {out}; measure it:")
-    where = "".join(f" {option} {value}" for option, value in (("--lm", job.lm), ("--base-url", job.base_url)) if value)
-    screen.line(
-        f"  otpy eval --program {_again(program, job, out)} --data {dev or 'ROWS'} --metric {job.metric}{where}"
-    )
-    screen.result(
-        {
-            "command": "optimize",
-            "out": str(out),
-            "optimizer": optimizer,
-            "seed": seed,
-            "demos": demos,
-            "before": summary(before) if before is not None else None,
-            "after": summary(after) if after is not None else None,
-        }
-    )
-
-
-def _again(program: Program, job: Job, out: Path) -> str:
-    """How the saved program is named: by its file alone, or with the code that a composition needs."""
-    return f"{out}" if signature_of(program) is not None else f"{job.program} --load {out}"
 
 
 def finished(evaluation: Evaluate, program: Program, kept: str = "nothing was kept") -> EvaluationResult:

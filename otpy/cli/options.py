@@ -23,6 +23,7 @@ __all__ = [
     "bound",
     "count",
     "examples",
+    "money",
     "number",
     "seconds",
     "share",
@@ -65,6 +66,13 @@ def seconds(text: str | float) -> float:
     """Read a time in seconds, above 0."""
     if (found := number(text)) <= 0:
         raise typer.BadParameter(f"{text}; allowed: seconds above 0")
+    return found
+
+
+def money(text: str | float) -> float:
+    """Read an amount of dollars, from 0."""
+    if (found := number(text)) < 0:
+        raise typer.BadParameter(f"{text}; allowed: dollars, from 0")
     return found
 
 

@@ -14,7 +14,7 @@ import typer
 
 from otpy.errors import ConfigError, OtpyError
 from otpy.evaluate import check_labels, exact_match, f1, load_dataset
-from otpy.programs import ChainOfThought, Predict, Program, load, load_file
+from otpy.programs import ChainOfThought, Embedder, Predict, Program, files, load, load_file
 from otpy.signatures import SignatureMeta
 
 if TYPE_CHECKING:
@@ -42,7 +42,16 @@ def found_program(text: str, state: str | None = None) -> Program:
         ProgramError: If the saved program can't be loaded.
     """
     program = _named_program(text)
-    return program if state is None else load(program, state)
+    return program if state is None else load(_shaped(program, state), state)
+
+
+def _shaped(program: Program, state: str) -> Program:
+    """Return the program that a state is to fill: one that `knn` made shows another one demos."""
+    from otpy.teleprompters.knn_few_shot import NearestDemos
+
+    if isinstance(program, NearestDemos) or files.parsed(state).get("program") != NearestDemos.__name__:
+        return program
+    return NearestDemos(program=program, k=1, shots=(), embedder=Embedder())
 
 
 def _named_program(text: str) -> Program:
@@ -51,6 +60,8 @@ def _named_program(text: str) -> Program:
     if text.endswith(".json") or Path(text).is_file():
         if not Path(text).is_file():
             raise refused("--program", f"no such file: {text}")
+        if files.parsed(text).get("program") == "NearestDemos":
+            raise refused("--program", f"{text} shows the demos of another program; name that, and --load {text}")
         return load_file(text)
     if not (match := _PATH.fullmatch(text)):
         raise refused(

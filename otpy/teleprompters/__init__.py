@@ -11,11 +11,12 @@ from otpy.teleprompters.infer_rules import InferRules
 from otpy.teleprompters.knn_few_shot import KNNFewShot
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
 from otpy.teleprompters.mipro import MIPROv2
-from otpy.teleprompters.optimization import Optimization, Status
+from otpy.teleprompters.optimization import Optimization
 from otpy.teleprompters.optuna_search import BootstrapFewShotWithOptuna
 from otpy.teleprompters.outcome import Outcome, outcome_of
 from otpy.teleprompters.random_search import BootstrapFewShotWithRandomSearch
 from otpy.teleprompters.simba import SIMBA
+from otpy.teleprompters.status import Status
 from otpy.teleprompters.teleprompter import Teleprompter
 
 __all__ = [

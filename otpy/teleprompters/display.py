@@ -14,7 +14,7 @@ from otpy.evaluate.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otpy.teleprompters.optimization import Status
+    from otpy.teleprompters.status import Status
 
 __all__ = ["as_html", "in_words", "shown"]
 
@@ -31,7 +31,7 @@ def in_words(status: Status) -> str:
     Example:
         >>> from decimal import Decimal
         >>> from otpy.teleprompters.display import in_words
-        >>> from otpy.teleprompters.optimization import Status
+        >>> from otpy.teleprompters.status import Status
         >>> in_words(Status("running", 3, 0.75, 60, 9_000, 5.0, Decimal("0.02"), 65.0, "trial 2"))
         'running, 3 candidates, best 75.0 % (trial 2), 9,000 tokens, $0.0200, at most 1:05 left'
     """

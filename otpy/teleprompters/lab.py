@@ -30,6 +30,7 @@ from otpy.evaluate.rows import supervisor_of_tasks
 from otpy.evaluate.runs import unsaid
 from otpy.lm import Usage
 from otpy.programs import tracing
+from otpy.programs.state import dumped
 from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
 from otpy.teleprompters.review import Review
@@ -353,12 +354,13 @@ class Lab:
             self.candidates[self.candidates.index(known)] = made
         else:
             self.candidates.append(made)
-        state = program.content_hash(), program.dump_state()
+        state = program.content_hash(), dumped(program)
         data = {"program": state[0], "score": made.score, "rows": len(scores.rows), "params": params}
         if self._above is not None and self._counts_alike(self._above):
             await self._above.candidate(f"{self._prefix}{name}", scores, **params)
             return made
-        details = {**data, "scores": scores.values, "failed": scores.failed}
+        at = [row.at for row in scores.rows]
+        details = {**data, "at": at, "scores": scores.values, "failed": scores.failed}
         await self.journal.tell(f"{self._prefix}{name}", details, state)
         if self._told is not None:
             self._told(made)

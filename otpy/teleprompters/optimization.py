@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import itertools
 import time
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -17,21 +15,23 @@ from otpy.clients.running import running
 from otpy.clients.taping import Tape, taped
 from otpy.errors import BudgetExceeded, ConfigError, TeleprompterError
 from otpy.evaluate import leaks, metric_name, prepared
-from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.runs import named, opened
 from otpy.evaluate.sampling import sample, split
 from otpy.programs.lineage import Lineage, descended
+from otpy.programs.state import dumped
 from otpy.telemetry import bus as telemetry
 from otpy.teleprompters import display
 from otpy.teleprompters.choosing import Rule, chosen, distinct
 from otpy.teleprompters.desk import Office, in_office
 from otpy.teleprompters.estimate import price_of
+from otpy.teleprompters.header import data_hash, header_of
 from otpy.teleprompters.lab import Lab
 from otpy.teleprompters.outcome import Outcome, Stopped, marked
 from otpy.teleprompters.process import run
 from otpy.teleprompters.questions import agreement
 from otpy.teleprompters.review import Review, kept_to
 from otpy.teleprompters.run_journal import RunJournal, Spent
+from otpy.teleprompters.status import Status
 from otpy.teleprompters.tried import best_of
 
 if TYPE_CHECKING:
@@ -43,42 +43,10 @@ if TYPE_CHECKING:
     from otpy.teleprompters.teleprompter import Teleprompter
     from otpy.teleprompters.tried import Candidate
 
-__all__ = ["Optimization", "Status"]
+__all__ = ["Optimization"]
 
 CHOOSE_BY: Final = 0.5
 """The share of the trainset to choose by, if there is no valset."""
-_HOW: Final = frozenset({"max_concurrency", "display_progress", "max_errors"})
-"""Parameters that decide how a run goes, but not what comes of it: they may be others when it goes on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How far an optimization is.
-
-    Args:
-        state: `"running"`, `"waiting"` (for people), `"paused"`, `"done"` or `"failed"`.
-        candidates: Programs that were measured.
-        best: The best score so far.
-        requests: Requests so far, those of an earlier part of the same run included.
-        tokens: Their tokens.
-        seconds: Since it began, in this part.
-        money: Dollars so far, as far as prices are known; the same as for requests.
-        rest: Seconds it will take at the most, at the pace so far without pauses: as long as all requests take that it
-            has stated or may make. `None` if that is not known.
-        best_name: What the search calls the best candidate so far.
-        pending: Questions that wait for a person.
-    """
-
-    state: str
-    candidates: int
-    best: float | None
-    requests: int
-    tokens: int
-    seconds: float
-    money: Decimal = Decimal(0)
-    rest: float | None = None
-    best_name: str | None = None
-    pending: int = 0
 
 
 class Optimization:
@@ -113,16 +81,8 @@ class Optimization:
         self._rule = rule
         kind = type(teleprompter).__name__
         self._limits = {kind: limit for kind, limit in limits.items() if limit is not None}
-        header: dict[str, Any] = {
-            "optimizer": kind,
-            "params": {name: value for name, value in teleprompter.params().items() if name not in _HOW},
-            "student": student.content_hash(),
-            "teacher": None if teacher is None else teacher.content_hash(),
-            "data": self._data,
-        }
         self._check_people(journal, review=review)
-        if review:
-            header["review"] = True
+        header = header_of(teleprompter, student, teacher, self._data, review=review)
         self.run = named(kind)
         self._check_limits()
         self.journal = RunJournal(journal, header)
@@ -146,6 +106,7 @@ class Optimization:
         self._paused_at: float | None = None
         self._paused_for = 0.0
         self._most = self._most_requests()
+        self._saying: set[asyncio.Task[None]] = set()
         self._stopped: Stopped = "done"
         self._searching: asyncio.Task[Any] | None = None
         self._task = asyncio.get_running_loop().create_task(self._whole())
@@ -171,12 +132,26 @@ class Optimization:
         """Begin nothing new until `resume`; what is under way comes to its end."""
         self._paused_at = self._paused_at or time.perf_counter()
         self.lab.pause()
+        self._say("paused")
 
     def resume(self) -> None:
         """Go on."""
         self._paused_for = self._paused_seconds()
         self._paused_at = None
         self.lab.resume()
+        self._say("running")
+
+    def _say(self, status: str) -> None:
+        """Have the journal say how it is, for those who look into it from outside."""
+        if not self._task.done():
+            task = asyncio.get_running_loop().create_task(self._note(status))
+            self._saying.add(task)
+            task.add_done_callback(self._said)
+
+    def _said(self, task: asyncio.Task[None]) -> None:
+        self._saying.discard(task)
+        if not task.cancelled():
+            task.exception()  # the journal cannot be written: the run itself will say so
 
     def stop(self) -> None:
         """End it with the best program so far; what is over stays as it is."""
@@ -260,8 +235,9 @@ class Optimization:
                 async with opened(self.run, rows, self._caps()):
                     outcome: Outcome = await run(work)
                 found.update(score=outcome.score, stopped=outcome.stopped)
-            state = outcome.program.content_hash(), outcome.program.dump_state()
+            state = outcome.program.content_hash(), dumped(outcome.program)
             await self.journal.tell("result", {"program": state[0], "score": outcome.score}, state)
+            await self.journal.note("notes", list(outcome.notes))
             await self._note(outcome.stopped)
         except Exception as error:
             with contextlib.suppress(TeleprompterError):  # the journal's own, which says no more than this one
@@ -404,20 +380,3 @@ class Optimization:
 def numbered(examples: Iterable[Example]) -> list[tuple[int, Example]]:
     """Return examples with their positions."""
     return list(enumerate(examples))
-
-
-def data_hash(*sets: Iterable[Example]) -> str:
-    """Return a hash of examples, the same in every process.
-
-    Raises:
-        TeleprompterError: If the content of one cannot be told.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for examples in sets:
-        digest.update(b"/")
-        for number, example in enumerate(examples):
-            try:
-                digest.update(key_of(example))
-            except Exception as error:
-                raise TeleprompterError(f"row {number}: {error}") from error
-    return digest.hexdigest()

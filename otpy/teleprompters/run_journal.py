@@ -27,7 +27,7 @@ from otpy.teleprompters import judgements
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["RunJournal", "Spent"]
+__all__ = ["RunJournal", "Spent", "locked"]
 
 SCHEMA: Final = 1
 _TABLES: Final = (
@@ -95,7 +95,7 @@ class RunJournal:
         self._thread = ThreadPoolExecutor(1, "otpy-run-journal")
         try:
             if self.path is not None:
-                self._lock = _locked(self.path)
+                self._lock = locked(self.path)
             self._base = sqlite3.connect(":memory:" if self.path is None else self.path, check_same_thread=False)
             self._reader = self._base if self.path is None else sqlite3.connect(self.path, check_same_thread=False)
             self._begin(json.loads(json.dumps(header)))
@@ -309,24 +309,36 @@ def _answer_of(data: dict[str, Any]) -> LMResponse | LMError:
     return answer_of(data, cached=data["cached"])
 
 
-def _locked(path: Path) -> int:
-    """Open the lock beside a journal; that of a dead process is gone."""
+def locked(path: Path) -> int:
+    """Open the lock beside a journal; that of a dead process is gone.
+
+    Args:
+        path: The journal.
+
+    Raises:
+        TeleprompterError: If another run has it, or it cannot be made.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
     except OSError as error:
         raise TeleprompterError(f"{path}: {error.strerror or error}; choose another path for the journal") from error
-    try:
-        if sys.platform == "win32":
-            import msvcrt  # noqa: PLC0415 - there is no other way there
+    for again in (True, True, False):
+        try:
+            if sys.platform == "win32":
+                import msvcrt  # noqa: PLC0415 - there is no other way there
 
-            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl  # noqa: PLC0415 - the same
+                msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl  # noqa: PLC0415 - the same
 
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        why = "another run writes this journal; wait for it, or stop it"
-        raise TeleprompterError(f"{path} is in use: {why}") from error
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if again:
+                time.sleep(0.01)  # somebody may be looking whether it is locked, which takes no time
+                continue
+            os.close(lock)
+            why = "another run writes this journal; wait for it, or stop it"
+            raise TeleprompterError(f"{path} is in use: {why}") from error
+        break
     return lock

@@ -140,3 +140,52 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
         return tmp_path / name
 
     return to
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run `otpy` in this process, in a directory of the test's own: the same commands, half a second sooner."""
+    from otpy.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OTPY_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("OTPY_CACHE__ENABLED", "false")
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: object) -> Ran:
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        wrote = capsys.readouterr()
+        return Ran(status, wrote.out, wrote.err)
+
+    return run
+
+
+WORDS = {
+    "fruit": "apple pear plum fig lime date kiwi mango peach grape",
+    "tool": "saw axe file rake plane drill vice hammer chisel spade",
+}
+KINDS = {word: kind for kind, words in WORDS.items() for word in words.split()}
+SORT = "word -> kind: Literal['fruit', 'tool']"
+
+
+def lines(words: list[str]) -> str:
+    """Rows of these words, as a file has them."""
+    return "".join(json.dumps({"word": word, "kind": KINDS[word]}) + "\n" for word in words)
+
+
+@pytest.fixture
+def sorting(server: LMServer, write: Callable[[str, str], Path]) -> list[str]:
+    """The options of a job whose model knows fruit, and tools once it is shown as many as two of them."""
+
+    def answer(conversation: list[str]) -> Any:
+        asked = conversation[-1].removeprefix("word: ").split("\n")[0]
+        shown = sum(KINDS.get(text.removeprefix("word: ")) == "tool" for text in conversation[1:-1])
+        return {"kind": KINDS[asked] if shown > 1 else "fruit"}
+
+    server.answer = answer
+    words = list(KINDS)
+    write("train.jsonl", lines(words[:7] + words[10:17]))
+    write("val.jsonl", lines(words[7:10] + words[17:]))
+    where = ["--lm", "openai_compatible/m", "--base-url", server.url]
+    return ["--program", SORT, "--metric", "exact_match:kind", *where]

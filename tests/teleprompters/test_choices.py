@@ -27,7 +27,9 @@ SEARCHES = {
         **given,
     ),
     "random": lambda **given: BootstrapFewShotWithRandomSearch(METRIC, max_labeled_demos=0, **given),
-    "optuna": lambda **given: BootstrapFewShotWithOptuna(METRIC, max_labeled_demos=0, k=4, num_candidate_programs=32, **given),
+    "optuna": lambda **given: BootstrapFewShotWithOptuna(
+        METRIC, max_labeled_demos=0, k=4, num_candidate_programs=32, **given
+    ),
 }
 
 
@@ -121,7 +123,7 @@ ASKING = Asking(find=otpy.Retrieve(BM25(["A cat sat."]), k=3))
 class TestApplied:
     def test_one_predictor_is_meant_by_its_path_and_that_counts_more(self):
         choices = Choices({"answer.predict.temperature": [0.1], "temperature": [0.9]})
-        both = {name: 1 for name in choices.sizes}
+        both = dict.fromkeys(choices.sizes, 1)
         assert choices.applied(ASKING, both).answer.predict.temperature == 0.1
         assert choices.applied(ASKING, {"choose temperature": 1}).answer.predict.temperature == 0.9
         assert choices.applied(ASKING, {}) == ASKING
@@ -138,14 +140,17 @@ class TestApplied:
         assert [len(one.demos) for one in choices.variants(shown_)] == [3, 2, 3]
 
     def test_adapters_print_as_what_they_are(self):
-        assert repr(Choices({"adapter": [ChatAdapter(), JSONAdapter()]})) == "Choices({\"adapter\": [\"chat\", \"json\"]})"
+        assert repr(Choices({"adapter": [ChatAdapter(), JSONAdapter()]})) == 'Choices({"adapter": ["chat", "json"]})'
 
 
 class TestRefused:
     @pytest.mark.parametrize(
         ("choose", "words"),
         [
-            ({"heat": [1]}, r"choose\['heat'\]: no such parameter; allowed: adapter, client, k, reasoning, temperature"),
+            (
+                {"heat": [1]},
+                r"choose\['heat'\]: no such parameter; allowed: adapter, client, k, reasoning, temperature",
+            ),
             ({3: [1]}, r"choose\[3\]: no such parameter"),
             ({"temperature": []}, r"choose\['temperature'\] is empty"),
             ({"temperature": 0.5}, r"choose\['temperature'\]=0.5; allowed: a list"),

@@ -12,8 +12,8 @@ import rich.console
 import otpy
 from otpy.errors import TeleprompterError
 from otpy.teleprompters.display import as_html, in_words, shown
-from otpy.teleprompters.optimization import Status
 from otpy.teleprompters.random_search import BootstrapFewShotWithRandomSearch
+from otpy.teleprompters.status import Status
 from otpy.testing import LoopbackLM
 from tests.teleprompters.planted import METRIC, RIGHT, STUDENT, TRAIN, VAL, compiled, needs, word
 from tests.teleprompters.tasks import TASKS
@@ -151,7 +151,9 @@ class TestALine:
 
     def test_is_gone_when_the_run_has_failed(self, terminal):
         with pytest.raises(TeleprompterError, match="no example"):
-            compiled(otpy.BootstrapFewShot(METRIC, max_labeled_demos=0), lambda body: {"kind": "?"}, display_progress=True)
+            compiled(
+                otpy.BootstrapFewShot(METRIC, max_labeled_demos=0), lambda body: {"kind": "?"}, display_progress=True
+            )
         assert "failed" in terminal.getvalue()
 
     def test_is_asked_for_by_a_truth_value(self):

@@ -90,7 +90,9 @@ def stages(better):
 
 INSTRUCTED = {
     "COPRO": COPRO(metric, breadth=3, depth=2),
-    "MIPROv2": MIPROv2(metric, auto=None, num_candidates=3, num_trials=12, max_bootstrapped_demos=0, max_labeled_demos=0),
+    "MIPROv2": MIPROv2(
+        metric, auto=None, num_candidates=3, num_trials=12, max_bootstrapped_demos=0, max_labeled_demos=0
+    ),
     "GEPA": GEPA(metric, max_metric_calls=400, reflection_minibatch_size=4),
 }
 

@@ -1,0 +1,368 @@
+"""`otpy runs`: the journals of optimizations, listed, shown, gone on with, compared and taken apart."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime as dt
+import io
+import json
+import os
+import shlex
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from otpy.cli.improving import RUNS, Order, run_optimize
+from otpy.cli.targets import refused, writable
+from otpy.errors import TeleprompterError
+from otpy.programs.difference import diff
+from otpy.teleprompters.run_view import LEVEL, RunView
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otpy.cli.screen import Screen
+    from otpy.teleprompters.run_view import Trial
+
+__all__ = ["diff_runs", "export_run", "found_run", "list_runs", "resume_run", "show_run"]
+
+
+def found_run(text: str) -> RunView:
+    """Return the run that a path names, or the beginning of a name among those of this directory.
+
+    Args:
+        text: Path or beginning.
+
+    Raises:
+        typer.BadParameter: If there is none, or more than one.
+        TeleprompterError: If it cannot be read.
+    """
+    if Path(text).is_file():
+        return RunView(text)
+    there = _runs(RUNS)
+    found = [path for path in there if path.name.startswith(text)]
+    exact = [path for path in found if text in {path.name, path.stem}]
+    if len(found := exact or found) == 1:
+        return RunView(found[0])
+    if found:
+        raise refused("RUN", f"{text!r} may be {', '.join(path.stem for path in found)}; write more of it")
+    names = ", ".join(path.stem for path in there) or "none"
+    raise refused("RUN", f"no such file, and no run in {RUNS} begins with {text!r}; there: {names}")
+
+
+def _runs(directory: Path) -> list[Path]:
+    return sorted(directory.rglob("*.run"))
+
+
+# -- list -----------------------------------------------------------------------------------------------------------
+
+
+def list_runs(screen: Screen, places: Sequence[Path]) -> None:
+    """Show what runs there are, the newest first; one that cannot be read stands among them with the reason.
+
+    Args:
+        screen: Where they are shown.
+        places: Journals and directories of journals; none for the current directory's own.
+
+    Raises:
+        typer.BadParameter: If a place is not there.
+    """
+    paths: list[Path] = []
+    for place in places or [RUNS]:
+        if place.is_dir():
+            paths += _runs(place)
+        elif place.is_file():
+            paths.append(place)
+        elif places:
+            raise refused("PLACE", f"no such file or directory: {place}")
+    seen = [_looked_at(path) for path in dict.fromkeys(paths)]
+    seen.sort(key=lambda one: one[1].changed if isinstance(one[1], RunView) else 0.0, reverse=True)
+    if not seen:
+        screen.line(f"no runs in {', '.join(map(str, places or [RUNS]))}; `otpy optimize` makes one")
+    else:
+        screen.table(
+            ["run", "status", "optimizer", "candidates", "best", "requests", "tokens", "changed"],
+            [_row(path, view) for path, view in seen],
+        )
+    told = [_facts(view) if isinstance(view, RunView) else {"run": str(path), "error": view} for path, view in seen]
+    screen.result({"command": "runs list", "runs": told})
+
+
+def _looked_at(path: Path) -> tuple[Path, RunView | str]:
+    try:
+        return path, RunView(path)
+    except TeleprompterError as error:
+        return path, str(error)
+
+
+def _row(path: Path, view: RunView | str) -> list[object]:
+    name = path.stem if path.is_relative_to(RUNS) else path
+    if not isinstance(view, RunView):
+        return [name, view, "", "", "", "", "", ""]
+    spent = view.spent
+    return [
+        name,
+        view.status if len(view.status) < 40 else view.status[:39] + "…",
+        view.optimizer,
+        len(view.candidates),
+        _percent(view.best),
+        f"{spent.requests:,}",
+        f"{spent.tokens:,}",
+        _when(view.changed),
+    ]
+
+
+def _percent(trial: Trial | None) -> str:
+    return "" if trial is None or trial.score is None else f"{100 * trial.score:.1f} %"
+
+
+def _when(time: float) -> str:
+    return dt.datetime.fromtimestamp(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _facts(view: RunView) -> dict[str, Any]:
+    spent, best = view.spent, view.best
+    return {
+        "run": str(view.path),
+        "status": view.status,
+        "optimizer": view.optimizer,
+        "candidates": len(view.candidates),
+        "best": None if best is None else {"name": best.name, "score": best.score, "program": best.program},
+        "result": None if view.result is None else view.result.program,
+        "spent": {"requests": spent.requests, "tokens": spent.tokens, "money": float(spent.money)},
+        "answers": view.answers,
+        "judgements_awaited": view.unanswered,
+        "began": view.began,
+        "changed": view.changed,
+    }
+
+
+# -- show -----------------------------------------------------------------------------------------------------------
+
+
+def show_run(screen: Screen, run: str, *, instructions: bool = False) -> None:
+    """Show all that is known of a run.
+
+    Args:
+        screen: Where it is shown.
+        run: Which.
+        instructions: Whether the candidates' instructions are shown too.
+    """
+    view = found_run(run)
+    screen.line(f"{view.path}: {view.status}", "bold")
+    kept = view.about.get("command")
+    header = view.header
+    facts = {
+        "optimizer": view.optimizer,
+        "parameters": ", ".join(f"{name}={value!r}" for name, value in header.get("params", {}).items()),
+        "student": header.get("student"),
+        "teacher": header.get("teacher"),
+        "data": header.get("data"),
+        "began": _when(view.began),
+        "changed": _when(view.changed),
+        "command": None if kept is None else _order(view).command(),
+    }
+    for name, value in facts.items():
+        if value is not None:
+            screen.line(f"{name:10}  {value}")
+    student = view.student
+    if view.candidates:
+        screen.heading("Candidates")
+        columns = ["candidate", "score", "95 %", "rows", "failed", "against the student", "program", "parameters"]
+        screen.table(columns, [_candidate(one, student) for one in view.candidates])
+    best, spent = view.result or view.best, view.spent
+    if best is not None:
+        screen.line(f"{'ended in' if view.result else 'best so far'}: {_named(view, best)}")
+    money = f", ${spent.money:.4f}" if spent.money else ""
+    screen.line(
+        f"spent: {spent.requests:,} requests, {spent.tokens:,} tokens{money}; {view.answers:,} answers are kept"
+    )
+    if view.unanswered:
+        screen.line(f"{view.unanswered} judgements are awaited: otpy judge {shlex.quote(str(view.path))}")
+    for note in view.notes:
+        screen.line(f"note: {note}")
+    texts = _instructions(view) if instructions else {}
+    for name, predictors in texts.items():
+        screen.heading(name)
+        for predictor, text in predictors.items():
+            screen.line(f"{predictor}: {text}")
+    told = {
+        **_facts(view),
+        "header": header,
+        "directory": None if kept is None else kept["directory"],
+        "command_line": facts["command"],
+        "notes": list(view.notes),
+        "all": [_trial_facts(one, student) for one in view.candidates],
+    }
+    screen.result({"command": "runs show", **told, **({"instructions": texts} if instructions else {})})
+
+
+def _candidate(trial: Trial, student: Trial | None) -> list[object]:
+    against = None if student is None or trial is student else trial.compared(student)
+    interval = trial.interval
+    return [
+        trial.name,
+        _percent(trial),
+        "" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}",
+        len(trial.scores),
+        trial.failed or "",
+        "" if against is None else f"{100 * against.difference:+.1f}, p = {against.p_value:.2g}",
+        trial.program[:12],
+        ", ".join(f"{name}={value!r:.40}" for name, value in trial.params.items()),
+    ]
+
+
+def _trial_facts(trial: Trial, student: Trial | None) -> dict[str, Any]:
+    against = None if student is None or trial is student else trial.compared(student)
+    better = against is not None and against.difference > 0 and against.p_value <= LEVEL
+    return {
+        "name": trial.name,
+        "program": trial.program,
+        "score": trial.score,
+        "interval": trial.interval,
+        "rows": len(trial.scores),
+        "failed": trial.failed,
+        "difference": None if against is None else against.difference,
+        "p_value": None if against is None else against.p_value,
+        "better": better,
+        "params": trial.params,
+        "time": trial.time,
+    }
+
+
+def _named(view: RunView, trial: Trial) -> str:
+    """A program by the name of the candidate that it was, with its score."""
+    same = next((one for one in view.candidates if one.program == trial.program and one.scores), None)
+    score = "" if same is None else f" {same.name}, {_percent(same)},"
+    return f"{score} program {trial.program}".strip()
+
+
+def _instructions(view: RunView) -> dict[str, dict[str, str]]:
+    ends = (*view.candidates, *(() if view.result is None else (view.result,)))
+    return {
+        one.name: {
+            name: predictor["signature"]["instructions"] for name, predictor in view.program(one)["predictors"].items()
+        }
+        for one in ends
+    }
+
+
+# -- resume ---------------------------------------------------------------------------------------------------------
+
+
+def _order(view: RunView) -> Order:
+    try:
+        order: dict[str, Any] = dict(view.about["command"]["order"])
+        order["settings"] = tuple(order["settings"])
+        return Order(**order)
+    except (KeyError, TypeError) as error:
+        raise TeleprompterError(f"{view.path}: its command is not one of this otpy: {error}") from error
+
+
+def resume_run(screen: Screen, run: str) -> None:
+    """Go on with a run, by the command that began it, in the directory in which it was typed.
+
+    Args:
+        screen: Where the result goes.
+        run: Which.
+
+    Raises:
+        TeleprompterError: If no command began it, or its directory is gone.
+    """
+    view = found_run(run)
+    if (watch := view.about.get("continual")) is not None:
+        raise TeleprompterError(
+            f"{view.path} belongs to what watches in {watch}; the same `otpy optimize --watch` goes on"
+        )
+    if "command" not in view.about:
+        raise TeleprompterError(
+            f"{view.path} was begun by Python code; call the same there: {view.optimizer}(…).compile(…,"
+            f" journal={str(view.path)!r})"
+        )
+    order = dataclasses.replace(_order(view), journal=str(view.path.resolve()))
+    directory = view.about["command"]["directory"]
+    screen.line(f"in {directory}: {order.command()}")
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise TeleprompterError(f"{directory}, in which {view.path} was begun: {error.strerror or error}") from error
+    run_optimize(screen, order)
+
+
+# -- diff and export ------------------------------------------------------------------------------------------------
+
+
+def diff_runs(screen: Screen, run: str, one: str, other: str | None) -> None:
+    """Show in what two candidates of a run differ, or what two runs ended in.
+
+    Args:
+        screen: Where it is shown.
+        run: Which run.
+        one: A candidate of it; or another run, if there is no `other`.
+        other: Another candidate.
+    """
+    first = found_run(run)
+    second = first if other is not None else found_run(one)
+    before, after = (first.named(one), first.named(other)) if other is not None else (first.named(), second.named())
+    with tempfile.TemporaryDirectory() as directory:
+        paths = [Path(directory, name) for name in ("before.json", "after.json")]
+        for view, trial, path in ((first, before, paths[0]), (second, after, paths[1])):
+            view.export(trial, path)
+        difference = diff(*paths)
+    told: dict[str, Any] = {}
+    for side, view, trial in (("before", first, before), ("after", second, after)):
+        screen.line(f"{side:6}  {view.path}  {_named(view, trial)}")
+        told[side] = {"run": str(view.path), "candidate": trial.name, "program": trial.program}
+    screen.line(str(difference))
+    screen.result({"command": "runs diff", **told, "changes": difference.to_json()})
+
+
+def export_run(screen: Screen, run: str, out: Path, *, candidate: str | None, form: str) -> None:
+    """Write a candidate's program to a file, or the scores of all of them.
+
+    Args:
+        screen: Where it is said.
+        run: Which run.
+        out: The file; an older one is replaced.
+        candidate: Whose program; by default the one it ended in, or the best so far.
+        form: `"program"`, `"jsonl"` or `"csv"`.
+
+    Raises:
+        typer.BadParameter: If the file cannot be written.
+        TeleprompterError: If there is no such candidate.
+    """
+    writable(out, "--out")
+    view = found_run(run)
+    told: dict[str, Any] = {"command": "runs export", "run": str(view.path), "out": str(out), "format": form}
+    if form == "program":
+        trial = view.named(candidate)
+        view.export(trial, out)
+        screen.line(f"saved {out}: {_named(view, trial)}")
+        told |= {"candidate": trial.name, "program": trial.program}
+    else:
+        if candidate is not None:
+            raise refused("--candidate", f"--format {form} writes the scores of all of them; leave it out")
+        rows = list(view.rows())
+        _write(out, _csv(rows) if form == "csv" else "".join(json.dumps(row) + "\n" for row in rows))
+        screen.line(f"saved {out}: {len(rows)} scores of {len(view.candidates)} candidates")
+        told["rows"] = len(rows)
+    screen.result(told)
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["candidate", "program", "row", "score"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

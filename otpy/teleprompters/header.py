@@ -1,0 +1,60 @@
+"""What a run is the run of: the optimizer and its parameters, the programs, the data. A journal is of one such only."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+from otpy.errors import TeleprompterError
+from otpy.evaluate.journal_keys import key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from otpy.programs import Program
+    from otpy.signatures import Example
+    from otpy.teleprompters.teleprompter import Teleprompter
+
+__all__ = ["data_hash", "header_of"]
+
+_HOW: Final = frozenset({"max_concurrency", "display_progress", "max_errors"})
+"""Parameters that decide how a run goes, but not what comes of it: they may be others when it goes on."""
+
+
+def header_of(
+    teleprompter: Teleprompter[Any], student: Program, teacher: Program | None, data: str, *, review: bool = False
+) -> dict[str, Any]:
+    """Return what a journal is the journal of.
+
+    Args:
+        teleprompter: The optimizer.
+        student: The program it begins with.
+        teacher: The program that solves the examples in its place, if there is one.
+        data: The `data_hash` of the trainset and the valset.
+        review: Whether people look at new instructions.
+    """
+    header = {
+        "optimizer": type(teleprompter).__name__,
+        "params": {name: value for name, value in teleprompter.params().items() if name not in _HOW},
+        "student": student.content_hash(),
+        "teacher": None if teacher is None else teacher.content_hash(),
+        "data": data,
+    }
+    return {**header, "review": True} if review else header
+
+
+def data_hash(*sets: Iterable[Example]) -> str:
+    """Return a hash of examples, the same in every process.
+
+    Raises:
+        TeleprompterError: If the content of one cannot be told.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for examples in sets:
+        digest.update(b"/")
+        for number, example in enumerate(examples):
+            try:
+                digest.update(key_of(example))
+            except Exception as error:
+                raise TeleprompterError(f"row {number}: {error}") from error
+    return digest.hexdigest()

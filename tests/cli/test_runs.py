@@ -1,0 +1,304 @@
+"""`otpy runs` reads the journals of optimizations, whatever state they are in, and changes none."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import otpy
+from otpy.errors import TeleprompterError
+from otpy.programs import load_file
+from otpy.teleprompters import Teleprompter
+from otpy.teleprompters.run_journal import RunJournal
+from otpy.teleprompters.run_view import RunView
+from otpy.testing import LoopbackLM
+
+WORDS = {"fruit": "apple pear plum fig lime date", "tool": "saw axe file rake plane drill"}
+ROWS = [otpy.Example(word=word, kind=kind) for kind, words in WORDS.items() for word in words.split()]
+STUDENT = otpy.Predict("word -> kind: Literal['fruit', 'tool']")
+HEADER = {"optimizer": "X", "params": {"seed": 3}, "student": "s", "teacher": None, "data": "d"}
+
+
+class Short(Teleprompter):
+    """Tries one other instruction."""
+
+    uses_valset = True
+
+    def __init__(self):
+        self.metric = otpy.exact_match("kind")
+
+    async def search(self, lab, student, trainset, valset, teacher):
+        better = student.with_instructions("Tools are tools.")
+        lab.notes.append("a note")
+        await lab.candidate("told", await lab.evaluate(better, list(enumerate(valset))), round=1)
+        return better
+
+
+def answer(body):
+    asked = body["messages"][-1]["content"].removeprefix("word: ").split("\n")[0]
+    told = "Tools are tools" in json.dumps(body)
+    return {"kind": "tool" if told and asked in WORDS["tool"].split() else "fruit"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished run of Python code."""
+    path = tmp_path_factory.mktemp("runs") / "short-1a.run"
+    with LoopbackLM(answer) as server, otpy.start(lm="openai/x", base_url=server.url, api_key="none", cache=False):
+        Short().compile(STUDENT, trainset=ROWS[:2], valset=ROWS, journal=path)
+    return path
+
+
+@pytest.fixture
+def run(made, here, tmp_path):
+    """The same, among the runs of the test's directory."""
+    (tmp_path / ".otpy" / "runs").mkdir(parents=True)
+    return Path(shutil.copy(made, tmp_path / ".otpy" / "runs"))
+
+
+def content(path):
+    return hashlib.blake2b(path.read_bytes()).hexdigest(), sorted(one.name for one in path.parent.iterdir())
+
+
+class TestList:
+    def test_a_finished_run_has_its_candidates_its_best_and_what_it_took(self, here, run):
+        ran = here("runs", "list")
+        assert (ran.status, ran.err) == (0, "")
+        for words in ("short-1a", "done", "Short", "100.0 %", "24"):
+            assert words in ran.out
+        (found,) = here("runs", "list", "--json").json["runs"]
+        assert (found["status"], found["candidates"], found["best"]["name"]) == ("done", 2, "told")
+        assert found["spent"]["requests"] == 24
+
+    def test_nothing_to_be_listed_is_said(self, here):
+        assert "no runs in .otpy/runs" in here("runs", "list").out
+        assert here("runs", "list", "--json").json["runs"] == []
+        assert here("runs", "list", "none").status == 2
+
+    def test_one_that_cannot_be_read_stands_among_the_others(self, here, run):
+        run.with_name("broken.run").write_text("nonsense")
+        sqlite3.connect(run.with_name("other.run")).execute("CREATE TABLE x (y)")
+        ran = here("runs", "list", "--json")
+        assert ran.status == 0
+        errors = {Path(one["run"]).name: one.get("error") for one in ran.json["runs"]}
+        assert errors["short-1a.run"] is None
+        assert "damaged" in errors["broken.run"]
+        assert "no journal of a run" in errors["other.run"]
+        assert "damaged" in here("runs", "list").out
+
+    def test_a_run_is_running_paused_interrupted_or_waits_for_people(self, tmp_path):
+        path = tmp_path / "x.run"
+
+        async def main():
+            with RunJournal(path, HEADER) as journal:
+                seen = [RunView(path).status]
+                await journal.note("status", "paused")
+                seen.append(RunView(path).status)
+                await journal.ask_people("key", {"question": "?"})
+                return [*seen, RunView(path).status]
+
+        assert asyncio.run(main()) == ["running", "paused", "waiting for judgements"]
+        assert RunView(path).status == "waiting for judgements"
+        with RunJournal(path, HEADER):
+            pass
+        sqlite3.connect(path).execute("DELETE FROM judgements").connection.commit()
+        assert RunView(path).status == "interrupted"
+
+    def test_a_run_that_is_paused_says_so_in_its_journal(self, tmp_path):
+        path = tmp_path / "x.run"
+
+        async def main():
+            with LoopbackLM(answer) as server:
+                async with otpy.start(lm="openai/x", base_url=server.url, api_key="none", cache=False):
+                    going = Short().start(STUDENT, trainset=ROWS[:2], valset=ROWS, journal=path)
+                    going.pause()
+                    await asyncio.sleep(0)
+                    await going.journal.note("seen", value=True)
+                    paused = RunView(path).status
+                    going.resume()
+                    await going.result()
+                    return paused, RunView(path).status
+
+        assert asyncio.run(main()) == ("paused", "done")
+
+
+class TestReading:
+    def test_it_changes_nothing_and_keeps_nobody_from_writing(self, here, run):
+        before = content(run)
+        for command in (["list"], ["show", "short"], ["diff", "short", "student", "told"]):
+            assert here("runs", *command).status == 0
+        assert content(run) == before
+
+    def test_a_journal_is_read_while_it_is_written(self, tmp_path):
+        path = tmp_path / "x.run"
+
+        async def main():
+            with RunJournal(path, HEADER) as journal:
+                for number in range(5):
+                    await journal.tell(f"c{number}", {"program": "p", "score": 0.5, "scores": [0.0, 1.0]})
+                    assert len(RunView(path).candidates) == number + 1
+                assert path.with_name("x.run-wal").exists()
+
+        asyncio.run(main())
+
+    def test_a_killed_runs_log_is_read_too(self, tmp_path):
+        path = tmp_path / "x.run"
+        copy = tmp_path / "copy"
+        copy.mkdir()
+
+        async def main():
+            with RunJournal(path, HEADER) as journal:
+                await journal.tell("c", {"program": "p", "score": 1.0, "scores": [1.0]})
+                for name in ("x.run", "x.run-wal", "x.run-lock"):
+                    shutil.copy(tmp_path / name, copy)
+
+        asyncio.run(main())
+        found = RunView(copy / "x.run")
+        assert (found.status, [one.name for one in found.candidates]) == ("interrupted", ["c"])
+
+    def test_somebody_who_looks_keeps_no_run_from_beginning(self, tmp_path):
+        import fcntl
+        import threading
+
+        path = tmp_path / "x.run"
+        RunJournal(path, HEADER).close()
+        with Path(f"{path}-lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            timer = threading.Timer(0.005, fcntl.flock, (lock, fcntl.LOCK_UN))
+            timer.start()
+            RunJournal(path, HEADER).close()
+            timer.join()
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            with pytest.raises(TeleprompterError, match="in use"):
+                RunJournal(path, HEADER)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ("UPDATE about SET value = '7' WHERE name = 'schema'", "version 7"),
+            ("UPDATE about SET value = '{' WHERE name = 'header'", "damaged"),
+            ("UPDATE trials SET data = '[1]'", "damaged"),
+            ("DROP TABLE trials", "no journal of a run"),
+            ("UPDATE about SET value = '[1]' WHERE name LIKE 'spent/%'", "damaged"),
+        ],
+    )
+    def test_a_damaged_one_is_one_clear_error(self, here, run, change, message):
+        base = sqlite3.connect(run)
+        base.execute(change)
+        base.commit()
+        base.close()
+        ran = here("runs", "show", "short")
+        assert (ran.status, len(ran.err.splitlines())) == (2, 1)
+        assert message in ran.err
+        assert "fault in otpy" not in ran.err
+
+    def test_a_cut_file_is_one_clear_error(self, here, run):
+        run.write_bytes(run.read_bytes()[:5000])
+        ran = here("runs", "show", "short")
+        assert ran.status == 2
+        assert "short-1a.run" in ran.err
+        assert "fault in otpy" not in ran.err
+
+
+class TestShow:
+    def test_it_shows_candidates_with_intervals_and_the_test_against_the_student(self, here, run):
+        ran = here("runs", "show", "short", "--instructions")
+        assert (ran.status, ran.err) == (0, "")
+        for words in ("short-1a.run: done", "+50.0, p = 0.031", "told", "student", "ended in: told, 100.0 %",
+                      "24 requests", "note: a note", "round=1", "Tools are tools."):  # fmt: skip
+            assert words in ran.out
+        found = here("runs", "show", "short", "--json").json
+        student, told = found["all"]
+        assert (student["score"], told["score"], told["better"]) == (0.5, 1.0, True)
+        assert student["interval"][0] < 0.5 < student["interval"][1]
+        assert found["command_line"] is None
+
+    def test_a_name_that_is_none_or_several_is_refused(self, here, run):
+        shutil.copy(run, run.with_name("short-2b.run"))
+        assert "'short' may be short-1a, short-2b" in here("runs", "show", "short").err
+        assert "there: short-1a, short-2b" in here("runs", "show", "mipro").err
+        assert here("runs", "show", "short-1").status == 0
+        assert here("runs", "show", run).status == 0
+
+
+class TestDiffAndExport:
+    def test_two_candidates_differ_in_their_instructions(self, here, run):
+        ran = here("runs", "diff", "short", "student", "best", "--json")
+        (change,) = ran.json["changes"]
+        assert (change["what"], change["after"]) == ("instructions", "Tools are tools.")
+        assert "instructions changed" in here("runs", "diff", "short", "student", "told").out
+
+    def test_two_runs_differ_in_what_they_ended_in(self, here, run):
+        shutil.copy(run, run.with_name("other.run"))
+        assert "no difference" in here("runs", "diff", "short", "other").out
+
+    def test_any_candidates_program_is_a_file_that_loads(self, here, run, tmp_path):
+        for name, words in (("student", STUDENT.signature.instructions), (None, "Tools are tools.")):
+            which = [] if name is None else ["--candidate", name]
+            assert here("runs", "export", "short", *which, "--out", "p.json").status == 0
+            assert load_file("p.json").signature.instructions == words
+        assert json.loads((tmp_path / "p.json").read_text())["lineage"]["optimizer"] == "Short"
+        assert load_file("p.json").content_hash() == RunView(run).result.program
+
+    def test_a_candidate_that_is_none_is_refused_with_those_there_are(self, here, run):
+        ran = here("runs", "export", "short", "--candidate", "x", "--out", "p.json")
+        assert (ran.status, "student, told, result, best" in ran.err) == (2, True)
+        assert not Path("p.json").exists()
+
+    def test_a_changed_program_is_not_given_out(self, here, run):
+        base = sqlite3.connect(run)
+        base.execute("UPDATE programs SET state = replace(state, 'Tools', 'Fools')")
+        base.commit()
+        base.close()
+        ran = here("runs", "export", "short", "--out", "p.json")
+        assert (ran.status, "was changed" in ran.err) == (2, True)
+
+    @pytest.mark.parametrize("form", ["jsonl", "csv"])
+    def test_every_score_is_exported(self, here, run, tmp_path, form):
+        assert here("runs", "export", "short", "--format", form, "--out", "scores").status == 0
+        lines = (tmp_path / "scores").read_text().splitlines()
+        assert len(lines) == 2 * 12 + (form == "csv")
+        last = json.loads(lines[-1]) if form == "jsonl" else lines[-1].split(",")
+        assert (last["candidate"] if form == "jsonl" else last[0]) == "told"
+        assert {path.name for path in tmp_path.iterdir()} == {".otpy", "scores"}
+
+    def test_one_candidates_scores_alone_are_not_asked_for(self, here, run):
+        ran = here("runs", "export", "short", "--format", "csv", "--candidate", "told", "--out", "x")
+        assert (ran.status, "--candidate" in ran.err) == (2, True)
+
+
+class TestResume:
+    def test_a_run_of_python_code_is_refused_with_what_to_call(self, here, run):
+        ran = here("runs", "resume", "short")
+        assert ran.status == 2
+        assert "Short(…).compile(…, journal=" in ran.err
+
+    def test_a_command_is_gone_on_with_from_anywhere(self, here, sorting, server, tmp_path, monkeypatch):
+        options = ["--data", "train.jsonl", "--set", "max_rounds=2", "--max-demos", "4"]
+        capped = here("optimize", *sorting, *options, "--max-requests", "5", "--json").json
+        assert (capped["stopped"], len(server.asked)) == ("budget", 5)
+        journal = tmp_path / capped["journal"]
+        shown = here("runs", "show", journal)
+        for words in ("stopped by its budget", "--optimizer bootstrap", "--set max_rounds=2", "--max-requests 5"):
+            assert words in shown.out
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        ran = here("runs", "resume", journal, "--json")
+        assert (ran.status, ran.err) == (0, "")
+        assert (ran.json["stopped"], len(server.asked)) == ("budget", 5)
+        assert Path.cwd() == tmp_path
+
+    def test_where_its_directory_is_gone_that_is_said(self, here, sorting, tmp_path):
+        journal = tmp_path / here("optimize", *sorting, "--data", "train.jsonl", "--json").json["journal"]
+        base = sqlite3.connect(journal)
+        base.execute("UPDATE about SET value = replace(value, ?, '/nowhere') WHERE name = 'command'", (str(tmp_path),))
+        base.commit()
+        base.close()
+        ran = here("runs", "resume", journal)
+        assert (ran.status, "/nowhere, in which" in ran.err) == (2, True)
