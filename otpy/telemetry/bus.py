@@ -33,6 +33,7 @@
 | `otpy.judgements.pending` | path, pending | more or fewer questions in this file wait for a person |
 | `otpy.continual.begun` / `.taken` / `.kept` | rows, generation | a better program is looked for; found, or not |
 | `otpy.continual.failed` / `.refused` / `.unreadable` | error | the search, a row of feedback, or its file |
+| `otpy.teleprompter.training` | client, what, step, steps, loss | a step of a model's training |
 | `otpy.listener.detached` | listener, error | a listener raised and was detached |
 
 A listener that raises is detached and reported, and work goes on. With no listener an `emit` behind

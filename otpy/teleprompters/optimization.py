@@ -177,7 +177,8 @@ class Optimization:
         score, name = (None, None) if best is None else (best.score, best.name)
         seconds = time.perf_counter() - self._began
         rest = 0.0 if self._task.done() else self._rest(seconds)
-        return Status(state, len(self.lab.candidates), score, requests, tokens, seconds, money, rest, name, pending)
+        facts = requests, tokens, seconds, money, rest, name, pending, self.lab.doing
+        return Status(state, len(self.lab.candidates), score, *facts)
 
     def _most_requests(self) -> int | None:
         predictors = len(self._student.named_predictors())

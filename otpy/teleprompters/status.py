@@ -24,6 +24,7 @@ class Status:
             has stated or may make. `None` if that is not known.
         best_name: What the search calls the best candidate so far.
         pending: Questions that wait for a person.
+        doing: What it does that takes long and measures nothing, as training.
     """
 
     state: str
@@ -36,3 +37,4 @@ class Status:
     rest: float | None = None
     best_name: str | None = None
     pending: int = 0
+    doing: str = ""
