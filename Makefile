@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SHELL := /bin/sh
 SEED ?=
+# One test process a core, four at the most: some tests bring up a model server each.
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
@@ -18,8 +20,8 @@ help: ## list these commands
 	@echo "usage: make COMMAND"
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name what; do printf '  %-10s %s\n' "$$name" "$$what"; done
 
-test: $(VENV)/installed-dev ## make .venv if it is missing, install otpy there, run the tests
-	@$(BIN)/python -m pytest $(PYTEST)
+test: $(VENV)/installed-dev ## make .venv if it is missing, install otpy there, run the tests (PYTEST="-k name", PARALLEL=)
+	@$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
 
 demo: $(VENV)/installed-local ## the first minute: evaluate, bootstrap demos, evaluate again, all on this machine (SEED=1)
 	@$(BIN)/otpy demo $(if $(SEED),--seed $(SEED))
@@ -51,7 +53,7 @@ contracts: $(VENV)/installed-dev
 	@$(BIN)/lint-imports
 
 docs: $(VENV)/installed-dev ## run every example in the docstrings, the README and docs/
-	@$(BIN)/python -m pytest --doctest-modules otpy tests/docs $(PYTEST)
+	@$(BIN)/python -m pytest $(PARALLEL) --doctest-modules otpy tests/docs $(PYTEST)
 
 clean: ## remove .venv and everything the tools leave behind
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage htmlcov dist build
