@@ -78,7 +78,7 @@ def record_of(line: str) -> Record:
     try:
         *turns, last = cast("list[dict[str, Any]]", json.loads(line)["messages"])
         if last["role"] != "assistant" or not isinstance(last["content"], str):
-            raise ValueError("the last turn is not the assistant's")  # noqa: TRY004, TRY301 - told below
+            raise ValueError("the last turn is not the assistant's")  # noqa: TRY301 - told below
         return Record(tuple(Message(turn["role"], turn["content"]) for turn in turns), last["content"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, TeleprompterError):
