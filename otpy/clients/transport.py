@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from otpy.clients.wire import Answer
+    from otpy.clients.wire import Answer, Method
 
 __all__ = ["Transport", "never_sent", "open_transport"]
 
@@ -41,7 +41,7 @@ _PATIENCE: Final = "raise timeout if it may take longer; else see whether the se
 
 
 class Transport:
-    """A POST that takes bytes and returns bytes, or raises one of our errors.
+    """A POST (or GET) that takes bytes and returns bytes, or raises one of our errors.
 
     Args:
         inner: What carries it: a `Wire`, or an `httpx.AsyncBaseTransport`, such as a `MockTransport`.
@@ -95,9 +95,28 @@ class Transport:
             LMResponseInvalid: If the answer is larger than allowed, or its encoding broken.
             LMStatusError: If the server sends us elsewhere, or a proxy wants to know who we are.
         """
+        return await self._asked("POST", url, headers, body, timeout)
+
+    async def get(
+        self,
+        url: str,
+        headers: tuple[tuple[str, str], ...],
+        timeout: float,  # noqa: ASYNC109 - a deadline
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Ask for what is at an address, as providers tell how a job is; arguments and errors as for `post`."""
+        return await self._asked("GET", url, headers, b"", timeout)
+
+    async def _asked(
+        self,
+        method: Method,
+        url: str,
+        headers: tuple[tuple[str, str], ...],
+        body: bytes,
+        timeout: float,  # noqa: ASYNC109 - a deadline
+    ) -> tuple[int, Mapping[str, str], bytes]:
         try:
             async with asyncio.timeout(timeout):
-                answer = await self._wire.send(url, headers, body)
+                answer = await self._wire.send(url, headers, body, method)
                 said = answer.headers
                 length = self._check(url, answer.status, said)
                 if length is not None and "content-encoding" not in said:
@@ -216,8 +235,10 @@ class _Httpx:
 
         self._httpx, self._inner = httpx, inner
 
-    async def send(self, url: str, headers: tuple[tuple[str, str], ...], body: bytes) -> _HttpxAnswer:
-        request = self._httpx.Request("POST", url, headers=headers, content=body)
+    async def send(
+        self, url: str, headers: tuple[tuple[str, str], ...], body: bytes, method: Method = "POST"
+    ) -> _HttpxAnswer:
+        request = self._httpx.Request(method, url, headers=headers, content=body)
         try:
             return _HttpxAnswer(await self._inner.handle_async_request(request))
         except ValueError as error:  # e.g. headers that are no text

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import httpx
     import wreq
 
-__all__ = ["Answer", "Wire", "is_here"]
+__all__ = ["Answer", "Method", "Wire", "is_here"]
+
+Method: TypeAlias = Literal["GET", "POST"]
 
 CONNECT_SECONDS: Final = 10.0
 IDLE_CONNECTIONS: Final = 10_000
@@ -117,7 +119,9 @@ class Wire:
             **trusted,
         )
 
-    async def send(self, url: str, headers: tuple[tuple[str, str], ...], body: bytes) -> Answer:
+    async def send(
+        self, url: str, headers: tuple[tuple[str, str], ...], body: bytes, method: Method = "POST"
+    ) -> Answer:
         """Send a request and return its answer as soon as its head has come.
 
         Cancelled, it closes the connection.
@@ -126,6 +130,7 @@ class Wire:
             url: Where.
             headers: Names and values.
             body: What.
+            method: How; a GET has no body.
 
         Raises:
             httpx.HTTPError: Whatever goes wrong.
@@ -138,6 +143,8 @@ class Wire:
         if self._client is None:
             raise self._stopped
         try:
+            if method == "GET":
+                return Answer(await self._client.get(url, headers=known), self)
             return Answer(await self._client.post(url, headers=known, body=body), self)
         except self.errors as error:
             raise self.said(error) from None

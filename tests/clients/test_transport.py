@@ -422,3 +422,37 @@ def test_a_process_that_ends_right_after_a_failed_request_ends_well(_time):
     environ = {"PYTHONPATH": ":".join(sys.path)}
     ended = subprocess.run([sys.executable, "-c", ENDS], env=environ, capture_output=True, timeout=30, check=False)
     assert (ended.returncode, ended.stdout.strip()) == (0, b"failed"), ended.stderr
+
+
+def test_a_get_carries_its_query_and_headers_and_no_body():
+    seen = []
+
+    def handler(request):
+        seen.append((request.method, str(request.url), request.headers["x-a"], request.content))
+        return httpx.Response(200, content=b"there")
+
+    transport = Transport(httpx.MockTransport(handler))
+    assert run(transport.get(f"{URL}?limit=1", (("x-a", "1"),), 5.0))[2] == b"there"
+    assert seen == [("GET", f"{URL}?limit=1", "1", b"")]
+
+
+def test_a_get_over_the_wire_arrives_as_one():
+    heads = []
+
+    async def answer(reader, writer):
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        await writer.drain()
+
+    async def main():
+        async with raw_server(answer) as url:
+            transport = open_transport(url)
+            try:
+                return await transport.get(f"{url}/jobs?a=b%5B", (("x-a", "1"),), 5.0)
+            finally:
+                await transport.aclose()
+
+    status, _, body = run(main())
+    assert (status, body) == (200, b"ok")
+    assert heads[0].startswith(b"GET /v1/jobs?a=b%5B HTTP/1.1\r\n")
+    assert b"x-a: 1" in heads[0].lower()
