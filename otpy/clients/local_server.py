@@ -22,8 +22,14 @@ POOLING: Final = ("mean", "cls", "last")
 """How the vectors of a text's tokens become the text's: their mean, that of the first, that of the last."""
 
 
-def command(
-    weights: str, *, context: int, parallel: int, threads: int | None = None, pooling: str | None = None
+def command(  # noqa: PLR0913 - keyword-only facts
+    weights: str,
+    *,
+    context: int,
+    parallel: int,
+    threads: int | None = None,
+    pooling: str | None = None,
+    adapter: str | None = None,
 ) -> list[str]:
     """Return the command that serves these weights.
 
@@ -34,12 +40,15 @@ def command(
         threads: Threads to compute with; by default one a core.
         pooling: Of a model that makes vectors: how those of its tokens become one (`POOLING`). By default the model
             answers.
+        adapter: The `.gguf` file of what it has learned besides, if anything.
     """
     arguments = ["--model", weights, "--context", str(context), "--parallel", str(parallel)]
     if threads is not None:
         arguments += ["--threads", str(threads)]
     if pooling is not None:
         arguments += ["--pooling", pooling]
+    if adapter is not None:
+        arguments += ["--adapter", adapter]
     return [sys.executable, "-m", "otpy.clients.local_server", *arguments]
 
 
@@ -52,6 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--pooling", choices=POOLING)
+    parser.add_argument("--adapter")
     arguments = parser.parse_args(argv)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)  # at once, a model half loaded included: there is nothing to save
@@ -87,6 +97,10 @@ def _serve(arguments: argparse.Namespace) -> Any:
         params.embedding = True
         params.pooling_type = getattr(library.llama_pooling_type, f"LLAMA_POOLING_TYPE_{arguments.pooling.upper()}")
         params.n_batch = params.n_ubatch = params.n_ctx  # a text is read at once, or not at all
+    if arguments.adapter:
+        adapter = library.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = arguments.adapter, 1.0
+        params.lora_adapters = [adapter]
     threads = arguments.threads or os.cpu_count() or 1
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = threads
