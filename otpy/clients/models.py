@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Final, TypeAlias
 
 from otpy.clients import local_server
 from otpy.clients.embedder_weights import gguf_of_bert
-from otpy.config.local_models import LOCAL_MODELS, LocalModel
+from otpy.config.local_models import LOCAL_MODELS, LocalModel, adapters, local_model
 from otpy.errors import ModelNotAvailable
 
 if TYPE_CHECKING:
@@ -52,21 +52,24 @@ def find(name: str) -> LocalModel:
         >>> models.find("local/smollm2-135m").licence
         'Apache-2.0'
     """
-    model = LOCAL_MODELS.get(name.removeprefix("local/"))
+    model = local_model(name.removeprefix("local/"))
     if model is None:
         raise ModelNotAvailable(f"unknown local model {name!r}; known: {', '.join(LOCAL_MODELS)}")
     return model
 
 
 def installed(name: str) -> bool:
-    """Whether the weights are there and have their full size; `pull` has checked their hash.
+    """Whether the weights are there and have their full size, and the adapter, if it is one that has learned.
+
+    `pull` has checked the hash of the weights.
 
     Raises:
         ModelNotAvailable: If there is no model of this name.
     """
     model = find(name)
     try:
-        return model.file.stat().st_size == model.size
+        here = model.adapter_file is None or model.adapter_file.is_file()
+        return here and model.file.stat().st_size == model.size
     except OSError:
         return False
 
@@ -89,25 +92,46 @@ def server_command(name: str, *, parallel: int) -> list[str]:
     model = find(name)
     if not runtime_installed():
         raise ModelNotAvailable(f"local/{model.name} needs the extra 'local': {INSTALL}")
-    if not installed(name):
+    if not installed(model.name):
         state = "incomplete" if model.file.exists() else "not here yet"
         raise ModelNotAvailable(f"the weights of local/{model.name} are {state}: otpy models pull {model.name}")
+    adapter = model.adapter_file
+    if adapter is not None:
+        _check_adapter(model, adapter)
     if model.embeds:  # several texts at once are faster than one after the other, and need no cached beginning
         return local_server.command(
             str(model.file), context=model.context, parallel=max(parallel, TEXTS_AT_ONCE), pooling="mean"
         )
-    return local_server.command(str(model.file), context=model.context, parallel=parallel)
+    return local_server.command(
+        str(model.file), context=model.context, parallel=parallel, adapter=None if adapter is None else str(adapter)
+    )
+
+
+def _check_adapter(model: LocalModel, adapter: Path) -> None:
+    """Refuse to serve what is not there, or not what it was."""
+    there = ", ".join(f"local/{one.name}+{one.adapter}" for one in adapters() if one.name == model.name) or "none"
+    if not adapter.is_file():
+        raise ModelNotAvailable(
+            f"local/{model.name}+{model.adapter} was trained elsewhere, or removed: {adapter} is not here; copy it"
+            f" there, or train it again with the same call; here: {there}"
+        )
+    found = _hash(adapter, lambda _: None)
+    if not found.startswith(model.adapter):
+        raise ModelNotAvailable(
+            f"{adapter} is damaged: its hash is {found[:12]}…; remove it, and train it again with the same call"
+        )
 
 
 def remove(name: str) -> bool:
-    """Delete the weights; `False` if they were not there.
+    """Delete the weights, or the adapter if it is one that has learned; `False` if they were not there.
 
     Raises:
         ModelNotAvailable: If there is no model of this name.
     """
     model = find(name)
-    existed = model.file.exists()
-    model.file.unlink(missing_ok=True)
+    file = model.adapter_file or model.file
+    existed = file.exists()
+    file.unlink(missing_ok=True)
     return existed
 
 
@@ -127,6 +151,10 @@ def pull(name: str, progress: Report = lambda _what, _done, _total: None) -> Pat
         ModelNotAvailable: If they cannot be fetched or kept, or are not what they should be; nothing is left behind.
     """
     model = find(name)
+    if model.adapter_file is not None:
+        raise ModelNotAvailable(
+            f"{name} was trained, and can be fetched nowhere; pull {model.name}, and train it again"
+        )
     if installed(name):
         return model.file
     home = model.file.parent

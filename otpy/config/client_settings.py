@@ -251,10 +251,11 @@ class ClientSettings(Frozen):
                 f" any other OpenAI-compatible server needs base_url",
             )
         if self.is_local:
-            from otpy.config.local_models import LOCAL_MODELS  # noqa: PLC0415 - a table
+            from otpy.config.local_models import LOCAL_MODELS, local_model  # noqa: PLC0415 - a table
 
-            if self.model_name not in LOCAL_MODELS:
-                raise wrong("model", f"unknown local model; known: {', '.join(LOCAL_MODELS)}")
+            if local_model(self.model_name) is None:
+                adapter = "; behind '+', the 12 digits of what was trained" if "+" in self.model_name else ""
+                raise wrong("model", f"unknown local model; known: {', '.join(LOCAL_MODELS)}{adapter}")
             if self.base_url is not None:
                 raise wrong("base_url", "a local model has its own server; leave it out")
         return self
@@ -296,9 +297,9 @@ class ClientSettings(Frozen):
     def effective_profile(self) -> str:
         """The profile, given or known."""
         if self.is_local:
-            from otpy.config.local_models import LOCAL_MODELS  # noqa: PLC0415 - a table
+            from otpy.config.local_models import local_model  # noqa: PLC0415 - a table
 
-            if LOCAL_MODELS[self.model_name].embeds:
+            if (model := local_model(self.model_name)) is not None and model.embeds:
                 return "llama_cpp_embedder"
         return self.profile or (PROVIDERS[self.provider][2] if self.provider in PROVIDERS else "generic")
 

