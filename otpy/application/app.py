@@ -22,6 +22,7 @@ from otpy.actors import SHUTDOWN, Names, Node, names_context
 from otpy.application.closing import Closing
 from otpy.application.coming_up import caps_of, innermost
 from otpy.application.embedding import Embedding
+from otpy.application.growing import Growing
 from otpy.application.keeping import Keeping
 from otpy.application.looking import Looking
 from otpy.application.threads import Threads
@@ -38,7 +39,7 @@ from otpy.clients.running import entered
 from otpy.clients.streaming import Sink
 from otpy.clients.tape import Recording
 from otpy.clients.traffic import Traffic
-from otpy.clients.tree import clients_tree
+from otpy.clients.tree import client_tree, clients_tree
 from otpy.config.manager import Change, ConfigManager, SettingsBox
 from otpy.errors import ActorDown, NoApplication, ProgramError, StartFailed
 from otpy.supervisors import (
@@ -69,7 +70,7 @@ WORKER_THREADS: Final = 256
 """Threads for programs whose `forward` is synchronous; each waits for a model most of its time."""
 
 
-class Application(Looking, Embedding):
+class Application(Looking, Embedding, Growing):
     """A running supervision tree: made by `otpy.start`, entered by `with` or `async with`.
 
     Under `with`, the tree runs on an event loop in a thread of its own, so that programs can be called from synchronous
@@ -93,6 +94,7 @@ class Application(Looking, Embedding):
         self._history = History(settings.history)
         self._routers = Routers()
         self._traffic = Traffic()
+        self._client = None
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -177,6 +179,7 @@ class Application(Looking, Embedding):
         children.append(Ledger.child_spec(self.book, id="ledger", name="ledger"))
         if settings.recording.path is None or settings.recording.mode != "replay":  # else nobody is ever asked
             children.append(clients_tree(self._box, store, self.book, self._traffic))
+            self._client = lambda name: client_tree(name, self._box, store, self.book, self._traffic)
         children += [
             TaskSupervisor.child_spec(id="tasks", name="tasks"),
             DynamicSupervisor.child_spec(id="teleprompters", name="teleprompters"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from otpy.clients.book import Book
     from otpy.clients.streaming import Sink
     from otpy.clients.traffic import Traffic
+    from otpy.config.client_settings import ClientSettings
     from otpy.config.settings import Settings
     from otpy.lm import LMRequest, LMResponse
     from otpy.supervisors import DynamicSupervisorRef, TaskSupervisorRef
@@ -74,6 +75,15 @@ class Running(Protocol):
             client: The name.
             request: The request.
             sink: Where the pieces of the answer go as they come; it is not used if the answer comes whole.
+        """
+        ...
+
+    async def aadd_client(self, name: str, **settings: Any) -> ClientSettings:
+        """Take in a further client, on the application's loop; one that is there already is no error.
+
+        Args:
+            name: What programs call it.
+            settings: What it is.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from otpy.actors import ChildSpec, Port
 from otpy.clients import models
@@ -15,15 +15,27 @@ if TYPE_CHECKING:
     from otpy.clients.traffic import Traffic
     from otpy.config.manager import SettingsBox
 
-__all__ = ["client_tree", "clients_tree"]
+__all__ = ["Clients", "client_tree", "clients_tree"]
+
+
+class Clients(Supervisor):
+    """The supervisor of all clients: after a restart of those that there are then, added ones too."""
+
+    @classmethod
+    def make(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Self, tuple[Any, ...], dict[str, Any]]:
+        """Look for the clients when it starts, not when it is described."""
+        box, *rest = args
+        children = [client_tree(name, box, *rest) for name in box.current.clients]
+        return super().make((children,), kwargs)
 
 
 def clients_tree(
     box: SettingsBox, memory: Any = None, book: Book | None = None, traffic: Traffic | None = None
 ) -> ChildSpec:
     """Describe the supervisor of all configured clients."""
-    children = [client_tree(name, box, memory, book, traffic) for name in box.current.clients]
-    return Supervisor.child_spec(children, id="clients", max_restarts=10, max_seconds=60.0)
+    return Clients.child_spec(
+        box, memory, book, traffic, id="clients", name="clients", max_restarts=10, max_seconds=60.0
+    )
 
 
 def client_tree(

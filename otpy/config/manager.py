@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from otpy.actors import Call, Cast, Down, GenServer, NoReply, Ref, monitor
+from otpy.config.adding import AddClient, DropClient, with_client, without_client
 from otpy.errors import ConfigError
 from otpy.telemetry import bus as telemetry
 
@@ -146,6 +147,18 @@ def _check_client(name: str, was: ClientSettings, client: ClientSettings) -> Non
             raise ConfigError(f"{client.model} needs litellm: pip install 'otpy-framework[litellm]'")
 
 
+def _changed(before: Settings, request: Change | AddClient | DropClient) -> tuple[tuple[str, ...], Settings]:
+    match request:
+        case Change(changes):
+            after = before.changed(**changes)
+            check_change(before, after)
+            return tuple(changes), after
+        case AddClient(name, settings):
+            return (f"clients.{name}",), with_client(before, name, settings)
+        case DropClient(name):
+            return (f"clients.{name}",), without_client(before, name)
+
+
 class ConfigManager(GenServer):
     """Holds the settings; the only one that replaces them."""
 
@@ -155,19 +168,19 @@ class ConfigManager(GenServer):
         self.subscribers: dict[Ref[Any], None] = {}
 
     def handle_call(self, request: Any, caller: Caller) -> Any:
-        """Answer `CurrentSettings`, `Change` and `Subscribe`."""
+        """Answer `CurrentSettings`, `Change`, `AddClient`, `DropClient` and `Subscribe`."""
         match request:
             case CurrentSettings():
                 return self.box.current
-            case Change(changes):
+            case Change() | AddClient() | DropClient():
+                before = self.box.current
                 try:
-                    proposed = self.box.current.changed(**changes)
-                    check_change(self.box.current, proposed)
-                    self.box.current = proposed
+                    fields, self.box.current = _changed(before, request)
                 except ConfigError as error:
                     caller.fail(error)
                     return NoReply()
-                fields = tuple(changes)
+                if self.box.current is before:
+                    return before
                 telemetry.emit("otpy.config.change", fields=fields)
                 for subscriber in self.subscribers:
                     subscriber.cast(SettingsChanged(self.box.current, fields))
