@@ -132,9 +132,10 @@ def _configured(settings: Settings, client: str) -> ClientSettings:
     configured = settings.clients.get(client)
     if configured is None:
         known = ", ".join(map(repr, (*settings.clients, *settings.routes))) or "none"
-        raise ConfigError(
-            f"no client is called {client!r}; configured: {known}; name a model in otpy.start(lm=...) or otpy.toml"
-        )
+        how = "name a model in otpy.start(lm=...) or otpy.toml"
+        if "/" in client:  # what was trained is called as its model
+            how = f"it is called as a model is: otpy.start(clients={{{client!r}: {{'model': {client!r}}}}})"
+        raise ConfigError(f"no client is called {client!r}; configured: {known}; {how}")
     return configured
 
 

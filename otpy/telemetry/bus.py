@@ -28,6 +28,7 @@
 | `otpy.evaluate.start` / `.stop` / `.row` | rows; score; index, outcome | an evaluation and each of its rows |
 | `otpy.evaluate.node` | node, event | of many that work on an evaluation, one has `"joined"` or is `"lost"` |
 | `otpy.teleprompter.start` / `.stop` / `.trial` | teleprompter, … | an optimization and each of its trials |
+| `otpy.teleprompter.training` | client, what, step, steps, loss | a step of a model's training |
 | `otpy.listener.detached` | listener, error | a listener raised and was detached |
 
 A listener that raises is detached and reported, and work goes on. With no listener an `emit` behind

@@ -88,6 +88,8 @@ class Lab:
         self.so_far: Program | None = None
         """What a search that measures no candidates would return if it had to end now."""
         self.errors = 0
+        self.doing = ""
+        """What it does that takes long and measures nothing, as training; empty if nothing of the kind."""
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
         self._tried: dict[tuple[Program, int, bytes], Tried] = {}
         self._answers = 0
@@ -318,6 +320,16 @@ class Lab:
         if self._max_errors is not None and self.errors > self._max_errors:
             error = TeleprompterError(f"more errors than max_errors={self._max_errors}; the last: {tried.feedback}")
             raise error from tried.error
+
+    def says(self, doing: str) -> None:
+        """Say what it does that takes long and measures nothing.
+
+        Args:
+            doing: In words; empty when it is over.
+        """
+        self.doing = doing
+        if self._above is not None:
+            self._above.says(doing)
 
     # -- telling ---------------------------------------------------------------------------------------------------
 

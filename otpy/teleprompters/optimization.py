@@ -54,6 +54,7 @@ class Status:
         requests: Requests so far, those of an earlier part of the same run included.
         tokens: Their tokens.
         seconds: Since it began, in this part.
+        doing: What it does that takes long and measures nothing, as training.
     """
 
     state: str
@@ -62,6 +63,7 @@ class Status:
     requests: int
     tokens: int
     seconds: float
+    doing: str = ""
 
 
 class Optimization:
@@ -165,7 +167,7 @@ class Optimization:
         requests, tokens, _ = self._spent()
         score = None if best is None else best.score
         seconds = time.perf_counter() - self._began
-        return Status(state, len(self.lab.candidates), score, requests, tokens, seconds)
+        return Status(state, len(self.lab.candidates), score, requests, tokens, seconds, self.lab.doing)
 
     async def result(self) -> Outcome:
         """Return what it has found, when it is over; cancelling this ends it.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.actors import (
     NORMAL,
+    SHUTDOWN,
     Down,
     GenServer,
     Port,
@@ -31,7 +32,7 @@ from otpy.actors import (
     monitor,
 )
 from otpy.clients.running import running
-from otpy.errors import ActorDown, CallTimeout, NotRegistered, TeleprompterError
+from otpy.errors import ActorDown, CallTimeout, TeleprompterError
 from otpy.supervisors import ANY_SIGNIFICANT, REST_FOR_ONE, Supervisor
 
 if TYPE_CHECKING:
@@ -141,8 +142,7 @@ async def conversation(
         max_seconds=3_600.0,
         restart=Restart.TEMPORARY,
     )
-    teleprompters = running().teleprompters
-    tree = await teleprompters.start_child(spec)
+    tree = await running().teleprompters.start_child(spec)
     assert tree is not None
     last: Any = None
     try:
@@ -167,6 +167,6 @@ async def conversation(
                         f"the training died {MAX_RESTARTS + 1} times, the last time because {last or 'it was stopped'};"
                         " the same call again goes on from its last checkpoint"
                     )
-    finally:
-        with contextlib.suppress(ActorDown, NotRegistered, CallTimeout):
-            await teleprompters.terminate_child(tree)
+    finally:  # not by its supervisor, which may be waiting for the caller to end
+        with contextlib.suppress(ActorDown):
+            await tree.stop(SHUTDOWN)

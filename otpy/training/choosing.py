@@ -1,0 +1,37 @@
+"""Who trains a client's model: this machine or its provider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otpy.errors import TeleprompterError
+from otpy.training.local import LocalTrainer
+
+if TYPE_CHECKING:
+    from otpy.config.client_settings import ClientSettings
+    from otpy.training.trainer import Trainer
+
+__all__ = ["trainer_for"]
+
+
+def trainer_for(client: str, settings: ClientSettings) -> Trainer:
+    """Return the trainer of a client's model.
+
+    Args:
+        client: The client's name, for messages.
+        settings: Its settings.
+
+    Raises:
+        TeleprompterError: If nobody trains models of this provider.
+
+    Example:
+        >>> from otpy.config.client_settings import ClientSettings
+        >>> from otpy.training.choosing import trainer_for
+        >>> type(trainer_for("default", ClientSettings(model="local/smollm2-135m"))).__name__
+        'LocalTrainer'
+    """
+    if settings.is_local:
+        return LocalTrainer(settings.model_name)
+    raise TeleprompterError(
+        f"client {client!r} is {settings.model}, which cannot be trained here; those of 'local/' can"
+    )
