@@ -24,11 +24,15 @@ from typing import IO, Any, Final
 
 from otpy.errors import TeleprompterError
 from otpy.training import lora
+from otpy.training.folder import alone, done, finish, kept
 
-__all__ = ["CHECKPOINTS", "GRPOPlan", "command", "main"]
+__all__ = ["CHECKPOINTS", "CURVE", "GRPOPlan", "command", "main"]
 
+CURVE: Final = "curve.json"
+"""The file that gets the mean reward of each step."""
 CHECKPOINTS: Final = "checkpoints"
-
+WHOLE: Final = "whole"
+"""The file that is made when a checkpoint is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,16 @@ def _train(folder: Path, voice: _Voice) -> None:
     plan = GRPOPlan(**json.loads((folder / "plan.json").read_text(encoding="utf-8")))
     lines = (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
     voice.say(what="loading", step=0, steps=plan.steps)
-    lock = _alone(folder)
+    with alone(folder, lambda: voice.say(what="waiting for another run of the same", step=0, steps=plan.steps)):
+        adapter = done(folder)  # by the run that was waited for
+        if adapter is None:
+            adapter = _learned(folder, plan, lines, voice)
+            finish(folder, adapter)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    voice.say(adapter=str(adapter))
+
+
+def _learned(folder: Path, plan: GRPOPlan, lines: list[str], voice: _Voice) -> Path:
     import torch  # noqa: PLC0415 - seconds, and only where something is trained
     import transformers  # noqa: PLC0415 - the same
     import trl  # noqa: PLC0415 - the same
@@ -142,6 +155,9 @@ def _train(folder: Path, voice: _Voice) -> None:
         return voice.rewards(rest["trainer_state"].global_step + 1, found)
 
     class Telling(base):  # type: ignore[misc]
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            Path(args.output_dir, f"checkpoint-{state.global_step}", WHOLE).touch()  # a kill may leave half of one
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
             names = {"loss": "loss", "reward": "reward", "reward_std": "spread", "grad_norm": "gradient", "kl": "kl"}
             figures = {ours: float(logs[theirs]) for theirs, ours in names.items() if theirs in logs}
@@ -184,9 +200,9 @@ def _train(folder: Path, voice: _Voice) -> None:
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train(resume_from_checkpoint=_latest(folder / CHECKPOINTS))
-    adapter = lora.write_adapter(trainer.accelerator.unwrap_model(trainer.model), Path(plan.adapters), plan.base)
-    voice.say(adapter=str(adapter))
-    os.close(lock)
+    curve = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]  # checkpoints keep it
+    kept(folder / CURVE, json.dumps(curve))
+    return lora.write_adapter(trainer.accelerator.unwrap_model(trainer.model), Path(plan.adapters), plan.base)
 
 
 def _longest(loaded: lora.Loaded, lines: list[str]) -> int:
@@ -202,28 +218,10 @@ def _latest(folder: Path) -> str | None:
     """Return the last whole checkpoint; one that a kill has left half-written is removed."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     for path in found:
-        if (path / "whole").exists():
+        if (path / WHOLE).exists():
             return str(path)
         shutil.rmtree(path, ignore_errors=True)
     return None
-
-
-def _alone(folder: Path) -> int:
-    """Hold the folder's lock; that of a dead process is gone.
-
-    Raises:
-        TeleprompterError: If another process trains there.
-    """
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    if sys.platform != "win32":
-        import fcntl  # noqa: PLC0415 - only there
-
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise TeleprompterError(f"another run trains the same in {folder}; wait for it, or stop it") from None
-    return lock
 
 
 if __name__ == "__main__":
