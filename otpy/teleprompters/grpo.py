@@ -199,12 +199,14 @@ class GRPO(Teleprompter[P]):
         if predictor.n > 1:
             raise TeleprompterError(f"the student asks for n={predictor.n} answers at once; allowed: 1")
         settings: ClientSettings = client_of(predictor.client)
+        if self.trainer is not None:
+            return predictor.client, self.trainer
         if not settings.is_local:
             raise TeleprompterError(
                 f"client {predictor.client!r} is {settings.model}, which cannot be trained by reward here; those of"
                 " 'local/' can"
             )
-        return predictor.client, self.trainer or RewardTrainer(settings.model_name)
+        return predictor.client, RewardTrainer(settings.model_name)
 
     def _told(self) -> dict[str, Any]:
         return {

@@ -22,7 +22,7 @@ deaths = folder.parent / "deaths"
 
 
 def say(**said):
-    print(json.dumps(said), flush=True)
+    print(json.dumps(said), flush=True)  # noqa: T201 - its purpose
 
 
 say(what="loading", step=len(curve), steps=plan["steps"])
