@@ -6,6 +6,9 @@ Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models"; th
 llama.cpp, whose rows of queries and keys are in another order than those of transformers.
 """
 
+# The libraries of the extra `train` are not where the types are checked.
+# pyright: basic, reportMissingImports=false
+
 from __future__ import annotations
 
 import contextlib

@@ -11,6 +11,9 @@ Only the answers are learned, not the questions; each batch's common beginning i
 Hutter 2019, "Decoupled Weight Decay Regularization".
 """
 
+# The libraries of the extra `train` are not where the types are checked.
+# pyright: basic, reportMissingImports=false
+
 from __future__ import annotations
 
 import json
@@ -216,7 +219,7 @@ def loss_of(model: Any, records: Sequence[Tokens]) -> Any:
     return torch.nn.functional.cross_entropy(inner.lm_head(hidden), torch.tensor(answers), reduction="sum")
 
 
-def _common(prompts: Sequence[Sequence[int]]) -> int:
+def _common(prompts: Sequence[list[int]]) -> int:
     """How many tokens all begin with."""
     first, last = min(prompts), max(prompts)
     shared = zip(first, last, strict=False)
