@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,7 +45,7 @@ def kept(file: Path, text: str) -> None:
         text: What is to be in it.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}-{os.getpid()}.part")
+    part = file.with_name(f".{file.name}-{uuid.uuid4().hex}.part")
     try:
         with part.open("w", encoding="utf-8") as stream:
             stream.write(text)

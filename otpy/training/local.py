@@ -148,11 +148,11 @@ class LocalTrainer:
                 models.server_command(base.name, parallel=1)  # says what is missing
             try:
                 await asyncio.to_thread(self._write, folder, json.dumps(facts, indent=1), records)
-                adapter = await self._trained((self._program or command)(folder), told)
             except OSError as error:
                 raise TeleprompterError(
                     f"{folder} cannot be written: {error.strerror or error}; OTPY_CACHE_DIR names another place"
                 ) from error
+            adapter = await self._trained((self._program or command)(folder), told)
         model = model_of(adapter)
         await memory.put(f"sft/{folder.name}", model)
         return model
