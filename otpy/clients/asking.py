@@ -134,7 +134,8 @@ def _configured(settings: Settings, client: str) -> ClientSettings:
         known = ", ".join(map(repr, (*settings.clients, *settings.routes))) or "none"
         how = "name a model in otpy.start(lm=...) or otpy.toml"
         if "/" in client:  # what was trained is called as its model
-            how = f"it is called as a model is: otpy.start(clients={{{client!r}: {{'model': {client!r}}}}})"
+            clients = {"clients": {client: {"model": client}}}
+            how = f"it is called as a model is, so: otpy.start(settings={clients!r})"
         raise ConfigError(f"no client is called {client!r}; configured: {known}; {how}")
     return configured
 
