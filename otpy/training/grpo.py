@@ -86,6 +86,9 @@ def main(argv: list[str] | None = None) -> None:
     (folder,) = sys.argv[1:] if argv is None else argv
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no news
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # read when torch loads: threads that wait are to leave the cores
     try:
         _train(Path(folder), _Voice(out, sys.stdin))
     except EOFError:
