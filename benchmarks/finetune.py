@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--train", type=Path, default=Path("../shared/data/banking_train.jsonl"))
     parser.add_argument("--dev", type=Path, default=Path("../shared/data/banking_dev.jsonl"))
     parser.add_argument("--rows", type=int, default=300, help="training rows to learn, at most")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
