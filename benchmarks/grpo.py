@@ -37,7 +37,7 @@ def once(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         for pair in zip(*([(word, kind) for word in words] for kind, words in KINDS.items()), strict=True)
         for word, kind in pair
     ]
-    demos, train, dev = rows[:4], rows[4:12], rows[12:]
+    demos, train, dev = rows[:2], rows[2:10], rows[10:]
     rewards: list[float] = []
 
     def heard(_: str, fields: dict[str, Any]) -> None:
