@@ -299,8 +299,7 @@ class Port(GenServer):
                 return
             except OSError as error:
                 caller.fail(error)
-                self._to_write.popleft()
-                self._close_input()
+                self._close_input()  # with this line still there: the loop is not to watch what is closed
                 return
             if written < len(data):
                 self._to_write[0] = data[written:], caller

@@ -1,6 +1,6 @@
 """`FakeFineTuning`: OpenAI's fine-tuning API without a model behind it, for tests of what trains at a provider.
 
-Pure inside: a request in, an answer out. It is reached through httpx's transport, also in virtual time, or over a real
+Pure inside, a request in and an answer out, so it can stand behind a transport in virtual time; or it listens on a real
 socket.
 """
 
@@ -17,8 +17,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-
-    import httpx
 
 __all__ = ["FakeFineTuning", "Trouble"]
 
@@ -61,13 +59,9 @@ class FakeFineTuning:
         jobs: The jobs, by id, as the API tells of them.
 
     Example:
-        >>> import asyncio
-        >>> from otpy.clients.transport import Transport
         >>> from otpy.testing.fake_finetuning import FakeFineTuning
-        >>> fake = FakeFineTuning()
-        >>> transport = Transport(fake.transport())
-        >>> asyncio.run(transport.get("http://fake/v1/fine_tuning/jobs", (), 5.0))[2]
-        b'{"object": "list", "data": [], "has_more": false}'
+        >>> FakeFineTuning().answer("GET", "/v1/fine_tuning/jobs", {}, b"")
+        (None, 200, b'{"object": "list", "data": [], "has_more": false}')
     """
 
     def __init__(
@@ -102,7 +96,7 @@ class FakeFineTuning:
 
         Args:
             method: As `"GET"`.
-            url: The path below the base URL `/v1`, with its query.
+            url: The path with its query, from `/v1` on.
             headers: With lower-case names.
             body: The request's.
         """
@@ -197,24 +191,6 @@ class FakeFineTuning:
         limit = limit if self.page is None else min(limit, self.page)
         begin = next((at + 1 for at, item in enumerate(items) if item["id"] == after), 0)
         return {"object": "list", "data": items[begin : begin + limit], "has_more": begin + limit < len(items)}
-
-    # -- ways in ---------------------------------------------------------------------------------------------------
-
-    def transport(self) -> httpx.AsyncBaseTransport:
-        """Return a transport of httpx that leads here; it takes no time, so virtual time is fine."""
-        import httpx  # noqa: PLC0415 - late, 60 ms
-
-        def handler(request: httpx.Request) -> httpx.Response:
-            url = request.url.raw_path.decode()
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            trouble, status, body = self.answer(request.method, url, headers, request.content)
-            if trouble is not None and trouble.refused:
-                raise httpx.ConnectError("nobody listens")
-            if trouble is not None and trouble.lost:
-                raise httpx.ReadError("connection closed early")
-            return httpx.Response(status, content=body, headers={} if trouble is None else trouble.headers)
-
-        return httpx.MockTransport(handler)
 
     @contextlib.contextmanager
     def serving(self, port: int = 0) -> Generator[str]:

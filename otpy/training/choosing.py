@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from otpy.errors import TeleprompterError
 from otpy.training.local import LocalTrainer
+from otpy.training.provider_job import ProviderTrainer
 
 if TYPE_CHECKING:
     from otpy.config.client_settings import ClientSettings
@@ -32,6 +33,9 @@ def trainer_for(client: str, settings: ClientSettings) -> Trainer:
     """
     if settings.is_local:
         return LocalTrainer(settings.model_name)
+    if settings.provider == "openai":
+        return ProviderTrainer(client)
     raise TeleprompterError(
-        f"client {client!r} is {settings.model}, which cannot be trained here; those of 'local/' can"
+        f"client {client!r} is {settings.model}; models of 'local/' are trained here, those of 'openai/' by their"
+        f" provider, and for a server with the same API there is trainer=ProviderTrainer({client!r})"
     )

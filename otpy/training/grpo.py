@@ -11,9 +11,11 @@ takes is kept in the folder; killed and started again it goes on from there, wit
 The one room that knows trl. Source: Shao et al. 2024, "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in
 Open Language Models"; trl's `GRPOTrainer`.
 """
+# pyright: basic, reportMissingImports=false
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -86,6 +88,9 @@ def main(argv: list[str] | None = None) -> None:
     (folder,) = sys.argv[1:] if argv is None else argv
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no news
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # read when torch loads: threads that wait are to leave the cores
     try:
         _train(Path(folder), _Voice(out, sys.stdin))
     except EOFError:
@@ -134,7 +139,6 @@ def _learned(folder: Path, plan: GRPOPlan, lines: list[str], voice: _Voice) -> P
     import torch  # noqa: PLC0415 - seconds, and only where something is trained
     import transformers  # noqa: PLC0415 - the same
     import trl  # noqa: PLC0415 - the same
-    from datasets import Dataset  # noqa: PLC0415 - the same
 
     library: Any = trl
     base: Any = transformers.TrainerCallback
@@ -189,7 +193,8 @@ def _learned(folder: Path, plan: GRPOPlan, lines: list[str], voice: _Voice) -> P
         dataloader_pin_memory=False,
     )
     rows = [json.loads(line) for line in lines]
-    data = Dataset.from_list([{"row": row["row"], "prompt": row["messages"]} for row in rows])
+    datasets: Any = importlib.import_module("datasets")  # trl's own
+    data = datasets.Dataset.from_list([{"row": row["row"], "prompt": row["messages"]} for row in rows])
     trainer = library.GRPOTrainer(
         model=model,
         processing_class=loaded.tokenizer,

@@ -89,7 +89,12 @@ class ProviderTrainer:
 
     Args:
         client: The client's name: its provider, key and address are used, and its model is the one that is trained.
+        learning_rate_multiplier: As the provider has it; it decides if `None`.
+        suffix: A part of the new model's name.
         connect: Opens a transport to an address.
+
+    Raises:
+        TeleprompterError: If a parameter cannot be its value.
 
     Example:
         >>> from otpy.training.provider_job import ProviderTrainer
@@ -97,8 +102,17 @@ class ProviderTrainer:
         ProviderTrainer('openai')
     """
 
-    def __init__(self, client: str = "default", *, connect: Callable[[str], Transport] = open_transport) -> None:
+    def __init__(
+        self,
+        client: str = "default",
+        *,
+        learning_rate_multiplier: float | None = None,
+        suffix: str | None = None,
+        connect: Callable[[str], Transport] = open_transport,
+    ) -> None:
         """Connect to nothing yet."""
+        self._own = {"learning_rate_multiplier": learning_rate_multiplier, "suffix": suffix}
+        Plan("", b"", self._own)  # refuses what cannot be
         self.client, self._connect = client, connect
 
     def __repr__(self) -> str:
@@ -119,7 +133,7 @@ class ProviderTrainer:
         Args:
             records: What to learn.
             kind: `"sft"`.
-            params: Those of `openai_files.Plan`.
+            params: `epochs`, `batch_size` and `seed`, and those of this trainer with other values.
             memory: Keeps the file's and the job's id.
             told: Called with how far it is.
 
@@ -133,7 +147,7 @@ class ProviderTrainer:
         if not records:
             raise TeleprompterError("there are no records to learn")
         settings = self._settings()
-        plan = Plan(settings.model_name, lines_of(records).encode(), params)
+        plan = Plan(settings.model_name, lines_of(records).encode(), {**self._own, **params})
         provider = self._provider(settings)
         try:
             model = await _watched(Course(provider, plan, memory, told))

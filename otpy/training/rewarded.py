@@ -176,8 +176,8 @@ async def _trained(
                     return Path(adapter)
                 case {"error": why}:
                     raise TeleprompterError(f"the training has failed: {why}")
-                case {"ask": number, "completions": list(found)}:
-                    several: list[Any] = found  # pyright: ignore[reportUnknownVariableType] - as JSON is
+                case {"ask": number, "completions": found}:
+                    several: list[Any] = found
                     written = [Completion(one["row"], one["text"], one["cut"]) for one in several]
                     await line.answer({"ask": number, "rewards": list(await reward(written))})
                 case {"what": str(what), **rest}:

@@ -413,3 +413,19 @@ def test_the_last_words_are_bounded_too():
         return await port.join(10)
 
     assert run(main).output == "\n".join(["x" * 10] * 5)
+
+
+def test_a_program_that_has_closed_its_input_is_an_error_to_whoever_writes_and_to_nobody_else():
+    uvloop = pytest.importorskip("uvloop")  # its loops end the whole of Python over a file that is closed while watched
+    deaf = "import os, time; os.close(0); print('up', flush=True); time.sleep(60)"
+
+    async def main():
+        port = await Port.start([sys.executable, "-c", deaf], first_line=True)
+        for _ in range(3):
+            with pytest.raises(BrokenPipeError):
+                await port.call(SendLine("hello"), 5)
+            await asyncio.sleep(0.01)
+        await port.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -286,7 +286,7 @@ def test_a_provider_whose_models_nobody_trains_is_refused_before_anything_is_ask
     with (
         LoopbackLM(script) as server,
         otpy.start(lm="acme/x", base_url=server.url, api_key="none", cache=False),
-        pytest.raises(TeleprompterError, match="client 'default' is acme/x, which cannot be trained"),
+        pytest.raises(TeleprompterError, match="client 'default' is acme/x; models of 'local/' are trained here"),
     ):
         BootstrapFinetune().compile(STUDENT, trainset=TRAIN)
     assert server.requests == []

@@ -52,4 +52,5 @@ for step in range(len(curve) + 1, plan["steps"] + 1):
 adapter = Path(plan["adapters"]) / f"{plan['base']}-0123456789ab.gguf"
 adapter.parent.mkdir(parents=True, exist_ok=True)
 adapter.write_text("no adapter")
+(folder / "done.json").write_text(json.dumps({"adapter": str(adapter)}))
 say(adapter=str(adapter))

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 
+import httpx
 import pytest
 
 import otpy
@@ -55,7 +56,18 @@ def started(model="openai/gpt-x", **more):
 
 
 def trainer_of(fake):
-    return ProviderTrainer(connect=lambda _: Transport(fake.transport()))
+    """A trainer that reaches the fake through a transport that takes no time."""
+
+    def handler(request):
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        trouble, status, body = fake.answer(request.method, request.url.raw_path.decode(), headers, request.content)
+        if trouble is not None and trouble.refused:
+            raise httpx.ConnectError("nobody listens")
+        if trouble is not None and trouble.lost:
+            raise httpx.ReadError("connection closed early")
+        return httpx.Response(status, content=body, headers={} if trouble is None else trouble.headers)
+
+    return ProviderTrainer(connect=lambda _: Transport(httpx.MockTransport(handler)))
 
 
 def training(fake, memory, told=lambda _: None, kind="sft", records=RECORDS, **params):
