@@ -88,9 +88,8 @@ def main() -> None:
         result["seconds"] = round(time.perf_counter() - began, 1)
         result["demos"], result["instruction"] = len(program.demos), program.signature.instructions
         with dspy.context(lm=scoring):
-            for name, rows in (("score", dev), ("choose_score", choose)):
-                found = dspy.Evaluate(devset=rows, metric=metric, num_threads=job["threads"], max_errors=10**6)(program)
-                result[name] = round(found.score / 100, 4)
+            found = dspy.Evaluate(devset=dev, metric=metric, num_threads=job["threads"], max_errors=10**6)(program)
+            result["score"] = round(found.score / 100, 4)
     Path(sys.argv[2]).write_text(json.dumps(result))
 
 
