@@ -12,7 +12,7 @@ import threading
 from collections import defaultdict
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class CountingProxy:
         self.counts: defaultdict[str, Count] = defaultdict(Count)
         """By name."""
 
-    def __enter__(self) -> CountingProxy:
+    def __enter__(self) -> Self:
         """Listen."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -111,9 +111,9 @@ class CountingProxy:
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
 
-            def do_POST(self) -> None:  # noqa: N802 - the library's name
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if self.path.count("/") < 2 or json.loads(body or b"{}").get("stream"):  # noqa: PLR2004 - /NAME/...
+                if self.path.count("/") < 2 or json.loads(body or b"{}").get("stream"):
                     status, said = http.client.BAD_REQUEST, b'{"error": {"message": "no name, or a stream"}}'
                 else:
                     status, said = passed_on(self.path, body)

@@ -56,12 +56,18 @@ def optimized(job: dict[str, Any], student: Any, learn: list[Any], choose: list[
         return search.compile(student, trainset=learn, valset=choose)
     if kind == "MIPROv2":
         adviser = lm.copy(max_tokens=job["advice_tokens"])
-        mipro = dspy.MIPROv2(metric=metric, auto="light", seed=seed + 1, num_threads=threads, prompt_model=adviser, **demos)
+        mipro = dspy.MIPROv2(
+            metric=metric, auto="light", seed=seed + 1, num_threads=threads, prompt_model=adviser, **demos
+        )
         return mipro.compile(student, trainset=learn, valset=choose)
     if kind == "GEPA":
         reflects = lm.copy(temperature=1.0, max_tokens=job["advice_tokens"])
         gepa = dspy.GEPA(
-            metric=with_feedback, max_metric_calls=job["gepa_calls"], reflection_lm=reflects, num_threads=threads, seed=seed
+            metric=with_feedback,
+            max_metric_calls=job["gepa_calls"],
+            reflection_lm=reflects,
+            num_threads=threads,
+            seed=seed,
         )
         return gepa.compile(student, trainset=learn, valset=choose)
     return student
@@ -71,11 +77,23 @@ def main() -> None:
     """Do one job."""
     job = json.loads(Path(sys.argv[1]).read_text())
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=job["cache"])
-    options = {"api_key": "none", "temperature": 0.0, "max_tokens": job["answer_tokens"], "cache": job["cache"], "engine": "litellm"}
-    searching, scoring = (dspy.LM("openai/local", api_base=job[name], **options) for name in ("search_url", "score_url"))
+    options = {
+        "api_key": "none",
+        "temperature": 0.0,
+        "max_tokens": job["answer_tokens"],
+        "cache": job["cache"],
+        "engine": "litellm",
+    }
+    searching, scoring = (
+        dspy.LM("openai/local", api_base=job[name], **options) for name in ("search_url", "score_url")
+    )
     labels = Literal[tuple(job["labels"])]  # type: ignore[valid-type]
-    sort = dspy.Signature({"query": (str, dspy.InputField()), "intent": (labels, dspy.OutputField())}, job["instructions"])
-    learn, choose, dev = ([dspy.Example(**row).with_inputs("query") for row in job[name]] for name in ("learn", "choose", "dev"))
+    sort = dspy.Signature(
+        {"query": (str, dspy.InputField()), "intent": (labels, dspy.OutputField())}, job["instructions"]
+    )
+    learn, choose, dev = (
+        [dspy.Example(**row).with_inputs("query") for row in job[name]] for name in ("learn", "choose", "dev")
+    )
     random.Random(job["seed"]).shuffle(learn)
     dspy.configure(lm=searching, adapter=ADAPTERS[job["adapter"]]())
     result: dict[str, Any] = {"version": dspy.__version__, "adapter": job["adapter"]}
