@@ -91,7 +91,9 @@ class Evolution:
         self._trainset, self._valset = trainset, list(enumerate(valset))
         self._size = min(told.reflection_minibatch_size, len(trainset))
         self._pool = _Pool()
-        ours = reflection.REWRITE.configured(client=told.reflection_lm, temperature=1.0)
+        ours = reflection.REWRITE.configured(
+            client=told.reflection_lm, temperature=1.0, max_tokens=told.reflection_max_tokens
+        )
         self._proposer = told.instruction_proposer or ours
 
     async def run(self, student: Program) -> None:

@@ -52,6 +52,8 @@ class GEPA(Teleprompter[P]):
         frontier_type: What is to be best at: each example (`"instance"`), each subscore (`"objective"`), or both
             (`"hybrid"`).
         reflection_lm: The name of the client that writes instructions.
+        reflection_max_tokens: Its longest answer; a model that thinks before needs more. An `instruction_proposer` has
+            its own.
         skip_perfect_score: Whether a minibatch on which all is perfect is left.
         add_format_failure_as_feedback: Whether answers that could not be read are reflected on too.
         instruction_proposer: A predictor that writes instructions, of the fields
@@ -83,6 +85,7 @@ class GEPA(Teleprompter[P]):
         candidate_selection_strategy: Literal["pareto", "current_best"] = "pareto",
         frontier_type: Literal["instance", "objective", "hybrid"] = "instance",
         reflection_lm: str = "default",
+        reflection_max_tokens: int = 1000,
         skip_perfect_score: bool = True,
         add_format_failure_as_feedback: bool = False,
         instruction_proposer: Predict | None = None,
@@ -116,6 +119,7 @@ class GEPA(Teleprompter[P]):
             ("max_full_evals", 1 if max_full_evals is None else max_full_evals, 1),
             ("max_metric_calls", 1 if max_metric_calls is None else max_metric_calls, 1),
             ("reflection_minibatch_size", reflection_minibatch_size, 1),
+            ("reflection_max_tokens", reflection_max_tokens, 1),
             ("max_merge_invocations", max_merge_invocations, 0),
             ("proposals", proposals, 1),
             ("max_concurrency", max_concurrency, 1),
@@ -129,6 +133,7 @@ class GEPA(Teleprompter[P]):
         self.metric = metric
         self.auto, self.max_full_evals, self.max_metric_calls = auto, max_full_evals, max_metric_calls
         self.reflection_minibatch_size, self.reflection_lm = reflection_minibatch_size, reflection_lm
+        self.reflection_max_tokens = reflection_max_tokens
         self.candidate_selection_strategy, self.frontier_type = candidate_selection_strategy, frontier_type
         self.skip_perfect_score, self.perfect_score = skip_perfect_score, perfect_score
         self.add_format_failure_as_feedback = add_format_failure_as_feedback

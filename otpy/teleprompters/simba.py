@@ -53,6 +53,7 @@ class SIMBA(Teleprompter[P]):
         max_steps: Steps.
         max_demos: Demos a predictor has at most, of those it gains; with 0 only rules are made.
         prompt_model: The name of the client that advises.
+        prompt_max_tokens: Its longest answer; a model that thinks before needs more.
         demo_input_field_maxlen: Characters of an input's text in a demo.
         temperature_for_sampling: How little the score decides who tries a row; greater than 0.
         temperature_for_candidates: How little it decides who is changed; greater than 0.
@@ -76,6 +77,7 @@ class SIMBA(Teleprompter[P]):
         max_steps: int = 8,
         max_demos: int = 4,
         prompt_model: str = "default",
+        prompt_max_tokens: int = 1000,
         demo_input_field_maxlen: int = 100_000,
         temperature_for_sampling: float = 0.2,
         temperature_for_candidates: float = 0.2,
@@ -92,6 +94,7 @@ class SIMBA(Teleprompter[P]):
             ("max_demos", max_demos, 0),
             ("demo_input_field_maxlen", demo_input_field_maxlen, 1),
             ("max_concurrency", max_concurrency, 1),
+            ("prompt_max_tokens", prompt_max_tokens, 1),
             ("seed", seed, 0),
         ):
             check_integer(name, value, least)
@@ -105,6 +108,7 @@ class SIMBA(Teleprompter[P]):
             raise TeleprompterError(f"failure_score={failure_score!r}; allowed: a finite number")
         self.metric, self.bsize, self.num_candidates = metric, bsize, num_candidates
         self.max_steps, self.max_demos, self.prompt_model = max_steps, max_demos, prompt_model
+        self.prompt_max_tokens = prompt_max_tokens
         self.demo_input_field_maxlen = demo_input_field_maxlen
         self.temperature_for_sampling = temperature_for_sampling
         self.temperature_for_candidates = temperature_for_candidates
@@ -248,7 +252,10 @@ class _Ascent:
     async def _ruled(self, change: _Change) -> Program | None:
         """Add to instructions what a model advises that has compared the best try with the worst."""
         best, worst, source = change.tries[0], change.tries[-1], change.source
-        asking = reflection.ADVISE.configured(client=self._told.prompt_model, temperature=1.0, rollout=change.number)
+        told = self._told
+        asking = reflection.ADVISE.configured(
+            client=told.prompt_model, temperature=1.0, max_tokens=told.prompt_max_tokens, rollout=change.number
+        )
         answer = await reflection.asked_for(
             self._lab,
             asking,

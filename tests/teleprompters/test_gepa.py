@@ -235,6 +235,15 @@ class TestWhatIsReflectedOn:
         better, _ = compiled(GEPA(feedback, max_metric_calls=60), script=script)
         assert better == STUDENT
 
+    def test_the_reflecting_model_has_a_longest_answer_for_one_that_finds_no_end_looks_like_an_outage(self):
+        def bounds(**more):
+            _, requests = compiled(GEPA(feedback, max_metric_calls=60, **more))
+            asked = [body for body in requests if "new_instruction" in body["messages"][0]["content"]]
+            return {body["max_tokens" if "max_tokens" in body else "max_completion_tokens"] for body in asked}
+
+        assert bounds() == {1000}
+        assert bounds(reflection_max_tokens=77) == {77}
+
     def test_by_a_predictor_of_ones_own(self):
         proposer = otpy.Predict("instruction, calls -> new_instruction").with_instructions("Improve new_instruction!")
         better, requests = compiled(GEPA(feedback, max_metric_calls=300, instruction_proposer=proposer))
@@ -248,6 +257,7 @@ class TestWhatIsReflectedOn:
         ({}, "no budget; give exactly one of auto='light', max_full_evals and max_metric_calls"),
         ({"auto": "light", "max_full_evals": 2}, "auto='light', max_full_evals=2; give exactly one"),
         ({"auto": "huge"}, "auto='huge'; allowed: 'light', 'medium', 'heavy'"),
+        ({"auto": "light", "reflection_max_tokens": 0}, "reflection_max_tokens=0; allowed: an integer >= 1"),
         ({"max_metric_calls": 0}, "max_metric_calls=0; allowed: an integer >= 1"),
         ({"auto": "light", "proposals": 0}, "proposals=0; allowed: an integer >= 1"),
         ({"auto": "light", "frontier_type": "x"}, "frontier_type='x'; allowed: 'instance', 'objective', 'hybrid'"),

@@ -124,6 +124,11 @@ class TestWhatIsLearnedFrom:
         assert "kind: ?\n## Score\n0\nwrong" in worse
         assert "## Score\n1" in better
 
+    def test_advice_has_a_longest_answer(self):
+        _, requests = compiled(SIMBA(metric, **SMALL, max_demos=0, prompt_max_tokens=77))
+        advising = [body for body in requests if "advise the modules" in body["messages"][0]["content"]]
+        assert {body["max_tokens" if "max_tokens" in body else "max_completion_tokens"] for body in advising} == {77}
+
     def test_where_nothing_ever_works_there_is_nothing(self):
         better, requests = compiled(SIMBA(metric, **SMALL), lambda _: {"kind": "?"})
         assert better == STUDENT
