@@ -55,6 +55,7 @@ OPTIMIZERS = (
     f"GEPA{AFTER}",
 )
 BAR = "BootstrapFewShot"
+SIZES = ("learn", "choose", "split", "bootstrapped", "labeled", "candidates", "gepa_calls", "tokens", "threads")
 
 
 def judged(example: Any, prediction: Any, trace: Any = None) -> Score:  # noqa: ARG001 - a metric's
@@ -200,45 +201,39 @@ def serving(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    """Return results as a Markdown table: for each optimizer the medians over seeds, and each seed's score."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    """Return results as a Markdown table: for each optimizer the medians over seeds, and each seed's score.
+
+    The bar is what `BootstrapFewShot` of the same library and adapter scored with the same seeds.
+    """
+    if len({json.dumps(line.get("sizes"), sort_keys=True) for line in lines}) > 1:
+        sys.exit("these results are of runs of different sizes, which are not to be compared")
+    groups: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
     for line in lines:
-        groups.setdefault(
-            (line["optimizer"], f"{line['side']} {line.get('version', '')}, {line['adapter']}"), []
-        ).append(line)
-    bars = {
-        side: statistics.median(one["score"] for one in found if "score" in one)
-        for (name, side), found in groups.items()
-        if name == BAR and any("score" in one for one in found)
-    }
-    head = [
-        "optimizer",
-        "of",
-        "score on dev",
-        "each seed",
-        f"≥ {BAR}",
-        "requests",
-        "input tokens",
-        "output tokens",
-        "seconds",
-    ]
+        groups.setdefault((line["optimizer"], line["side"], line["adapter"]), {})[line["seed"]] = line
+    counted = ("requests", "input_tokens", "output_tokens", "seconds")
+    head = ["optimizer", "of", "score on dev", "each seed", f"≥ {BAR}", *(name.replace("_", " ") for name in counted)]
     rows = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
-    for name, side in sorted(groups, key=lambda key: (OPTIMIZERS.index(key[0]), key[1])):
-        found = [one for one in groups[name, side] if "score" in one]
-        lost = len(groups[name, side]) - len(found)
-        if not found:
-            rows.append([name, side, f"failed, {lost} of {lost}", *["—"] * (len(head) - 3)])
-            continue
-        score = statistics.median(one["score"] for one in found)
-        each = ", ".join(f"{100 * one['score']:.1f}" for one in sorted(found, key=lambda one: one["seed"]))
-        bar = bars.get(side)
-        rows.append([
-            name, side, f"{100 * score:.1f} %", each + (f" ({lost} failed)" if lost else ""),
-            "—" if bar is None or name in {BAR, "Predict"} else "yes" if score >= bar else "no",
-            *(f"{statistics.median(one[what] for one in found):,.0f}"
-              for what in ("requests", "input_tokens", "output_tokens", "seconds")),
-        ])  # fmt: skip
+    for name, side, adapter in sorted(groups, key=lambda key: (OPTIMIZERS.index(key[0]), *key[1:])):
+        group = groups[name, side, adapter]
+        found = {seed: line for seed, line in sorted(group.items()) if "score" in line}
+        each = ", ".join(f"{100 * found[seed]['score']:.1f}" if seed in found else "failed" for seed in sorted(group))
+        row = [name, f"{side}, {adapter}", "failed", each, *["—"] * (1 + len(counted))]
+        if found:
+            score = statistics.median(line["score"] for line in found.values())
+            bar = {at: line["score"] for at, line in groups.get((BAR, side, adapter), {}).items() if "score" in line}
+            numbers = (statistics.median(line[what] for line in found.values()) for what in counted)
+            reached = "—" if name in {BAR, "Predict"} else _reached(found, bar)
+            row = [*row[:2], f"{100 * score:.1f} %", each, reached, *(f"{number:,.0f}" for number in numbers)]
+        rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _reached(found: dict[int, dict[str, Any]], bar: dict[int, float]) -> str:
+    pairs = [(line["score"], bar[seed]) for seed, line in found.items() if seed in bar]
+    if not pairs:
+        return "—"
+    mine, theirs = (statistics.median(one) for one in zip(*pairs, strict=True))
+    return f"{'yes' if mine >= theirs else 'no'}, {sum(one >= other for one, other in pairs)} of {len(pairs)}"
 
 
 def parsed() -> argparse.Namespace:
@@ -275,9 +270,10 @@ def main() -> None:
         print(table([json.loads(line) for path in arguments.table for line in path.read_text().splitlines()]))
         return
     lines: list[dict[str, Any]] = []
+    sizes = {name: getattr(arguments, name) for name in SIZES}
 
     def told(side: str, name: str, seed: int, found: dict[str, Any]) -> None:
-        line = {"side": side, "optimizer": name, "seed": seed, **found}
+        line = {"side": side, "optimizer": name, "seed": seed, **found, "sizes": sizes}
         lines.append(line)
         text = json.dumps(line)
         print(text, file=sys.stderr, flush=True)

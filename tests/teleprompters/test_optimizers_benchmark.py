@@ -114,19 +114,26 @@ def rows(table):
 def test_the_table_has_medians_and_each_seed_in_order():
     table = loaded("optimizers").table
     found = rows(table([line("MIPROv2", 1, 0.7), line("MIPROv2", 0, 0.6), line("MIPROv2", 2, 0.8, requests=40)]))
-    assert found == [["MIPROv2", "otpy 1, json", "70.0 %", "60.0, 70.0, 80.0", "—", "10", "2,000", "30", "2"]]
+    assert found == [["MIPROv2", "otpy, json", "70.0 %", "60.0, 70.0, 80.0", "—", "10", "2,000", "30", "2"]]
 
 
-def test_the_bar_is_that_of_the_same_side():
+def test_the_bar_is_that_of_the_same_library_with_the_same_seeds():
     table = loaded("optimizers").table
-    lines = [line("BootstrapFewShot", 0, 0.65), line("GEPA", 0, 0.65), line("MIPROv2", 0, 0.64)]
+    lines = [line("BootstrapFewShot", 0, 0.65), line("BootstrapFewShot", 1, 0.9), line("GEPA", 0, 0.65)]
+    lines += [line("MIPROv2", 0, 0.7), line("MIPROv2", 1, 0.8)]
     lines += [line("BootstrapFewShot", 0, 0.5, side="DSPy"), line("MIPROv2", 0, 0.64, side="DSPy")]
-    assert [row[4] for row in rows(table(lines))] == ["—", "—", "yes", "no", "yes"]
+    assert [row[4] for row in rows(table(lines))] == ["—", "—", "yes, 1 of 1", "no, 1 of 2", "yes, 1 of 1"]
 
 
 def test_a_run_that_failed_is_in_the_table_and_counts_for_no_score():
     table = loaded("optimizers").table
     lost = {"side": "DSPy", "adapter": "json", "optimizer": "GEPA", "seed": 1, "error": "it broke"}
-    assert rows(table([lost]))[0][2] == "failed, 1 of 1"
-    both = rows(table([{**lost, "version": "3"}, line("GEPA", 0, 0.5, side="DSPy", version="3")]))
-    assert both[0][2:4] == ["50.0 %", "50.0 (1 failed)"]
+    assert rows(table([lost]))[0][2:4] == ["failed", "failed"]
+    both = rows(table([lost, line("GEPA", 0, 0.5, side="DSPy")]))
+    assert both[0][2:4] == ["50.0 %", "50.0, failed"]
+
+
+def test_runs_of_different_sizes_are_not_put_beside_each_other():
+    table = loaded("optimizers").table
+    with pytest.raises(SystemExit, match="different sizes"):
+        table([line("GEPA", 0, 0.5, sizes={"labeled": 8}), line("GEPA", 1, 0.5, sizes={"labeled": 16})])
