@@ -83,7 +83,12 @@ class _Given(Tape):
     def __init__(self, response: LMResponse) -> None:
         self._response: LMResponse | None = response
 
-    async def answer(self, key: str, ask: Callable[[], Coroutine[Any, Any, LMResponse]]) -> LMResponse:  # noqa: ARG002
+    async def answer(
+        self,
+        key: str,  # noqa: ARG002 - the base's, as the next ones
+        ask: Callable[[], Coroutine[Any, Any, LMResponse]],  # noqa: ARG002
+        client: str = "default",  # noqa: ARG002
+    ) -> LMResponse:
         if self._response is None:
             raise AskedAgain(f"the program asked a second time for one example; {ONCE}")
         response, self._response = self._response, None
