@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from otpy.adapters import state_of
 from otpy.clients.running import running
@@ -155,11 +155,7 @@ class Choices:
             if not predictors:
                 program = _with_part(program, path, value)
                 continue
-            program = program.map_predictors(
-                lambda at, old, which=predictors, name=name, value=value: (
-                    _with(old, name, value) if at in which else old
-                )
-            )
+            program = _changed(program, predictors, name, value)
         return program
 
     def _chosen(self, choice: Mapping[str, int]) -> list[tuple[str, Any]]:
@@ -186,6 +182,10 @@ def check_choices(choices: Choices | None, student: Program) -> None:
         choices.check(student, None)
     else:
         choices.check(student, {**settings.clients, **settings.routes})
+
+
+def _changed(program: Program, paths: Collection[str], name: str, value: Any) -> Program:
+    return program.map_predictors(lambda at, old: _with(old, name, value) if at in paths else old)
 
 
 def _with(predictor: Predict, name: str, value: Any) -> Predict:
@@ -228,7 +228,7 @@ def _checked(key: Any, values: Any, most_demos: int) -> tuple[Any, ...]:
         )
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
         raise TeleprompterError(f"choose[{key!r}]={values!r:.100}; allowed: a list of values")
-    several = tuple(cast("Any", values))
+    several: tuple[Any, ...] = tuple(values)
     if not several:
         raise TeleprompterError(f"choose[{key!r}] is empty; give at least one value, or leave it out")
     for value in several:

@@ -196,7 +196,7 @@ def front(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def taking_least(candidates: Sequence[Candidate], objective: Objective) -> Candidate:
-    """Return what takes least of those whose score is near the best; of equals the better, and then the first.
+    """Return what takes least of those whose score is near the best; of equals the better. It is on the front.
 
     Args:
         candidates: The candidates, at least one, measured on the same rows.
@@ -205,11 +205,12 @@ def taking_least(candidates: Sequence[Candidate], objective: Objective) -> Candi
     near = max(one.score for one in candidates) - objective.within
     dollars = priced(candidates)
 
-    def takes(one: Candidate) -> float:
-        return cost_of(one, dollars=dollars) if objective.least == "cost" else one.scores.seconds
+    def takes(one: Candidate) -> tuple[float, float, float]:
+        cost, seconds = cost_of(one, dollars=dollars), one.scores.seconds
+        return (cost, -one.score, seconds) if objective.least == "cost" else (seconds, -one.score, cost)
 
     # a score of 0.98 is within 0.02 of one of 1, whatever floats make of it
-    return min((one for one in candidates if one.score >= near - 1e-9), key=lambda one: (takes(one), -one.score))
+    return min((one for one in candidates if one.score >= near - 1e-9), key=takes)
 
 
 def chosen(rule: Rule, candidates: Sequence[Candidate], student: Candidate, searched: Any) -> Candidate | None:

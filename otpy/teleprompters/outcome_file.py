@@ -205,9 +205,12 @@ def load_outcome(path: str | os.PathLike[str]) -> SavedOutcome:
 def _read(told: dict[str, Any], path: str) -> SavedOutcome:
     rule, lineage = told["rule"], told["lineage"]
     objective = None if rule["objective"] is None else Objective(**rule["objective"])
-    candidates = tuple(SavedCandidate(**{**one, "scores": tuple(one["scores"])}) for one in told["candidates"])
+    candidates: list[SavedCandidate] = []
+    for one in told["candidates"]:
+        facts: dict[str, Any] = {**one, "scores": tuple(one["scores"])}
+        candidates.append(SavedCandidate(**facts))
     return SavedOutcome(
-        *(told["optimizer"], told["stopped"], told["program"], told["best"], candidates),
+        *(told["optimizer"], told["stopped"], told["program"], told["best"], tuple(candidates)),
         *(told["requests"], told["tokens"], Decimal(told["money"]), told["seconds"], tuple(told["notes"])),
         Rule(rule["accept"], rule["level"], objective),
         None if lineage is None else read_lineage(lineage, path),

@@ -6,7 +6,7 @@ What a search calls its candidates is shown as text: it cannot style a page, run
 from __future__ import annotations
 
 import html
-import io
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,28 +19,31 @@ if TYPE_CHECKING:
 
 __all__ = ["as_html", "as_text", "printed"]
 
+NAME: Final = 1
+"""The column of names; those before it and itself are texts, the others numbers."""
+LEAST: Final = 8
+"""Letters of a name that are shown in the narrowest terminal."""
 SHOWN: Final = 50
 """Candidates of a page."""
 
 
 def as_text(outcome: Outcome, n: int = 20, width: int | None = None) -> str:
     """Return the candidates as a table for a terminal; see `Outcome.table`."""
-    from rich import box  # noqa: PLC0415 - 80 ms, only where something is shown
-    from rich.console import Console  # noqa: PLC0415 - the same
-    from rich.table import Table  # noqa: PLC0415 - the same
-    from rich.text import Text  # noqa: PLC0415 - the same
-
-    file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=False, force_jupyter=False, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     titles, rows = _content(outcome, n)
-    for place, title in enumerate(titles):
-        table.add_column(title, justify="right" if place > 1 else "left", no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
-    lines = [line.rstrip() for line in file.getvalue().strip("\n").split("\n")]
-    return "\n".join([*lines, *_below(outcome, n)]) + "\n"
+    room = (shutil.get_terminal_size().columns if width is None else width) - 1
+    wide = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    others = sum(wide) - wide[NAME] + 2 * (len(wide) - 1)
+    wide[NAME] = min(wide[NAME], max(room - others, LEAST))
+
+    def line(cells: list[str]) -> str:
+        texts = [
+            cell.ljust(size) if place <= NAME else cell.rjust(size)
+            for place, (cell, size) in enumerate(zip(cells, wide, strict=True))
+        ]
+        texts[NAME] = texts[NAME] if len(texts[NAME]) <= wide[NAME] else f"{texts[NAME][: wide[NAME] - 1]}…"
+        return "  ".join(texts).rstrip()
+
+    return "\n".join([line(titles), *map(line, rows), *_below(outcome, n)]) + "\n"
 
 
 def printed(outcome: Outcome, n: int = 20) -> None:

@@ -169,7 +169,8 @@ class RunJournal:
         """Return what an answer took that is there; nothing, if it was kept before that was."""
         try:
             row = self._reader.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-            seconds, money = (json.loads(row[0]) if row is not None else {}).get("took", (0.0, None))
+            known: dict[str, Any] = {} if row is None else json.loads(row[0])
+            seconds, money = known.get("took", (0.0, None))
             return Took(float(seconds), None if money is None else Decimal(money))
         except (sqlite3.Error, ValueError, TypeError, AttributeError, ArithmeticError) as error:
             self.problem = self._damaged(error)

@@ -128,14 +128,9 @@ class Teleprompter(Generic[P]):
         if others is not None and not others:
             raise TeleprompterError("the valset is empty")
         limits = {"requests": max_requests, "tokens": max_tokens, "money": max_money}
-        for kind, limit in limits.items():
-            if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0):
-                raise TeleprompterError(f"max_{kind}={limit!r}; allowed: a number >= 0, or None")
+        _check_limits(limits)
         self.check(student)
-        rule = Rule(accept, level, objective)
-        if rule.measures and not self.uses_valset:
-            name = "objective" if accept == "best" else "accept"
-            raise TeleprompterError(f"{type(self).__name__} measures no candidates to choose among; leave out {name}")
+        rule = self._rule(accept, level, objective)
         shown: Any = getattr(self, "display_progress", False) if display_progress is None else display_progress
         if not isinstance(shown, bool):
             raise TeleprompterError(f"display_progress={shown!r}; allowed: True or False")
@@ -146,6 +141,13 @@ class Teleprompter(Generic[P]):
             )
         given = student, examples, others, teacher, journal, limits, rule
         return Optimization(self, *given, review=review, display_progress=shown)
+
+    def _rule(self, accept: Accept, level: float, objective: Objective | None) -> Rule:
+        rule = Rule(accept, level, objective)
+        if rule.measures and not self.uses_valset:
+            name = "objective" if accept == "best" else "accept"
+            raise TeleprompterError(f"{type(self).__name__} measures no candidates to choose among; leave out {name}")
+        return rule
 
     def estimate(self, student: P, *, trainset: Rows, valset: Rows | None = None) -> Estimate:
         """Return what a run will take, from the least to the most that is likely; nothing is asked.
@@ -187,7 +189,7 @@ class Teleprompter(Generic[P]):
         """
 
     def variants(self, student: P) -> list[Program]:
-        """Return programs that take as little and as much for a request as a run may: the student, unless more is known.
+        """Return programs that take for a request what a run may take: the student, and as whatever it may become.
 
         Args:
             student: The program.
@@ -242,6 +244,12 @@ def _check_program(what: str, program: object) -> None:
         raise TeleprompterError(f"{what}={program!r}: a program, such as Predict('question -> answer')")
     if not program.named_predictors():
         raise TeleprompterError(f"the {what}, {program!r}, has no predictors, so there is nothing to improve")
+
+
+def _check_limits(limits: Mapping[str, Any]) -> None:
+    for kind, limit in limits.items():
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0):
+            raise TeleprompterError(f"max_{kind}={limit!r}; allowed: a number >= 0, or None")
 
 
 def check_integer(name: str, value: object, least: int) -> None:
