@@ -196,7 +196,9 @@ def front(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def taking_least(candidates: Sequence[Candidate], objective: Objective) -> Candidate:
-    """Return what takes least of those whose score is near the best; of equals the better. It is on the front.
+    """Return what takes least of those whose score is near the best; of equals the better, and then the first.
+
+    Seconds decide nothing about cost: two runs never have the same, and would end in different programs.
 
     Args:
         candidates: The candidates, at least one, measured on the same rows.
@@ -207,7 +209,7 @@ def taking_least(candidates: Sequence[Candidate], objective: Objective) -> Candi
 
     def takes(one: Candidate) -> tuple[float, float, float]:
         cost, seconds = cost_of(one, dollars=dollars), one.scores.seconds
-        return (cost, -one.score, seconds) if objective.least == "cost" else (seconds, -one.score, cost)
+        return (cost, -one.score, 0.0) if objective.least == "cost" else (seconds, -one.score, cost)
 
     # a score of 0.98 is within 0.02 of one of 1, whatever floats make of it
     return min((one for one in candidates if one.score >= near - 1e-9), key=takes)

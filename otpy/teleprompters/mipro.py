@@ -6,13 +6,12 @@ Source: Opsahl-Ong et al. 2024, "Optimizing Instructions and Demonstrations for 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from otpy.errors import TeleprompterError
 from otpy.evaluate import Metric, check_metric, metric_name
-from otpy.evaluate.statistics import mean
 from otpy.teleprompters.choices import Choices, check_choices
+from otpy.teleprompters.combinations import NOTHING, Parts, Standing, key_of
 from otpy.teleprompters.copro import check_advice
 from otpy.teleprompters.demo_sets import demo_sets, taught
 from otpy.teleprompters.proposer import BATCHES as LOOKS
@@ -24,7 +23,7 @@ from otpy.teleprompters.tpe import STARTUP, Tpe
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from otpy.programs import Predict, Program
+    from otpy.programs import Program
     from otpy.signatures import Example
     from otpy.teleprompters.demo_sets import DemoSet
     from otpy.teleprompters.lab import Lab
@@ -217,7 +216,7 @@ class MIPROv2(Teleprompter[P]):
         if short := [path for path, texts in instructions.items() if len(texts) < candidates]:
             lab.notes.append(f"fewer than {candidates} different instructions were proposed for {', '.join(short)}")
         instructions = await lab.review.choices(instructions)
-        choices = Choices() if self.choose is None else self.choose
+        choices = NOTHING if self.choose is None else self.choose
         parts = Parts(kept_to(student, lab.review.pins()), instructions, sets, choices)
         trials = trials_for(candidates, len(instructions), demos=bool(sets), others=len(choices.sizes))
         await self._tried(lab, parts, trials if self.num_trials is None else self.num_trials, valset)
@@ -256,7 +255,7 @@ class MIPROv2(Teleprompter[P]):
 
         async def in_full(choice: Mapping[str, int], name: str) -> None:
             scores = await lab.evaluate(parts.program(choice), rows)
-            standing.whole[_key(choice)] = scores.mean
+            standing.whole[key_of(choice)] = scores.mean
             study.learn(choice, scores.mean)
             await lab.candidate(name, scores, **parts.told(choice))
 
@@ -279,113 +278,11 @@ def _asked(study: Tpe, standing: Standing) -> tuple[int, dict[str, int]]:
     """Ask for a combination, and again if its score is known already."""
     number, choice = study.ask()
     for _ in range(REPEATS):
-        if _key(choice) not in standing.whole:
+        if key_of(choice) not in standing.whole:
             break
-        study.tell(number, standing.whole[_key(choice)])
+        study.tell(number, standing.whole[key_of(choice)])
         number, choice = study.ask()
     return number, choice
-
-
-_Key = tuple[tuple[str, int], ...]
-
-
-def _key(choice: Mapping[str, int]) -> _Key:
-    return tuple(choice.items())
-
-
-@dataclass
-class Standing:
-    """How combinations did so far.
-
-    Args:
-        whole: Scores on all rows.
-        batches: Scores on mini-batches, in order.
-    """
-
-    whole: dict[_Key, float] = field(default_factory=dict[_Key, float])
-    batches: dict[_Key, list[float]] = field(default_factory=dict[_Key, list[float]])
-
-    def take(self, choice: Mapping[str, int], score: float, *, whole: bool) -> None:
-        """Take in a score.
-
-        Args:
-            choice: The combination.
-            score: Its score.
-            whole: Whether it is on all rows.
-        """
-        if whole:
-            self.whole[_key(choice)] = score
-        else:
-            self.batches.setdefault(_key(choice), []).append(score)
-
-    def promising(self) -> dict[str, int] | None:
-        """Return the combination that did best on mini-batches and was not measured on all rows, the first of equals.
-
-        Example:
-            >>> from otpy.teleprompters.mipro import Standing
-            >>> standing = Standing()
-            >>> for choice, score in ((0, 0.5), (1, 0.9), (1, 0.3), (2, 0.7)):
-            ...     standing.take({"instruction": choice}, score, whole=False)
-            >>> standing.promising()
-            {'instruction': 2}
-        """
-        open_: list[_Key] = [key for key in self.batches if key not in self.whole]
-        best = max(open_, key=lambda key: mean(self.batches[key]), default=None)
-        return None if best is None else dict(best)
-
-
-class Parts:
-    """What combinations are made of.
-
-    Args:
-        student: The program.
-        instructions: For each predictor by its path, its own first.
-        sets: Sets of demos; what the predictors have already comes before them.
-        others: What else is chosen.
-    """
-
-    def __init__(
-        self, student: Program, instructions: Mapping[str, list[str]], sets: list[DemoSet], others: Choices
-    ) -> None:
-        """Name the choices."""
-        self._student, self._instructions, self._sets, self._others = student, instructions, sets, others
-        self.choices: dict[str, int] = {}
-        """How many alternatives each choice has."""
-        for path, texts in instructions.items():
-            self.choices[f"{path}: instruction"] = len(texts)
-            if sets:
-                self.choices[f"{path}: demos"] = len(sets) + 1
-        self.choices.update(others.sizes)
-
-    @property
-    def combinations(self) -> int:
-        """How many combinations there are."""
-        return math.prod(self.choices.values())
-
-    def program(self, choice: Mapping[str, int]) -> Any:
-        """Return the program of a combination.
-
-        Args:
-            choice: An alternative for each choice.
-        """
-
-        def changed(path: str, predictor: Predict) -> Predict:
-            at, demos = choice[f"{path}: instruction"], choice.get(f"{path}: demos", 0)
-            if at:
-                predictor = predictor.replace(
-                    signature=predictor.signature.with_instructions(self._instructions[path][at])
-                )
-            return predictor.replace_demos(self._sets[demos - 1][path]) if demos else predictor
-
-        return self._others.applied(self._student.map_predictors(changed), choice)
-
-    def told(self, choice: Mapping[str, int]) -> dict[str, Any]:
-        """Return what distinguishes a combination, as JSON data.
-
-        Args:
-            choice: An alternative for each choice.
-        """
-        return self._others.told(choice)
 
 
 def _check_amount(auto: object, num_candidates: object, num_trials: object) -> None:
