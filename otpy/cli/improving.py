@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from otpy.application import start
 from otpy.cli.failures import FAILED, INTERRUPTED, Stopped
-from otpy.cli.measuring import Job, finished, summary
+from otpy.cli.measuring import finished, summary
 from otpy.cli.optimizers import made
 from otpy.cli.targets import found_program, signature_of, writable
 from otpy.cli.telling import Told, duration, telling
@@ -28,103 +28,17 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from otpy.application import Application
+    from otpy.cli.order import Order
     from otpy.cli.screen import Screen
     from otpy.evaluate import EvaluationResult
     from otpy.programs import Program
     from otpy.signatures import Example
     from otpy.teleprompters import Optimization, Outcome, Teleprompter
 
-__all__ = ["RUNS", "Order", "Plan", "outcome_facts", "run_optimize", "runs_directory"]
+__all__ = ["RUNS", "Plan", "outcome_facts", "run_optimize", "runs_directory"]
 
 RUNS: Final = Path(".otpy", "runs")
 """Where journals are that nobody gave a path, under the current directory."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Order:
-    """What `otpy optimize` is told, as it was typed: JSON data, so that a journal can keep it.
-
-    Args:
-        program: As for `Job`.
-        data: Names the rows to learn from.
-        metric: As for `Job`.
-        optimizer: Its name on the command line.
-        out: Where the program goes.
-        settings: Parameters of the optimizer, each as `"name=value"`.
-        max_demos: Demos a predictor gets, at most; `None` for the optimizer's own.
-        seed: Decides every choice.
-        val: Names the rows to choose by, or `None`.
-        teacher: Names the program that solves the examples, or `None`.
-        dev: Names the rows to measure on, before and after, or `None`.
-        lm: As for `Job`, and so are the others up to `load`.
-        base_url: See `Job`.
-        temperature: See `Job`.
-        max_tokens: See `Job`.
-        max_concurrency: See `Job`.
-        limit: See `Job`.
-        inputs: See `Job`.
-        load: A saved program whose state the program takes over, or `None`.
-        max_requests: Requests it may make, or `None`.
-        max_total_tokens: Tokens it may take, or `None`.
-        max_money: Dollars it may spend, or `None`.
-        journal: The journal's file, or `None` for one whose name says what is done.
-    """
-
-    program: str
-    data: str
-    metric: str
-    optimizer: str = "bootstrap"
-    out: str = "program.json"
-    settings: tuple[str, ...] = ()
-    max_demos: int | None = None
-    seed: int = 0
-    val: str | None = None
-    teacher: str | None = None
-    dev: str | None = None
-    lm: str | None = None
-    base_url: str | None = None
-    temperature: float | None = None
-    max_tokens: int | None = None
-    max_concurrency: int | None = None
-    limit: int | None = None
-    inputs: str | None = None
-    load: str | None = None
-    max_requests: int | None = None
-    max_total_tokens: int | None = None
-    max_money: float | None = None
-    journal: str | None = None
-
-    @property
-    def job(self) -> Job:
-        """What of it an evaluation is told too."""
-        return Job(
-            self.program,
-            self.data,
-            self.metric,
-            self.lm,
-            self.base_url,
-            self.temperature,
-            self.max_concurrency,
-            self.limit,
-            self.inputs,
-            self.load,
-            max_tokens=self.max_tokens,
-        )
-
-    def command(self) -> str:
-        """Return it as it would be typed."""
-        words = ["otpy", "optimize"]
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name == "settings":
-                words += [word for one in value for word in ("--set", one)]
-            elif value is not None and (value != field.default or field.name == "optimizer"):
-                words += [f"--{field.name.replace('_', '-')}", str(value)]
-        return shlex.join(words)
-
-    def kept(self) -> dict[str, Any]:
-        """Return it as JSON data, with the directory that its paths are in."""
-        return {"directory": str(Path.cwd()), "order": dataclasses.asdict(self)}
 
 
 class Plan:

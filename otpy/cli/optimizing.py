@@ -128,7 +128,8 @@ def optimize(
 
     The status is 0 if it went well, 1 if it did not, 2 if the command cannot be carried out, 130 after Ctrl-C.
     """
-    from otpy.cli.improving import Order, run_optimize
+    from otpy.cli.improving import run_optimize
+    from otpy.cli.order import Order
     from otpy.cli.screen import Screen
     from otpy.cli.targets import refused
 

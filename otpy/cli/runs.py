@@ -14,7 +14,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from otpy.cli.improving import RUNS, Order, run_optimize
+from otpy.cli.improving import RUNS, run_optimize
+from otpy.cli.order import Order
 from otpy.cli.targets import refused, writable
 from otpy.errors import TeleprompterError
 from otpy.programs.difference import diff

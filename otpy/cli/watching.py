@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.cli.failures import FAILED, INTERRUPTED, Stopped
-from otpy.cli.improving import Order, Plan, outcome_facts, runs_directory
+from otpy.cli.improving import Plan, outcome_facts, runs_directory
 from otpy.cli.targets import refused
 from otpy.cli.telling import Told
 from otpy.errors import ActorDown, NotRegistered, OtpyError, StartFailed
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from otpy.actors import Ref
+    from otpy.cli.order import Order
     from otpy.cli.screen import Screen
 
 __all__ = ["Watch", "run_watch"]

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from otpy.actors import Call, Cast, GenServer, NoReply, Ref, Task, self_ref, send_after
+from otpy.actors import GenServer, NoReply, Ref, Task, self_ref, send_after
 from otpy.errors import ActorDown, ClientError, OtpyError, TeleprompterError
 from otpy.programs import load, save
 from otpy.signatures import Example
 from otpy.telemetry import bus as telemetry
+from otpy.teleprompters.continual_messages import Current, Feedback, Generation, Look, Next
 from otpy.teleprompters.continual_state import ContinualState
 from otpy.teleprompters.feedback import FeedbackFile, Refused, RowMaker, parted
 from otpy.teleprompters.header import data_hash, header_of
@@ -35,50 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Continual", "Current", "Feedback", "Generation", "Look", "Next"]
 
 LIMITS: Final = ("max_requests", "max_tokens", "max_money")
-
-
-@dataclass(frozen=True, slots=True)
-class Feedback(Cast):
-    """Take rows in, and keep them; a row that is none is told by the event `otpy.continual.refused`.
-
-    Args:
-        rows: The rows, as `Example`s or JSON data by column.
-    """
-
-    rows: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """The current program.
-
-    Args:
-        number: 0 is the program it began with.
-        program: The program.
-        rows: Rows of feedback that have been considered.
-        waiting: Rows that have not been yet.
-        under_way: Whether a better program is being looked for.
-        problem: Why the last optimization came to nothing, if it did.
-    """
-
-    number: int
-    program: Program
-    rows: int
-    waiting: int
-    under_way: bool
-    problem: str | None = None
-
-
-class Current(Call[Generation]):
-    """Ask for the current program; answered at once."""
-
-
-class Look(Call[Generation]):
-    """Have it look for feedback now; answered when nothing is under way."""
-
-
-class Next(Call[Generation]):
-    """Ask for what is current when the next optimization is over; answered then."""
 
 
 class _Tick:
