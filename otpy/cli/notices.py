@@ -18,6 +18,7 @@ NOTICES: Final = {
     "otpy.supervisor.restart": "{child!r} was restarted (it ended with: {reason})",
     "otpy.supervisor.gave_up": "{child!r} kept failing and was given up (it ended with: {reason})",
     "otpy.cache.degraded": "the cache: {error}",
+    "otpy.judgements.waiting": "questions wait for a person: otpy judge {path}",
 }
 
 

@@ -30,6 +30,7 @@
 | `otpy.teleprompter.start` / `.stop` / `.trial` | teleprompter, … | an optimization and each of its trials |
 | `otpy.teleprompter.candidate` | name, score, program, params | a program was measured |
 | `otpy.teleprompter.waiting` | seconds, error | an outage is waited for |
+| `otpy.judgements.waiting` | path | questions in this file wait for a person, for the first time |
 | `otpy.judgements.pending` | path, pending | more or fewer questions in this file wait for a person |
 | `otpy.continual.begun` / `.taken` / `.kept` | rows, generation | a better program is looked for; found, or not |
 | `otpy.continual.failed` / `.refused` / `.unreadable` | error | the search, a row of feedback, or its file |

@@ -158,6 +158,8 @@ class Desk:
         if not self._said:
             self._said = True
             logger.warning("questions wait for a person: otpy judge %s", self.path)
+            if telemetry.listening:
+                telemetry.emit("otpy.judgements.waiting", path=str(self.path))
 
 
 def _looked(questions: Judgements, new: list[Question], keys: list[str]) -> dict[str, tuple[Verdict, ...]]:

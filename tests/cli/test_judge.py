@@ -6,6 +6,7 @@ import contextlib
 import html
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -231,6 +232,40 @@ class TestATerminal:
         found = [file.take([key])[key][0] for key in keys]
         assert [one.choice for one in found] == ["approve", "veto", "pin"]
         assert [one.words for one in found] == ["Do saw. Now.", "Do axe.", "Do fig."]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its terminals are others")
+class TestARealTerminal:
+    """A process of its own at a terminal."""
+
+    def at(self, queue, environment, keys):
+        import pty
+
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-W", "error", "-m", "otpy", "judge", str(queue), "--name", "anna"]
+        with subprocess.Popen(
+            command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        ) as process:
+            os.close(theirs)
+            said = b""
+            for key in keys:
+                seen = len(said)
+                while b"? help" not in said[seen:]:
+                    said += os.read(ours, 4096)
+                os.write(ours, key)
+            with contextlib.suppress(OSError):  # it is closed
+                while more := os.read(ours, 4096):
+                    said += more
+            os.close(ours)
+            return process.wait(10), said.decode()
+
+    def test_keys_are_read_one_by_one_and_ctrl_c_loses_nothing(self, queue, environment, file):
+        status, said = self.at(queue, environment, [b"1", b"0", b"\x03"])
+        assert status == 130
+        assert "-> yes" in said
+        assert "-> no" in said
+        assert "2 answered, 1 left; what was answered is kept" in said
+        assert set(file.take([question("saw").key, question("axe").key])) == {question("saw").key, question("axe").key}
 
 
 class TestTheForm:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import sqlite3
@@ -657,6 +658,58 @@ class TestReview:
         assert outcome.best.program.signature.instructions == "Say fruit, always."
         assert again.program.content_hash() == outcome.program.content_hash()
         assert len({one.key for one in seen}) == len(seen)
+
+    @pytest.mark.parametrize(
+        "optimizer",
+        [
+            otpy.COPRO(otpy.exact_match("kind"), breadth=4, depth=3, max_concurrency=1),
+            otpy.GEPA(otpy.exact_match("kind"), max_metric_calls=120, reflection_minibatch_size=2, proposals=2),
+        ],
+        ids=lambda optimizer: type(optimizer).__name__,
+    )
+    def test_when_and_in_which_order_people_answer_makes_no_difference(self, path, optimizer):  # noqa: C901 - two ways
+        def says(question):
+            text = question.shown["proposal"]["instruction"]
+            return {"decision": "pin" if "3" in text or "4" in text else "approve"}
+
+        def model(body):
+            if body["messages"][-1]["content"].startswith("word: "):
+                return proposing(body)
+            digest = hashlib.blake2b(json.dumps(body, sort_keys=True).encode()).hexdigest()
+            text = f"Sort it {digest[:6]}."
+            return {"instruction": text, "new_instruction": text}
+
+        async def late(journal, cut):
+            """Answer the newest first, and end the run after as many answers."""
+            async with application(model):
+                run = optimizer.start(STUDENT, trainset=TRAIN, valset=VAL, journal=journal, review=True)
+                answered = 0
+                while not run._task.done():
+                    await asyncio.sleep(0.005)
+                    with Judgements(journal) as questions:
+                        for question in reversed(questions.pending()):
+                            if answered < cut:
+                                asked.append(question.key)
+                                questions.answer(question.key, "bob", says(question))
+                                answered += 1
+                    if answered >= cut:
+                        run.cancel()
+                        await asyncio.wait({run._task})
+                return None if run._task.cancelled() else run._task.result()
+
+        async def early():
+            async with application(model), judged(path, says):
+                run = optimizer.start(STUDENT, trainset=TRAIN, valset=VAL, journal=path, review=True)
+                return await run.result()
+
+        asked = []
+        outcome = asyncio.run(early())
+        other, found = path.with_suffix(".late"), None
+        for cut in (1, 2, 1, 1, 1000):
+            found = found or asyncio.run(late(other, cut))
+        assert found.program.content_hash() == outcome.program.content_hash()
+        assert [one.name for one in found.candidates] == [one.name for one in outcome.candidates]
+        assert len(set(asked)) == len(asked)
 
     def test_what_is_pinned_stays_with_mipro(self, path):
         pytest.importorskip("optuna")
