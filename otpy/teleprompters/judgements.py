@@ -214,8 +214,7 @@ class Judgements:
         Raises:
             TeleprompterError: If the file cannot be used.
         """
-        now = self._clock()
-        known = {"judge": judge, "now": now, "most": CLAIM}
+        known = {"judge": judge, "now": (now := self._clock()), "most": CLAIM}
         with self._told(), self._writing():
             self._base.execute("DELETE FROM claims WHERE judge = ?", (judge,))
             open_ = [key for (key,) in self._base.execute(f"SELECT j.key {_OPEN} ORDER BY j.asked, j.rowid", known)]
@@ -296,16 +295,14 @@ class Judgements:
         now = self._clock()
         with self._told(), self._writing():
             last = "SELECT key FROM verdicts WHERE judge = ? ORDER BY at DESC, rowid DESC LIMIT 1"
-            row = self._base.execute(last, (judge,)).fetchone()
-            if row is None:
+            if (row := self._base.execute(last, (judge,)).fetchone()) is None:
                 raise TeleprompterError(f"{judge} has answered nothing that could be taken back")
             key: str = row[0]
             taken = self._base.execute("SELECT taken FROM judgements WHERE key = ?", (key,)).fetchone()
             if taken[0] is not None:
                 raise TeleprompterError("the run has gone on with your last answer, so it stays")
             self._base.execute("DELETE FROM verdicts WHERE key = ? AND judge = ?", (key, judge))
-            free = "UPDATE judgements SET answer = NULL, answered = NULL, held = 0 WHERE key = ?"
-            self._base.execute(free, (key,))
+            self._base.execute("UPDATE judgements SET answer = NULL, answered = NULL, held = 0 WHERE key = ?", (key,))
             self._base.execute("DELETE FROM claims WHERE judge = ?", (judge,))
             self._base.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (key, judge, now + CLAIM))
         return self.question(key)
@@ -348,11 +345,9 @@ class Judgements:
             judge: Who; a question that somebody else is looking at is not left.
         """
         with self._told():
-            sql = "SELECT count(*) FROM judgements WHERE answer IS NULL"
-            if judge is not None:
-                sql = f"SELECT count(*) {_OPEN}"
-            known = {"judge": judge, "now": self._clock(), "most": CLAIM}
-            pending = self._base.execute(sql, known if judge is not None else {}).fetchone()[0]
+            known = {"judge": judge, "now": self._clock(), "most": CLAIM} if judge is not None else {}
+            open_ = "FROM judgements WHERE answer IS NULL" if judge is None else _OPEN
+            pending = self._base.execute(f"SELECT count(*) {open_}", known).fetchone()[0]
             answered = self._base.execute("SELECT count(*) FROM judgements WHERE answer IS NOT NULL").fetchone()[0]
             several = self._base.execute("SELECT answer FROM judgements WHERE answer IS NOT NULL AND needed > 1")
             choices = [{one.choice for one in _verdicts(row[0])} for row in several]
