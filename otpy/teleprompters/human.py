@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +14,7 @@ from otpy.teleprompters.desk import current_office, desk_at
 from otpy.teleprompters.questions import Question, about_score, choices_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from otpy.programs import Trace
     from otpy.signatures import Example, Prediction
