@@ -143,17 +143,23 @@ if TYPE_CHECKING:
     from otpy.teleprompters import (
         COPRO,
         GEPA,
+        GRPO,
         SIMBA,
         BetterTogether,
         BootstrapFewShot,
         BootstrapFewShotWithOptuna,
         BootstrapFewShotWithRandomSearch,
+        BootstrapFinetune,
+        Continual,
         Ensemble,
+        HumanMetric,
         InferRules,
         KNNFewShot,
         LabeledFewShot,
         MIPROv2,
+        Objective,
         SignatureOptimizer,
+        load_outcome,
         outcome_of,
     )
     from otpy.types import (
@@ -205,9 +211,9 @@ _ROOMS = {
         " TaskSupervisor run"
     ),
     "otpy.teleprompters": (
-        "COPRO GEPA SIMBA BetterTogether BootstrapFewShot BootstrapFewShotWithOptuna"
-        " BootstrapFewShotWithRandomSearch Ensemble InferRules KNNFewShot LabeledFewShot MIPROv2"
-        " SignatureOptimizer outcome_of"
+        "COPRO GEPA GRPO SIMBA BetterTogether BootstrapFewShot BootstrapFewShotWithOptuna"
+        " BootstrapFewShotWithRandomSearch BootstrapFinetune Continual Ensemble HumanMetric InferRules KNNFewShot"
+        " LabeledFewShot MIPROv2 Objective SignatureOptimizer load_outcome outcome_of"
     ),
     "otpy.types": (
         "Audio Citation Citations Code Decision Document File History Image Reasoning Tool ToolCall"
@@ -225,6 +231,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "ENGLISH",
     "GEPA",
     "GERMAN",
+    "GRPO",
     "INFINITY",
     "KILL",
     "KILLED",
@@ -250,6 +257,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "BootstrapFewShot",
     "BootstrapFewShotWithOptuna",
     "BootstrapFewShotWithRandomSearch",
+    "BootstrapFinetune",
     "Call",
     "Caller",
     "Cast",
@@ -261,6 +269,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "Code",
     "CodeAct",
     "Comparison",
+    "Continual",
     "Decision",
     "Document",
     "Down",
@@ -282,6 +291,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "GenStateMachine",
     "Groups",
     "History",
+    "HumanMetric",
     "Ignore",
     "Image",
     "InferRules",
@@ -298,6 +308,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "MultiChainComparison",
     "NoReply",
     "Node",
+    "Objective",
     "OutputField",
     "Parallel",
     "PartitionSupervisor",
@@ -355,6 +366,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "load",
     "load_dataset",
     "load_dspy",
+    "load_outcome",
     "load_program",
     "load_result",
     "majority",

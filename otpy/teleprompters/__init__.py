@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from otpy.teleprompters.better_together import BetterTogether
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
+from otpy.teleprompters.bootstrap_finetune import BootstrapFinetune
+from otpy.teleprompters.choosing import Objective
+from otpy.teleprompters.continual import Continual
 from otpy.teleprompters.copro import COPRO, SignatureOptimizer
 from otpy.teleprompters.ensemble import Ensemble
 from otpy.teleprompters.gepa import GEPA
+from otpy.teleprompters.grpo import GRPO
+from otpy.teleprompters.human import HumanMetric
 from otpy.teleprompters.infer_rules import InferRules
 from otpy.teleprompters.knn_few_shot import KNNFewShot
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
@@ -14,6 +19,7 @@ from otpy.teleprompters.mipro import MIPROv2
 from otpy.teleprompters.optimization import Optimization
 from otpy.teleprompters.optuna_search import BootstrapFewShotWithOptuna
 from otpy.teleprompters.outcome import Outcome, outcome_of
+from otpy.teleprompters.outcome_file import SavedOutcome, load_outcome
 from otpy.teleprompters.random_search import BootstrapFewShotWithRandomSearch
 from otpy.teleprompters.simba import SIMBA
 from otpy.teleprompters.status import Status
@@ -22,20 +28,27 @@ from otpy.teleprompters.teleprompter import Teleprompter
 __all__ = [
     "COPRO",
     "GEPA",
+    "GRPO",
     "SIMBA",
     "BetterTogether",
     "BootstrapFewShot",
     "BootstrapFewShotWithOptuna",
     "BootstrapFewShotWithRandomSearch",
+    "BootstrapFinetune",
+    "Continual",
     "Ensemble",
+    "HumanMetric",
     "InferRules",
     "KNNFewShot",
     "LabeledFewShot",
     "MIPROv2",
+    "Objective",
     "Optimization",
     "Outcome",
+    "SavedOutcome",
     "SignatureOptimizer",
     "Status",
     "Teleprompter",
+    "load_outcome",
     "outcome_of",
 ]

@@ -15,6 +15,7 @@ from otpy.errors import ConfigError, LMAuthError, OtpyError, ProgramError, RateL
 from otpy.programs.streaming import FieldEnd, FieldText, Status
 from otpy.telemetry import bus
 from otpy.testing import FakeProvider, Fault, LoopbackLM, Say
+from otpy.testing.fake_finetuning import FakeFineTuning
 
 QA = otpy.Predict("question -> answer")
 
@@ -247,8 +248,12 @@ def test_l9_requests_and_answers_are_values_one_may_build():
     assert request == otpy.LMRequest((otpy.Message("user", "hi"),), temperature=0.5)
 
 
-def test_l10_there_is_no_finetuning_yet():
-    assert not {"BootstrapFinetune", "GRPO", "TrainingJob"} & set(dir(otpy))
+def test_l10_weights_learn_here_and_at_a_provider():
+    with FakeFineTuning(stages=("succeeded",)).serving() as url:
+        with otpy.start(lm="openai/gpt-x", base_url=url, api_key="none"):
+            rows = [otpy.Example(question=f"{n} + 1?", answer=str(n + 1)) for n in range(12)]
+            assert otpy.BootstrapFinetune().compile(QA, trainset=rows).client.startswith("openai/ft:gpt-x")
+    assert otpy.GRPO(otpy.exact_match("answer")).num_train_steps == 100
 
 
 def test_l11_an_embedder_asks_a_client_and_needs_no_numpy():
