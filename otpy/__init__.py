@@ -154,6 +154,7 @@ if TYPE_CHECKING:
         Ensemble,
         HumanMetric,
         InferRules,
+        Judgements,
         KNNFewShot,
         LabeledFewShot,
         MIPROv2,
@@ -212,8 +213,8 @@ _ROOMS = {
     ),
     "otpy.teleprompters": (
         "COPRO GEPA GRPO SIMBA BetterTogether BootstrapFewShot BootstrapFewShotWithOptuna"
-        " BootstrapFewShotWithRandomSearch BootstrapFinetune Continual Ensemble HumanMetric InferRules KNNFewShot"
-        " LabeledFewShot MIPROv2 Objective SignatureOptimizer load_outcome outcome_of"
+        " BootstrapFewShotWithRandomSearch BootstrapFinetune Continual Ensemble HumanMetric InferRules Judgements"
+        " KNNFewShot LabeledFewShot MIPROv2 Objective SignatureOptimizer load_outcome outcome_of"
     ),
     "otpy.types": (
         "Audio Citation Citations Code Decision Document File History Image Reasoning Tool ToolCall"
@@ -298,6 +299,7 @@ __all__ = [  # noqa: PLE0604, RUF100 - literal for the checkers
     "InputField",
     "JSONAdapter",
     "Journal",
+    "Judgements",
     "KNNFewShot",
     "LMRequest",
     "LMResponse",

@@ -13,6 +13,7 @@ from otpy.teleprompters.gepa import GEPA
 from otpy.teleprompters.grpo import GRPO
 from otpy.teleprompters.human import HumanMetric
 from otpy.teleprompters.infer_rules import InferRules
+from otpy.teleprompters.judgements import Judgements
 from otpy.teleprompters.knn_few_shot import KNNFewShot
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
 from otpy.teleprompters.mipro import MIPROv2
@@ -39,6 +40,7 @@ __all__ = [
     "Ensemble",
     "HumanMetric",
     "InferRules",
+    "Judgements",
     "KNNFewShot",
     "LabeledFewShot",
     "MIPROv2",

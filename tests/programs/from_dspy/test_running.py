@@ -249,10 +249,10 @@ def test_l9_requests_and_answers_are_values_one_may_build():
 
 
 def test_l10_weights_learn_here_and_at_a_provider():
-    with FakeFineTuning(stages=("succeeded",)).serving() as url:
-        with otpy.start(lm="openai/gpt-x", base_url=url, api_key="none"):
-            rows = [otpy.Example(question=f"{n} + 1?", answer=str(n + 1)) for n in range(12)]
-            assert otpy.BootstrapFinetune().compile(QA, trainset=rows).client.startswith("openai/ft:gpt-x")
+    provider = FakeFineTuning(stages=("succeeded",))
+    with provider.serving() as url, otpy.start(lm="openai/gpt-x", base_url=url, api_key="none"):
+        rows = [otpy.Example(question=f"{n} + 1?", answer=str(n + 1)) for n in range(12)]
+        assert otpy.BootstrapFinetune().compile(QA, trainset=rows).client.startswith("openai/ft:gpt-x")
     assert otpy.GRPO(otpy.exact_match("answer")).num_train_steps == 100
 
 
