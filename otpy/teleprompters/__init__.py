@@ -6,7 +6,7 @@ from otpy.teleprompters.better_together import BetterTogether
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
 from otpy.teleprompters.bootstrap_finetune import BootstrapFinetune
 from otpy.teleprompters.choosing import Objective
-from otpy.teleprompters.continual import Continual
+from otpy.teleprompters.continual import Continual, Current, Feedback, Generation, Look, Next
 from otpy.teleprompters.copro import COPRO, SignatureOptimizer
 from otpy.teleprompters.ensemble import Ensemble
 from otpy.teleprompters.gepa import GEPA
@@ -22,6 +22,7 @@ from otpy.teleprompters.optuna_search import BootstrapFewShotWithOptuna
 from otpy.teleprompters.outcome import Outcome, outcome_of
 from otpy.teleprompters.outcome_file import SavedOutcome, load_outcome
 from otpy.teleprompters.random_search import BootstrapFewShotWithRandomSearch
+from otpy.teleprompters.run_view import RunView
 from otpy.teleprompters.simba import SIMBA
 from otpy.teleprompters.status import Status
 from otpy.teleprompters.teleprompter import Teleprompter
@@ -37,16 +38,22 @@ __all__ = [
     "BootstrapFewShotWithRandomSearch",
     "BootstrapFinetune",
     "Continual",
+    "Current",
     "Ensemble",
+    "Feedback",
+    "Generation",
     "HumanMetric",
     "InferRules",
     "Judgements",
     "KNNFewShot",
     "LabeledFewShot",
+    "Look",
     "MIPROv2",
+    "Next",
     "Objective",
     "Optimization",
     "Outcome",
+    "RunView",
     "SavedOutcome",
     "SignatureOptimizer",
     "Status",
