@@ -21,6 +21,7 @@ from otpy.cli.telling import Told, duration, telling
 from otpy.config import Settings
 from otpy.errors import ProgramError, TeleprompterError
 from otpy.programs import save
+from otpy.teleprompters.choosing import Objective
 from otpy.teleprompters.header import data_hash, header_of
 
 if TYPE_CHECKING:
@@ -86,6 +87,17 @@ class Plan:
             "max_money": order.max_money,
         }
 
+    @property
+    def rule(self) -> dict[str, Any]:
+        """Which program is returned, as `start` takes it."""
+        order = self.order
+        given: dict[str, Any] = {"review": order.review}
+        if order.accept is not None:
+            given["accept"] = order.accept
+        if order.objective is not None:
+            given["objective"] = Objective(order.objective)  # type: ignore[arg-type]
+        return given
+
     def measured(self, program: Program, journal: Path, kept: str) -> EvaluationResult | None:
         """Return how a program does on the rows of `--dev`, if there are any; rows that are known are not asked again.
 
@@ -109,7 +121,8 @@ class Plan:
             name: [client.model, client.base_url, client.temperature, client.max_tokens]
             for name, client in self.application.settings.clients.items()
         }
-        header = header_of(self.teleprompter, self.student, self.teacher, data_hash(self.trainset, self.valset or []))
+        data = data_hash(self.trainset, self.valset or [])
+        header = header_of(self.teleprompter, self.student, self.teacher, data, review=self.order.review)
         text = json.dumps([header, clients], sort_keys=True)
         return f"{self.order.optimizer}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
 
@@ -202,6 +215,7 @@ def optimized(plan: Plan, journal: Path) -> tuple[Outcome, bool]:
             teacher=plan.teacher,
             journal=journal,
             **plan.limits,
+            **plan.rule,
         )
         there.append((asyncio.get_running_loop(), run))
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,20 @@ from otpy.cli.options import (
 )
 
 __all__ = ["optimize"]
+
+
+class Accept(enum.StrEnum):
+    """What `--accept` may say."""
+
+    best = "best"
+    significant = "significant"
+
+
+class Least(enum.StrEnum):
+    """What `--objective` may say."""
+
+    cost = "cost"
+    latency = "latency"
 
 
 def optimize(
@@ -93,6 +108,17 @@ def optimize(
         float | None,
         typer.Option("--max-money", parser=money, metavar="DOLLARS", help="Dollars it may spend; the same."),
     ] = None,
+    accept: Annotated[
+        Accept | None,
+        typer.Option("--accept", help="What is kept: the best (default), or only what is shown to be better."),
+    ] = None,
+    objective: Annotated[
+        Least | None,
+        typer.Option("--objective", help="Of the programs that score nearly as well as the best, what takes least."),
+    ] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Have people look at new instructions first: otpy judge JOURNAL.")
+    ] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Only say what it will take; nothing is asked.")] = False,
     dev: Annotated[str | None, typer.Option("--dev", help="Rows to measure on, before and after.")] = None,
     journal: Annotated[
@@ -159,6 +185,9 @@ def optimize(
         max_total_tokens,
         max_money,
         None if journal is None else str(journal),
+        None if accept is None else accept.value,
+        None if objective is None else objective.value,
+        review,
     )
     if watch is None:
         run_optimize(Screen(as_json=as_json), order, estimate=estimate, fresh=fresh)
@@ -168,4 +197,7 @@ def optimize(
     for option, value in (("--dev", dev), ("--journal", journal), ("--estimate", estimate), ("--fresh", fresh)):
         if value:
             raise refused(option, "not with --watch, which has a directory of its own in .otpy/runs")
+    for option, value in (("--accept", accept), ("--objective", objective), ("--review", review)):
+        if value:
+            raise refused(option, "not with --watch, which takes what is shown to be better")
     run_watch(Screen(as_json=as_json), order, Watch(watch, watch_rows, watch_every, always=watch_always))

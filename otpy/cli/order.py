@@ -40,6 +40,9 @@ class Order:
         max_total_tokens: Tokens it may take, or `None`.
         max_money: Dollars it may spend, or `None`.
         journal: The journal's file, or `None` for one whose name says what is done.
+        accept: Which program is returned, as for `start`; `None` for the best.
+        objective: What is wanted besides a good score, `"cost"` or `"latency"`, or `None`.
+        review: Whether people look at new instructions.
     """
 
     program: str
@@ -65,6 +68,9 @@ class Order:
     max_total_tokens: int | None = None
     max_money: float | None = None
     journal: str | None = None
+    accept: str | None = None
+    objective: str | None = None
+    review: bool = False
 
     @property
     def job(self) -> Job:
@@ -90,6 +96,8 @@ class Order:
             value = getattr(self, field.name)
             if field.name == "settings":
                 words += [word for one in value for word in ("--set", one)]
+            elif value is True:
+                words.append(f"--{field.name}")
             elif value is not None and (value != field.default or field.name == "optimizer"):
                 words += [f"--{field.name.replace('_', '-')}", str(value)]
         return shlex.join(words)

@@ -52,12 +52,15 @@ def progress_line(status: Status, best: str | None = None) -> str:
     if status.best is not None:
         parts.append(f"best {100 * status.best:.1f} %" + (f" ({best})" if best else ""))
     parts += [f"{status.requests:,} requests", f"{status.tokens:,} tokens"]
-    more: Any = status
-    if getattr(more, "money", None):
-        parts.append(f"${more.money:.4f}")
+    if status.money:
+        parts.append(f"${status.money:.4f}")
     parts.append(duration(status.seconds))
-    if getattr(more, "rest", None) is not None:
-        parts.append(f"about {duration(more.rest)} left")
+    if status.rest:
+        parts.append(f"at most about {duration(status.rest)} left")
+    if status.doing:
+        parts.append(status.doing)
+    if status.pending:
+        parts.append(f"{status.pending} questions for people: otpy judge")
     return (f"{status.state}: " if status.state in TOLD else "") + ", ".join(parts)
 
 
