@@ -141,6 +141,22 @@ def test_other_parameters_or_models_are_another_run(here, sorting):
     assert len(set(journals)) == 4
 
 
+def test_another_choice_from_the_same_run_asks_nothing(here, sorting, server):
+    best = here("optimize", *sorting, *SEARCH, "--json").json
+    asked = len(server.asked)
+    sure = here("optimize", *sorting, *SEARCH, "--accept", "significant", "--json").json
+    cheap = here("optimize", *sorting, *SEARCH, "--objective", "cost", "--json").json
+    assert (best["score"], sure["score"], cheap["score"]) == (1.0, 0.5, 1.0)
+    assert best["journal"] == sure["journal"] == cheap["journal"]
+    assert len(server.asked) == asked
+
+
+def test_people_review_only_where_instructions_are_proposed(here, sorting, server):
+    ran = here("optimize", *sorting, *SEARCH, "--review", "--json")
+    assert (ran.status, "review" in ran.json["error"]) == (2, True)
+    assert server.asked == []
+
+
 def test_a_cap_ends_it_with_the_best_so_far_and_more_goes_on(here, sorting, server):
     capped = here("optimize", *sorting, *SEARCH, "--max-requests", "9", "--json")
     assert (capped.status, capped.json["stopped"], len(server.asked)) == (0, "budget", 9)
