@@ -13,14 +13,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
 from otpy.cli.failures import INTERRUPTED, Stopped
 from otpy.cli.judge_shown import harmless, laid_out
 from otpy.errors import TeleprompterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from otpy.cli.screen import Screen
     from otpy.teleprompters.judgements import Judgements
@@ -42,6 +41,7 @@ class Bench:
         show_label: Whether what is known of the right answer is shown.
         key: Waits for a key.
         line: Waits for a line.
+        plain: Has the terminal give whole lines inside a block.
     """
 
     def __init__(
@@ -51,12 +51,13 @@ class Bench:
         who: str,
         *,
         show_label: bool = False,
-        key: Callable[[], str] = typer.getchar,
+        key: Callable[[], str],
         line: Callable[[str], str] = input,
+        plain: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         """Look at nothing yet."""
         self._screen, self._questions, self._who = screen, questions, who
-        self._show_label, self._key, self._line = show_label, key, line
+        self._show_label, self._key, self._line, self._plain = show_label, key, line, plain
         self._passed: list[str] = []
         self._words = ""
         self.done = 0
@@ -102,10 +103,12 @@ class Bench:
         if pressed == "?":
             self._help(question)
         elif pressed == "m":
-            pydoc.pager("\n".join(self._lines(question, whole=True)))
+            with self._plain():
+                pydoc.pager("\n".join(self._lines(question, whole=True)))
             self._show(question)
         elif pressed == ("e" if question.kind == "instruction" else "f"):
-            self._write(question)
+            with self._plain():
+                self._write(question)
         else:
             self._screen.line(f"no such key: {pressed!r}; ? shows them", "dim")
         return False

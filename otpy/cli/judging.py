@@ -64,8 +64,10 @@ def judge(
             raise TeleprompterError(_OFFLINE.format(path=path))
         else:
             from otpy.cli.judge_bench import Bench
+            from otpy.cli.keys import Keys
 
-            Bench(screen, questions, who, show_label=show_label).work()
+            with Keys().taken() as keys:
+                Bench(screen, questions, who, show_label=show_label, key=keys.key, plain=keys.plain).work()
 
 
 def _login() -> str:

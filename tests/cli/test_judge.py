@@ -21,6 +21,7 @@ from otpy.cli.failures import Stopped
 from otpy.cli.judge_bench import Bench
 from otpy.cli.judge_form import Form, served
 from otpy.cli.judge_shown import harmless
+from otpy.cli.keys import Keys
 from otpy.cli.main import main
 from otpy.cli.screen import Screen
 from otpy.errors import TeleprompterError
@@ -248,16 +249,19 @@ class TestARealTerminal:
         ) as process:
             os.close(theirs)
             said = b""
-            for key in keys:
-                seen = len(said)
-                while b"? help" not in said[seen:]:
-                    said += os.read(ours, 4096)
-                os.write(ours, key)
-            with contextlib.suppress(OSError):  # it is closed
-                while more := os.read(ours, 4096):
-                    said += more
-            os.close(ours)
-            return process.wait(10), said.decode()
+            try:
+                for key in keys:
+                    seen = len(said)
+                    while b"? help" not in said[seen:]:
+                        said += os.read(ours, 4096)
+                    os.write(ours, key)
+                with contextlib.suppress(OSError):  # it is closed
+                    while more := os.read(ours, 4096):
+                        said += more
+                return process.wait(10), said.decode()
+            finally:
+                os.close(ours)
+                process.kill()  # a test that has failed does not wait for it
 
     def test_keys_are_read_one_by_one_and_ctrl_c_loses_nothing(self, queue, environment, file):
         status, said = self.at(queue, environment, [b"1", b"0", b"\x03"])
@@ -266,6 +270,40 @@ class TestARealTerminal:
         assert "-> no" in said
         assert "2 answered, 1 left; what was answered is kept" in said
         assert set(file.take([question("saw").key, question("axe").key])) == {question("saw").key, question("axe").key}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="typer reads the keys there")
+class TestKeys:
+    """At a terminal that two ends of a pseudo-terminal are."""
+
+    @pytest.fixture
+    def ends(self):
+        import pty
+
+        ours, theirs = pty.openpty()
+        yield ours, theirs
+        os.close(ours)
+        os.close(theirs)
+
+    def test_those_pressed_before_anybody_waits_are_kept_and_arrows_are_one(self, ends):
+        ours, theirs = ends
+        with Keys(theirs).taken() as keys:
+            os.write(ours, "1é\x03\x1b[1~".encode())
+            assert [keys.key() for _ in range(4)] == ["1", "é", "\x03", "\x1b[1~"]
+
+    def test_lines_are_read_whole_in_between_and_the_terminal_is_as_it_was_at_the_end(self, ends):
+        import termios
+
+        ours, theirs = ends
+        before = termios.tcgetattr(theirs)
+        with Keys(theirs).taken() as keys:
+            assert termios.tcgetattr(theirs) != before
+            with keys.plain():
+                os.write(ours, b"too long\n")
+                assert os.read(theirs, 100) == b"too long\n"
+            os.write(ours, b"q")
+            assert keys.key() == "q"
+        assert termios.tcgetattr(theirs) == before
 
 
 class TestTheForm:
