@@ -39,6 +39,7 @@ VIOLATIONS = {
     "matplotlib lives in evaluate/plot.py": ("lm/planted.py", "import matplotlib"),
     "docstring_parser lives in types/parameters.py": ("lm/planted.py", "import docstring_parser"),
     "mcp lives in integrations": ("lm/planted.py", "import mcp"),
+    "what trains weights lives in training, in programs of their own": ("training/local.py", "import torch"),
     "pure rooms start no process and open no connection": ("lm/planted.py", "import threading"),
 }
 
