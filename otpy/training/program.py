@@ -145,6 +145,7 @@ async def conversation(
     tree = await running().teleprompters.start_child(spec)
     assert tree is not None
     last: Any = None
+    deaths = 0
     try:
         tree.process.when_down(lambda _: queue.put_nowait(None))
         while True:
@@ -161,12 +162,12 @@ async def conversation(
                 case _Ended(Shutdown(PortExited())):
                     return
                 case _Ended(reason):
-                    last = reason
+                    last, deaths = reason, deaths + 1
                 case _:
-                    raise TeleprompterError(
-                        f"the training died {MAX_RESTARTS + 1} times, the last time because {last or 'it was stopped'};"
-                        " the same call again goes on from its last checkpoint"
-                    )
+                    again = "the same call again goes on from its last checkpoint"
+                    if last is None:
+                        raise TeleprompterError(f"the training was stopped, and its application with it; {again}")
+                    raise TeleprompterError(f"the training died {deaths} times, the last time because {last}; {again}")
     finally:  # not by its supervisor, which may be waiting for the caller to end
         with contextlib.suppress(ActorDown):
             await tree.stop(SHUTDOWN)
