@@ -55,7 +55,7 @@ def loaded():
 
 
 def test_the_program_learns_what_the_rows_say_and_the_model_can_be_named_afterwards(cache):
-    finetune = BootstrapFinetune(epochs=12, batch_size=4, learning_rate=2e-3)
+    finetune = BootstrapFinetune(epochs=25, batch_size=4, learning_rate=2e-3)
     evaluate = otpy.Evaluate(ROWS, metric=otpy.exact_match("colour"))
     with otpy.start(lm=f"local/{BASE}", cache=False) as app:
         student = otpy.Predict(ASK)
