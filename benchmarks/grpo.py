@@ -75,7 +75,7 @@ def once(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         "score_before": None if outcome.student is None else outcome.student.score,
         "score_after": trained.score,
         "seconds": round(time.perf_counter() - began, 1),
-        "trained_now": bool(rewards),
+        "steps_in_one_go": len(rewards),
     }
 
 

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Completion", "Improved", "Prompt", "RewardTrainer"]
 
 _SAYS_NOTHING_NEW: Final = frozenset({"weights", "adapters", "checkpoint_steps"})
+_RUN: Final = "grpo/run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +124,14 @@ class RewardTrainer:
     ) -> Improved:
         """Train, and return the new model.
 
-        What came of the same training before is used again, and one that was killed goes on from its last checkpoint;
-        completions that were written behind it are written, and judged, again.
+        What came of the same training of the same run is used again, and one that was killed goes on from its last
+        checkpoint; completions that were written behind it are written, and judged, again. Another run trains anew: who
+        judges is known by name only, and may judge otherwise by then.
 
         Args:
             prompts: What is put to the model.
             reward: Judges what it writes, in order; `None` leaves a completion out.
-            judged_by: All that decides the rewards, as JSON data.
+            judged_by: What is known of who judges, as JSON data.
             params: The fields of `GRPOPlan` that are the caller's to say.
             memory: Keeps what came of it.
             told: Called with every step.
@@ -143,7 +146,10 @@ class RewardTrainer:
         facts = dataclasses.asdict(plan)
         decides = {name: value for name, value in facts.items() if name not in _SAYS_NOTHING_NEW}
         lines = "".join(f"{prompt.line()}\n" for prompt in prompts)
-        judges = {"judged_by": dict(judged_by), "weights": base.weights_sha256}
+        run: str | None = memory.get(_RUN)
+        if run is None:
+            await memory.put(_RUN, run := secrets.token_hex(8))
+        judges = {"judged_by": dict(judged_by), "weights": base.weights_sha256, "run": run}
         folder = folder_of({"grpo": decides, "prompts": lines, **judges})
         known = memory.get(f"grpo/{folder.name}")
         if known is not None and models.installed(known["model"]):

@@ -198,6 +198,20 @@ def test_the_same_call_again_trains_nothing(app, folder, tmp_path):
     assert len(rewards(folder)) == asked
 
 
+def test_another_run_trains_anew_as_its_metric_may_judge_otherwise(app, folder):
+    script(folder, EVEN, ODD)
+
+    def judged(by):
+        def metric(example, prediction, trace=None):
+            return by
+
+        trained(grpo(metric, num_train_steps=1))
+        return rewards(folder)[-1][1]
+
+    assert judged(1.0) == [1.0] * 4
+    assert judged(0.25) == [0.25] * 4
+
+
 def test_a_training_that_fails_says_why(app, folder):
     script(folder, EVEN, error="OSError: [Errno 28] No space left on device")
     with pytest.raises(TeleprompterError, match=r"the training has failed: OSError.*No space left"):
