@@ -564,7 +564,9 @@ def test_two_thousand_requests_are_in_flight_at_once_and_every_token_is_counted(
         port = int(fake.url().rpartition(":")[2])
         callers = [asyncio.create_task(one(port)) for _ in range(many)]
         await asyncio.to_thread(
-            fake.wait_for, lambda counts: counts.in_flight + sum(counts.faults.values()) == counts.requests == many
+            fake.wait_for,
+            lambda counts: counts.in_flight + sum(counts.faults.values()) == counts.requests == many,
+            60.0,
         )
         fake.release()
         return await asyncio.gather(*callers)
