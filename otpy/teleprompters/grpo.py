@@ -159,6 +159,11 @@ class GRPO(Teleprompter[P]):
         """Return what measuring takes, before and after; the training asks no client."""
         return 2 * val * predictors, 2 * val * predictors
 
+    def check(self, student: P) -> None:
+        """Refuse programs of several predictors, models that cannot be trained, and a missing extra."""
+        _, trainer = self._trainer(student)
+        trainer.check()
+
     async def search(
         self,
         lab: Lab,
@@ -169,7 +174,6 @@ class GRPO(Teleprompter[P]):
     ) -> P:
         """Train, and measure."""
         client, trainer = self._trainer(student)
-        trainer.check()
         plain = taught(student, exclude_demos=self.exclude_demos)
         prompts = [await _prompt(plain, at, row) for at, row in enumerate(trainset)]
         improved = await trainer.train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from otpy.testing.fake_finetuning import FakeFineTuning, Trouble
 from otpy.testing.fake_provider import Counts, FakeProvider
 from otpy.testing.fake_script import Fault, HiddenLimits, Say, Sometimes
 from otpy.testing.loopback import LoopbackLM, Scripted
@@ -9,6 +10,7 @@ from otpy.testing.virtual_time import VirtualTimeLoop, run_in_virtual_time
 
 __all__ = [
     "Counts",
+    "FakeFineTuning",
     "FakeProvider",
     "Fault",
     "HiddenLimits",
@@ -16,6 +18,7 @@ __all__ = [
     "Say",
     "Scripted",
     "Sometimes",
+    "Trouble",
     "VirtualTimeLoop",
     "run_in_virtual_time",
 ]

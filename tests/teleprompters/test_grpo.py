@@ -289,12 +289,13 @@ def test_what_cannot_be_trained_so_is_an_error_that_says_what_can(app, folder):
     script(folder, EVEN)
     with pytest.raises(TeleprompterError, match="2 predictors: first, second; programs that ask one predictor, once"):
         trained(grpo(), Two())
-    with pytest.raises(TeleprompterError, match="asked a second time for one example; programs that ask one"):
-        trained(grpo(), Twice())
     with pytest.raises(TeleprompterError, match="n=2 answers at once; allowed: 1"):
         trained(grpo(), otpy.Predict(SIGNATURE, n=2))
     with pytest.raises(TeleprompterError, match="acme/base, which cannot be trained by reward here; those of 'local/'"):
         trained(grpo(trainer=None))
+    assert sum(sums.requests for sums in app.spent().values()) == 0
+    with pytest.raises(TeleprompterError, match="asked a second time for one example; programs that ask one"):
+        trained(grpo(), Twice())  # which is seen when it runs
 
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch):
