@@ -76,7 +76,13 @@ def optimizer(name: str, arguments: argparse.Namespace, seed: int) -> Teleprompt
         "MIPROv2": lambda: otpy.MIPROv2(
             metric, auto="light", seed=seed, max_concurrency=width, prompt_max_tokens=arguments.tokens, **demos
         ),
-        "GEPA": lambda: otpy.GEPA(judged, max_metric_calls=arguments.gepa_calls, seed=seed, max_concurrency=width),
+        "GEPA": lambda: otpy.GEPA(
+            judged,
+            max_metric_calls=arguments.gepa_calls,
+            reflection_max_tokens=arguments.tokens,
+            seed=seed,
+            max_concurrency=width,
+        ),
     }
     return known[name]() if name in known else None
 
