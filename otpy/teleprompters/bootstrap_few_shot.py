@@ -15,8 +15,6 @@ from otpy.errors import (
     AdapterParseError,
     BudgetExceeded,
     ClientError,
-    LMAuthError,
-    ModelNotAvailable,
     TeleprompterError,
 )
 from otpy.evaluate import Metric, check_metric, measure, metric_name, prepared
@@ -29,6 +27,7 @@ from otpy.telemetry import bus as telemetry
 from otpy.teleprompters.bootstrap_search import BootstrapSearch, Outcome, Trial
 from otpy.teleprompters.demos import filled_up, fits, interleaved, is_demo_of, mixed
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
+from otpy.teleprompters.outages import is_final, may_pass
 from otpy.teleprompters.teleprompter import (
     P,
     Teleprompter,
@@ -236,10 +235,10 @@ class BootstrapFewShot(Teleprompter[P]):
                         if lab.journal.problem is not None:
                             raise lab.journal.problem
                         errors += not isinstance(result.reason, AdapterParseError)
-                        final = _is_final(result.reason) or lab.never_there(result.reason)
+                        final = is_final(result.reason) or lab.never_there(result.reason)
                         if errors > self.max_errors or final:
                             raise self._given_up(result.reason)
-                        if _may_pass(result.reason):
+                        if may_pass(result.reason):
                             continue  # it stays unknown, so it is proposed again
                         outcome = Outcome(trials[result.index], None, None, result.reason)
                     search = search.record(outcome)
@@ -282,18 +281,6 @@ class BootstrapFewShot(Teleprompter[P]):
             return predictor.replace_demos(mixed(filled_up(demos, rest, labels, room), self.seed))
 
         return student.map_predictors(with_demos)
-
-
-def _is_final(reason: Any) -> bool:
-    """Whether no request at all will be answered, whatever the example: a wrong key, an empty purse, no model."""
-    return isinstance(reason, (LMAuthError, BudgetExceeded, ModelNotAvailable))
-
-
-def _may_pass(reason: Any) -> bool:
-    """Whether a trial ended without an answer, for no fault of its example: an outage, or a task that was killed."""
-    if isinstance(reason, (ClientError, ActorDown)):
-        return reason.retryable
-    return not isinstance(reason, BaseException)
 
 
 def _in_words(reason: Any) -> str:

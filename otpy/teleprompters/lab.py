@@ -13,15 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.clients.taping import Took, in_all, metered
 from otpy.errors import (
-    ActorDown,
     AdapterParseError,
-    BudgetExceeded,
     CircuitOpen,
-    ClientError,
-    LMAuthError,
     LMConnectionError,
-    LMContextWindowExceeded,
-    ModelNotAvailable,
     TeleprompterError,
 )
 from otpy.evaluate import measure
@@ -33,6 +27,7 @@ from otpy.programs import tracing
 from otpy.programs.state import dumped
 from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
+from otpy.teleprompters.outages import is_final, may_pass
 from otpy.teleprompters.review import Review
 from otpy.teleprompters.tried import Candidate, Scores, Tried, best_of
 
@@ -193,7 +188,7 @@ class Lab:
                     raise self.journal.problem from error
                 vain += self._answers > answers  # others were answered meanwhile, so this is no outage
                 answers = self._answers
-                if not _may_pass(error) or vain >= TRIES or self.never_there(error):
+                if not may_pass(error) or vain >= TRIES or self.never_there(error):
                     raise
                 wait = max(wait, min(getattr(error, "retry_after", None) or 0.0, LONGEST_WAIT))
                 if telemetry.listening:
@@ -247,14 +242,14 @@ class Lab:
         async def once() -> Tried:
             last[:] = [await self._try(program, at, example)]
             error = last[0].error
-            if error is not None and (_is_final(error) or _may_pass(error) or self.journal.problem is not None):
+            if error is not None and (is_final(error) or may_pass(error) or self.journal.problem is not None):
                 raise error
             return last[0]
 
         try:
             found: Tried = await self.through_outages(once if self._asks_people else lambda: self._in_turn(once))
         except Exception as error:
-            if not _may_pass(error):
+            if not may_pass(error):
                 raise
             if self.never_there(error):
                 raise
@@ -396,15 +391,3 @@ class Lab:
     def best(self) -> Candidate | None:
         """The best candidate so far, the first of equals."""
         return best_of(self.candidates)
-
-
-def _is_final(error: Any) -> bool:
-    """Whether no request at all will be answered, whatever the example."""
-    return isinstance(error, (LMAuthError, BudgetExceeded, ModelNotAvailable))
-
-
-def _may_pass(error: Any) -> bool:
-    """Whether it failed for no fault of its own: an outage, or a process that was restarted."""
-    if isinstance(error, (AdapterParseError, LMContextWindowExceeded)):
-        return False
-    return isinstance(error, (ClientError, ActorDown)) and bool(error.retryable)
