@@ -109,6 +109,11 @@ __all__ = [
     "shown",
 ]
 
-for _name in __all__:  # where people import them from, and what a traceback and a pickle call them
-    globals()[_name].__module__ = __name__
-del _name
+
+def _named_after_the_front_door() -> None:
+    """Have tracebacks and pickles say where people import them from."""
+    for name in __all__:
+        globals()[name].__module__ = __name__
+
+
+_named_after_the_front_door()

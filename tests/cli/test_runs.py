@@ -14,7 +14,8 @@ import pytest
 import otpy
 from otpy.errors import TeleprompterError
 from otpy.programs import load_file
-from otpy.teleprompters import Teleprompter
+from otpy.teleprompters import Judgements, Teleprompter
+from otpy.teleprompters.questions import about_score, choices_of
 from otpy.teleprompters.run_journal import RunJournal
 from otpy.teleprompters.run_view import RunView
 from otpy.testing import LoopbackLM
@@ -22,6 +23,9 @@ from otpy.testing import LoopbackLM
 WORDS = {"fruit": "apple pear plum fig lime date", "tool": "saw axe file rake plane drill"}
 ROWS = [otpy.Example(word=word, kind=kind) for kind, words in WORDS.items() for word in words.split()]
 STUDENT = otpy.Predict("word -> kind: Literal['fruit', 'tool']")
+QUESTION = about_score(
+    "Good?", choices=choices_of(None, None), inputs={"word": "saw"}, outputs={"kind": "tool"}, label=None
+)
 HEADER = {"optimizer": "X", "params": {"seed": 3}, "student": "s", "teacher": None, "data": "d"}
 
 
@@ -100,7 +104,8 @@ class TestList:
                 seen = [RunView(path).status]
                 await journal.note("status", "paused")
                 seen.append(RunView(path).status)
-                await journal.ask_people("key", {"question": "?"})
+                with Judgements(path) as questions:
+                    questions.ask([QUESTION])
                 return [*seen, RunView(path).status]
 
         assert asyncio.run(main()) == ["running", "paused", "waiting for judgements"]
