@@ -148,14 +148,21 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     from otpy.cli.main import main
 
     monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith(("OTPY_", "OPENAI_")):
+            monkeypatch.delenv(name)
     monkeypatch.setenv("OTPY_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("OTPY_CACHE__ENABLED", "false")
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def run(*arguments: object) -> Ran:
         capsys.readouterr()
         status = main([str(argument) for argument in arguments])
         wrote = capsys.readouterr()
+        for name, module in list(sys.modules.items()):  # another test has others of the same names
+            if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+                del sys.modules[name]
         return Ran(status, wrote.out, wrote.err)
 
     return run

@@ -86,11 +86,11 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("changed", "status", "named"), MISTAKES, ids=lambda value: str(value)[:60])
-def test_a_mistake_is_one_line_that_names_it(otpy, write, changed, status, named):
+def test_a_mistake_is_one_line_that_names_it(here, write, at_once, changed, status, named):
     for name, text in FILES.items():
         write(name, text)
     options = [part for pair in (OK | changed).items() if pair[1] is not None for part in pair]
-    assert_one_line(otpy("eval", *options), status, named)
+    assert_one_line(here("eval", *options), status, named)
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,16 @@ def test_a_mistake_is_one_line_that_names_it(otpy, write, changed, status, named
     ],
     ids=lambda value: " ".join(map(str, value))[:60] if isinstance(value, list) else str(value),
 )
-def test_a_mistake_in_any_command_is_one_line_that_names_it(otpy, write, arguments, status, named):
+def test_a_mistake_in_any_command_is_one_line_that_names_it(here, write, at_once, arguments, status, named):
     for name, text in FILES.items():
         write(name, text)
-    assert_one_line(otpy(*arguments), status, named)
+    assert_one_line(here(*arguments), status, named)
+
+
+def test_a_process_of_its_own_says_the_same(otpy, write):
+    write("triage.py", MODULE)
+    options = [part for pair in (OK | {"--data": "none.jsonl"}).items() for part in pair]
+    assert_one_line(otpy("eval", *options), 1, ["none.jsonl"])
 
 
 def test_debugging_shows_the_traceback(otpy, write):
@@ -128,13 +134,26 @@ def test_debugging_shows_the_traceback(otpy, write):
     assert "ZeroDivisionError" in ran.err
 
 
-def test_a_key_never_appears(otpy, write):
+def test_a_key_never_appears(here, write, at_once):
     for name, text in FILES.items():
         write(name, text)
     secret = "sk-very-secret"
     options = [part for pair in OK.items() for part in pair]
-    ran = otpy("eval", *options, OTPY_CLIENTS__DEFAULT__API_KEY=secret, OTPY_CLIENTS__DEFAULT__MODEL="openai/m")
+    at_once(OTPY_CLIENTS__DEFAULT__API_KEY=secret, OTPY_CLIENTS__DEFAULT__MODEL="openai/m")
+    ran = here("eval", *options)
     assert secret not in ran.out + ran.err
+
+
+@pytest.fixture
+def at_once(here, monkeypatch):
+    """Have a server that is not there asked once; `here` has cleared the environment before."""
+
+    def variables(**named):
+        for name, value in {"OTPY_CLIENTS__DEFAULT__RETRY__MAX_ATTEMPTS": "1", **named}.items():
+            monkeypatch.setenv(name, value)
+
+    variables()
+    return variables
 
 
 def assert_one_line(ran, status, named):
