@@ -156,9 +156,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys, "path", [*sys.path])
 
-    def run(*arguments: object) -> Ran:
+    def run(*arguments: object, **variables: str) -> Ran:
         capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
+        with monkeypatch.context() as now:
+            for name, value in variables.items():
+                now.setenv(name, value)
+            status = main([str(argument) for argument in arguments])
         wrote = capsys.readouterr()
         for name, module in list(sys.modules.items()):  # another test has others of the same names
             if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):

@@ -80,9 +80,9 @@ def test_eval_prints_the_score_of_a_program_in_the_current_directory(otpy, job):
     assert "4 of 4" in ran.out
 
 
-def test_json_is_one_object_on_stdout_and_nothing_else(otpy, job, tmp_path):
+def test_json_is_one_object_on_stdout_and_nothing_else(here, job, tmp_path):
     arguments = ["--metric", "exact_match:intent", *job, "--json", "--out", "results.jsonl", "--limit", "3"]
-    ran = otpy("eval", "--program", "triage:program", *arguments)
+    ran = here("eval", "--program", "triage:program", *arguments)
     assert (ran.status, ran.err) == (0, "")
     result = ran.json
     assert result["command"] == "eval"
@@ -92,58 +92,58 @@ def test_json_is_one_object_on_stdout_and_nothing_else(otpy, job, tmp_path):
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1 + 3  # the first says what they are of
 
 
-def test_rows_may_come_as_csv_and_a_program_as_a_signature(otpy, server, write):
+def test_rows_may_come_as_csv_and_a_program_as_a_signature(here, server, write):
     server.answer = lambda conversation: {"answer": "blue" if "sky" in conversation[-1] else "green"}
     write("qa.csv", "question,answer\nWhat colour is the sky?,blue\nAnd the grass?,red\n")
     options = ["--metric", "f1:answer", "--lm", "openai_compatible/m", "--base-url", server.url, "--json"]
-    ran = otpy("eval", "--program", "question -> answer", "--data", "qa.csv", *options)
+    ran = here("eval", "--program", "question -> answer", "--data", "qa.csv", *options)
     assert (ran.status, ran.err) == (0, "")
     assert ran.json["score"] == 0.5
 
 
-def test_a_metric_may_be_a_function_of_the_users(otpy, job):
-    ran = otpy("eval", "--program", "triage:program", "--metric", "triage:either", *job, "--json")
+def test_a_metric_may_be_a_function_of_the_users(here, job):
+    ran = here("eval", "--program", "triage:program", "--metric", "triage:either", *job, "--json")
     assert (ran.status, ran.err) == (0, "")
     assert ran.json["score"] == 1.0
 
 
-def test_a_composed_programs_inputs_are_those_of_its_forward(otpy, job):
-    ran = otpy("eval", "--program", "triage:composed", "--metric", "exact_match:intent", *job, "--json")
+def test_a_composed_programs_inputs_are_those_of_its_forward(here, job):
+    ran = here("eval", "--program", "triage:composed", "--metric", "exact_match:intent", *job, "--json")
     assert (ran.status, ran.err) == (0, "")
     assert ran.json["score"] == 1.0
 
 
-def test_a_program_that_takes_anything_is_told_its_input_columns(otpy, job):
+def test_a_program_that_takes_anything_is_told_its_input_columns(here, job):
     arguments = ["eval", "--program", "triage:anything", "--metric", "exact_match:intent", *job, "--json"]
-    ran = otpy(*arguments)
+    ran = here(*arguments)
     assert ran.status == 2
     assert "--inputs" in ran.err
-    ran = otpy(*arguments, "--inputs", "query")
+    ran = here(*arguments, "--inputs", "query")
     assert (ran.status, ran.err) == (0, "")
     assert ran.json["score"] == 1.0
 
 
-def test_settings_may_name_the_model(otpy, job, server):
+def test_settings_may_name_the_model(here, job, server):
     without_lm = ["--data", "rows.jsonl", "--base-url", server.url]
     variables = {"OTPY_CLIENTS__DEFAULT__MODEL": "openai_compatible/from-environment"}
-    ran = otpy(
+    ran = here(
         "eval", "--program", "triage:program", "--metric", "exact_match:intent", *without_lm, "--json", **variables
     )
     assert (ran.status, ran.err) == (0, "")
     assert {asked["model"] for asked in server.asked} == {"from-environment"}
 
 
-def test_a_row_that_fails_costs_that_row_and_is_shown(otpy, job, server, write):
+def test_a_row_that_fails_costs_that_row_and_is_shown(here, job, server, write):
     server.answer = lambda asked: {"intent": "neither"} if any("bell" in text for text in asked) else routed(asked)
-    ran = otpy("eval", "--program", "triage:program", "--metric", "exact_match:intent", *job)
+    ran = here("eval", "--program", "triage:program", "--metric", "exact_match:intent", *job)
     assert ran.status == 0
     assert "3 of 4" in ran.out
     assert "AdapterParseError" in ran.out
 
 
-def test_eval_fails_when_no_row_was_scored(otpy, job, server):
+def test_eval_fails_when_no_row_was_scored(here, job, server):
     server.status = 400
-    ran = otpy("eval", "--program", "triage:program", "--metric", "exact_match:intent", *job, "--json")
+    ran = here("eval", "--program", "triage:program", "--metric", "exact_match:intent", *job, "--json")
     assert ran.status == 1
     assert ran.json["failed"] == 4
     assert "no row was scored" in ran.err
@@ -152,18 +152,18 @@ def test_eval_fails_when_no_row_was_scored(otpy, job, server):
 
 
 @pytest.mark.parametrize("optimizer", ["labeled", "bootstrap"])
-def test_optimize_saves_a_program_that_eval_reads(otpy, job, tmp_path, optimizer):
+def test_optimize_saves_a_program_that_eval_reads(here, job, tmp_path, optimizer):
     arguments = ["--program", "triage:program", "--metric", "exact_match:intent", *job, "--json"]
     search = ["--optimizer", optimizer, "--max-demos", 2, "--dev", "rows.jsonl"]
-    ran = otpy("optimize", *arguments, *search, "--out", "better.json")
+    ran = here("optimize", *arguments, *search, "--out", "better.json")
     assert (ran.status, ran.err) == (0, "")
     assert list(ran.json["demos"].values()) == [2]
     assert ran.json["after"]["score"] == 1.0
     first = but_for_the_time(tmp_path / "better.json")
-    ran = otpy("eval", *arguments, "--program", "better.json")
+    ran = here("eval", *arguments, "--program", "better.json")
     assert (ran.status, ran.err) == (0, "")
     assert ran.json["score"] == 1.0
-    otpy("optimize", *arguments, *search, "--out", "again.json")
+    here("optimize", *arguments, *search, "--out", "again.json")
     assert but_for_the_time(tmp_path / "again.json") == first
 
 
@@ -184,7 +184,7 @@ def test_ctrl_c_stops_with_130_and_says_what_was_kept(job, server, environment, 
     assert (tmp_path / "results.jsonl").exists()
 
 
-def test_every_command_shows_examples_in_its_help(otpy):
+def test_every_command_shows_examples_in_its_help(here):
     for command in (
         ["demo"],
         ["eval"],
@@ -199,13 +199,13 @@ def test_every_command_shows_examples_in_its_help(otpy):
         ["models", "pull"],
         ["models", "path"],
     ):
-        ran = otpy(*command, "--help")
+        ran = here(*command, "--help")
         assert (ran.status, ran.err) == (0, "")
         assert f"otpy {' '.join(command)}" in ran.out.split("Example", 1)[1]
 
 
-def test_the_version_is_the_distributions(otpy):
-    ran = otpy("--version")
+def test_the_version_is_the_distributions(here):
+    ran = here("--version")
     assert ran.status == 0
     assert ran.out.startswith("otpy ")
 

@@ -40,8 +40,8 @@ def job(write):
             "--base-url", "http://127.0.0.1:9/v1"]  # fmt: skip
 
 
-def test_json_has_the_interval_the_latencies_the_money_and_whether_it_is_whole(otpy, job):
-    ran = otpy(*job, "--json")
+def test_json_has_the_interval_the_latencies_the_money_and_whether_it_is_whole(here, job):
+    ran = here(*job, "--json")
     assert (ran.status, ran.err) == (0, "")
     found = ran.json
     assert (found["metric"], found["score"], found["rows"], found["scored"]) == ("exact_match('parity')", 0.375, 8, 6)
@@ -57,8 +57,8 @@ def test_json_has_the_interval_the_latencies_the_money_and_whether_it_is_whole(o
     assert "error" not in found
 
 
-def test_rows_are_numbered_by_their_index_for_people_too(otpy, job):
-    ran = otpy(*job)
+def test_rows_are_numbered_by_their_index_for_people_too(here, job):
+    ran = here(*job)
     assert re.search(r"^6 +program +ValueError: 6 is too large", ran.out, re.MULTILINE)
 
 
@@ -72,8 +72,8 @@ def test_rows_are_numbered_by_their_index_for_people_too(otpy, job):
         (["--fail-under", "0.45", "--on-failure", "exclude"], 0),
     ],
 )
-def test_a_score_that_is_too_low_ends_with_1_and_says_why(otpy, job, options, status):
-    ran = otpy(*job, *options, "--json")
+def test_a_score_that_is_too_low_ends_with_1_and_says_why(here, job, options, status):
+    ran = here(*job, *options, "--json")
     assert ran.status == status
     assert ran.json["score"] in {0.375, 0.5}
     if status:
@@ -81,45 +81,45 @@ def test_a_score_that_is_too_low_ends_with_1_and_says_why(otpy, job, options, st
         assert ran.json["error"] in ran.err
 
 
-def test_where_all_rows_fail_and_are_left_out_there_is_no_score_and_no_traceback(otpy, job):
+def test_where_all_rows_fail_and_are_left_out_there_is_no_score_and_no_traceback(here, job):
     job[job.index("parity:program")] = "parity:broken"
-    ran = otpy(*job, "--on-failure", "exclude", "--json")
+    ran = here(*job, "--on-failure", "exclude", "--json")
     assert ran.status == 1
     assert (ran.json["score"], ran.json["interval"], ran.json["failed"]) == (None, None, 8)
     assert "no row was scored; the first failed with ValueError: never" in ran.json["error"]
-    ran = otpy(*job, "--on-failure", "exclude", "--fail-under", "0.5")
+    ran = here(*job, "--on-failure", "exclude", "--fail-under", "0.5")
     assert (ran.status, "Traceback" in ran.err) == (1, False)
 
 
 @pytest.mark.parametrize(("option", "value"), [("--max-failures", "0"), ("--on-failure", "raise")])
-def test_too_many_failures_end_it_with_1_and_what_is_done_is_kept(otpy, job, tmp_path, option, value):
-    ran = otpy(*job, option, value, "--max-concurrency", "1", "--out", "out.jsonl", "--json")
+def test_too_many_failures_end_it_with_1_and_what_is_done_is_kept(here, job, tmp_path, option, value):
+    ran = here(*job, option, value, "--max-concurrency", "1", "--out", "out.jsonl", "--json")
     assert ran.status == 1
     assert (ran.json["stopped"], ran.json["complete"]) == (True, False)
     assert "they are kept in out.jsonl" in ran.json["error"]
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) >= 7
 
 
-def test_a_journal_is_gone_on_from_and_its_failures_are_asked_again_if_wanted(otpy, job, write):
-    assert otpy(*job, "--journal", "j", "--json").json["failed"] == 2
+def test_a_journal_is_gone_on_from_and_its_failures_are_asked_again_if_wanted(here, job, write):
+    assert here(*job, "--journal", "j", "--json").json["failed"] == 2
     write("parity.py", MODULE.replace("number in (6, 7)", "number < 6"))
-    assert otpy(*job, "--journal", "j", "--json").json["failed"] == 2
-    assert otpy(*job, "--journal", "j", "--no-retry-failed", "--json").json["failed"] == 2
-    assert otpy(*job, "--journal", "j", "--retry-failed", "--json").json["failed"] == 0
+    assert here(*job, "--journal", "j", "--json").json["failed"] == 2
+    assert here(*job, "--journal", "j", "--no-retry-failed", "--json").json["failed"] == 2
+    assert here(*job, "--journal", "j", "--retry-failed", "--json").json["failed"] == 0
 
 
-def test_rows_run_several_times_in_processes_and_within_a_time(otpy, job):
+def test_rows_run_several_times_in_processes_and_within_a_time(here, job):
     options = ["--n-runs", "2", "--isolation", "process", "--workers", "1", "--timeout", "30"]
-    ran = otpy(*job, *options, "--limit", "3", "--json")
+    ran = here(*job, *options, "--limit", "3", "--json")
     assert (ran.status, ran.err) == (0, "")
     assert (ran.json["rows"], ran.json["scored"]) == (6, 6)
 
 
-def test_the_longest_answer_is_asked_for(otpy, job, server):
+def test_the_longest_answer_is_asked_for(here, job, server):
     at = [*job[: job.index("--lm")], "--lm", "openai_compatible/m", "--base-url", server.url]
     at[at.index("parity:program")] = "number: int -> parity"
     server.answer = lambda _: {"parity": "even"}
-    ran = otpy(*at, "--max-tokens", "17", "--no-cache", "--json")
+    ran = here(*at, "--max-tokens", "17", "--no-cache", "--json")
     assert ran.status == 0
     assert {asked.get("max_tokens", asked.get("max_completion_tokens")) for asked in server.asked} == {17}
 
@@ -140,8 +140,8 @@ def test_the_longest_answer_is_asked_for(otpy, job, server):
         (["--data", "nothing.jsonl"], "nothing.jsonl"),
     ],
 )
-def test_an_error_is_one_json_object_too(otpy, job, options, message):
-    ran = otpy(*job, *options, "--json")
+def test_an_error_is_one_json_object_too(here, job, options, message):
+    ran = here(*job, *options, "--json")
     assert ran.status in {1, 2}
     assert message in ran.json["error"]
     assert ran.json["status"] == ran.status
@@ -167,8 +167,8 @@ def files(tmp_path):
         EvaluationResult(tuple(found), 2.0, metric="exact_match('a')").to_jsonl(tmp_path / f"{name}.jsonl")
 
 
-def test_two_files_are_compared_row_by_row(otpy, files):
-    ran = otpy("compare", "before.jsonl", "after.jsonl")
+def test_two_files_are_compared_row_by_row(here, files):
+    ran = here("compare", "before.jsonl", "after.jsonl")
     assert (ran.status, ran.err) == (0, "")
     for words in (
         "after.jsonl against before.jsonl",
@@ -178,7 +178,7 @@ def test_two_files_are_compared_row_by_row(otpy, files):
         "first 5",
     ):
         assert words in ran.out
-    ran = otpy("compare", "before.jsonl", "after.jsonl", "--json")
+    ran = here("compare", "before.jsonl", "after.jsonl", "--json")
     assert (ran.status, ran.err) == (0, "")
     found = ran.json
     assert (found["difference"], found["score"]) == (0.5, {"before": 0.4, "after": 0.9})
@@ -187,23 +187,23 @@ def test_two_files_are_compared_row_by_row(otpy, files):
     assert found["interval"][0] > 0
 
 
-def test_worse_is_a_failure_if_it_is_significant_or_if_any_difference_counts(otpy, files):
-    worse = otpy("compare", "after.jsonl", "before.jsonl", "--fail-if-worse", "--json")
+def test_worse_is_a_failure_if_it_is_significant_or_if_any_difference_counts(here, files):
+    worse = here("compare", "after.jsonl", "before.jsonl", "--fail-if-worse", "--json")
     assert worse.status == 1
     assert worse.json["error"].startswith("before.jsonl is worse than after.jsonl: -50.0 points")
     assert worse.json["error"] in worse.err
     for options, status in (([], 0), (["--fail-if-worse"], 0), (["--fail-if-worse", "--level", "1"], 1)):
-        ran = otpy("compare", "before.jsonl", "slip.jsonl", *options)
+        ran = here("compare", "before.jsonl", "slip.jsonl", *options)
         assert ran.status == status
         assert "timeout" in ran.out
-    assert otpy("compare", "before.jsonl", "before.jsonl", "--fail-if-worse", "--level", "1").status == 0
+    assert here("compare", "before.jsonl", "before.jsonl", "--fail-if-worse", "--level", "1").status == 0
 
 
-def test_what_eval_has_written_is_compared(otpy, job, write):
-    otpy(*job, "--out", "before.jsonl")
+def test_what_eval_has_written_is_compared(here, job, write):
+    here(*job, "--out", "before.jsonl")
     write("parity.py", MODULE.replace("number in (6, 7)", "number > 7"))
-    otpy(*job, "--out", "after.jsonl")
-    assert otpy("compare", "before.jsonl", "after.jsonl", "--json").json["better"] == [6]
+    here(*job, "--out", "after.jsonl")
+    assert here("compare", "before.jsonl", "after.jsonl", "--json").json["better"] == [6]
 
 
 @pytest.mark.parametrize(
@@ -214,8 +214,8 @@ def test_what_eval_has_written_is_compared(otpy, job, write):
         (["before.jsonl", "after.jsonl", "--level", "0"], "allowed: a number above 0, at most 1"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(otpy, files, write, arguments, message):
+def test_what_cannot_be_compared_is_refused(here, files, write, arguments, message):
     write("rows.jsonl", '{"q": 1}\n')
-    ran = otpy("compare", *arguments, "--json")
+    ran = here("compare", *arguments, "--json")
     assert ran.status == 2
     assert message in ran.json["error"]
