@@ -58,7 +58,7 @@ class Plan:
         writable(self.out, "--out")
         job = order.job
         self.student, self.metric, self.columns = job.program_and_metric()
-        self.teacher = None if order.teacher is None else found_program(order.teacher)
+        self.teacher = None if order.teacher is None else found_program(order.teacher, option="--teacher")
         self.trainset = job.rows(order.data, self.student, self.columns) if reads else []
         self.valset: list[Example] | None = None
         if order.val is not None:

@@ -172,7 +172,11 @@ class Bench:
 
     def _help(self, question: Question) -> None:
         self._screen.line(_keys(question))
-        more = "e edits the text first" if question.kind == "instruction" else "f writes words first, for the optimizer"
+        more = (
+            "e opens the text in your editor ($EDITOR) first"
+            if question.kind == "instruction"
+            else "f writes words first, for the optimizer"
+        )
         self._screen.line(f"{more}; s skips, u takes back your last answer, m shows all of it, q quits")
 
 

@@ -25,7 +25,9 @@ _OFFLINE: Final = (
 
 
 def judge(
-    path: Annotated[Path, typer.Argument(metavar="RUN_OR_QUEUE", help="The journal of a run, or a queue.")],
+    where: Annotated[
+        str, typer.Argument(metavar="RUN_OR_QUEUE", help="A run, as for `otpy runs show`, its journal, or a queue.")
+    ],
     *,
     name: Annotated[str | None, typer.Option("--name", help="Who judges; default: your login.")] = None,
     show_label: Annotated[bool, typer.Option("--show-label", help="Show what is known of the right answer.")] = False,
@@ -42,6 +44,7 @@ def judge(
     Every answer is on disk at once, and whoever waits for it goes on; Ctrl-C loses nothing. Several people may judge at
     the same time: nobody is shown what somebody else is looking at. No run needs to be under way.
     """
+    from otpy.cli.runs import run_path
     from otpy.cli.screen import Screen
     from otpy.errors import TeleprompterError
     from otpy.teleprompters.judgements import Judgements
@@ -50,7 +53,7 @@ def judge(
         raise typer.BadParameter("give one of --list, --answers and --web")
     if not 0 <= port <= 65535:
         raise typer.BadParameter(f"--port {port}; allowed: 0 to 65535")
-    screen, who = Screen(as_json=as_json), name or _login()
+    screen, who, path = Screen(as_json=as_json), name or _login(), run_path(where)
     with Judgements(path) as questions:
         if answers is not None:
             _read_in(screen, questions, answers, who)

@@ -54,8 +54,7 @@ def optimize(
         typer.Option(
             "--optimizer",
             metavar="NAME",
-            help="labeled, bootstrap, random-search, optuna, knn, copro, mipro, simba, gepa, infer-rules, and what"
-            " else is installed.",
+            help="labeled, bootstrap, random-search, optuna, knn, copro, mipro, simba, gepa, infer-rules, finetune, grpo.",
         ),
     ] = "bootstrap",
     settings: Annotated[

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from otpy.cli.screen import Screen
     from otpy.teleprompters.run_view import Trial
 
-__all__ = ["diff_runs", "export_run", "found_run", "list_runs", "resume_run", "show_run"]
+__all__ = ["diff_runs", "export_run", "found_run", "list_runs", "resume_run", "run_path", "show_run"]
 
 
 def found_run(text: str) -> RunView:
@@ -40,13 +40,25 @@ def found_run(text: str) -> RunView:
         typer.BadParameter: If there is none, or more than one.
         TeleprompterError: If it cannot be read.
     """
+    return RunView(run_path(text))
+
+
+def run_path(text: str) -> Path:
+    """Return the file of a run that a path names, or the beginning of a name among those of this directory.
+
+    Args:
+        text: Path or beginning.
+
+    Raises:
+        typer.BadParameter: If there is none, or more than one.
+    """
     if Path(text).is_file():
-        return RunView(text)
+        return Path(text)
     there = _runs(RUNS)
     found = [path for path in there if path.name.startswith(text)]
     exact = [path for path in found if text in {path.name, path.stem}]
     if len(found := exact or found) == 1:
-        return RunView(found[0])
+        return found[0]
     if found:
         raise refused("RUN", f"{text!r} may be {', '.join(path.stem for path in found)}; write more of it")
     names = ", ".join(path.stem for path in there) or "none"
@@ -173,6 +185,7 @@ def show_run(screen: Screen, run: str, *, instructions: bool = False) -> None:
         screen.heading("Candidates")
         columns = ["candidate", "score", "95 %", "rows", "failed", "against the student", "program", "parameters"]
         screen.table(columns, [_candidate(one, student) for one in view.candidates])
+        screen.line("p is of each alone; the more there are, the more often one is small by chance", "dim")
     best, spent = view.result or view.best, view.spent
     if best is not None:
         screen.line(f"{'ended in' if view.result else 'best so far'}: {_named(view, best)}")

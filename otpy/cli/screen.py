@@ -58,7 +58,9 @@ class Screen:
         """Print rows under column titles."""
         if self.as_json:
             return
-        table = Table(*columns, box=self._box, pad_edge=False)
+        table = Table(box=self._box, pad_edge=False)
+        for place, name in enumerate(columns):  # what a row is called is needed whole: the next command names it
+            table.add_column(name, no_wrap=place == 0, overflow="fold")
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row))
         self._console.print(table)

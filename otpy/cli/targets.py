@@ -28,20 +28,21 @@ METRICS = {"exact_match": exact_match, "f1": f1}
 _PATH = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[A-Za-z_][\w.]*)")
 
 
-def found_program(text: str, state: str | None = None) -> Program:
+def found_program(text: str, state: str | None = None, *, option: str = "--program") -> Program:
     """Return the program that `--program` names, with what `--load` adds to it.
 
     Args:
         text: `module:attribute` (a program or a signature; the current directory counts), a saved `program.json`, or
             a signature such as `"question -> answer"`.
         state: A saved program of the same structure, whose demos and instructions it takes over.
+        option: What the option is called, for messages.
 
     Raises:
         typer.BadParameter: If it is none of these, or the module or attribute does not exist.
         SignatureError: If the signature is no signature.
         ProgramError: If the saved program can't be loaded.
     """
-    program = _named_program(text)
+    program = _named_program(text, option)
     return program if state is None else load(_shaped(program, state), state)
 
 
@@ -54,28 +55,28 @@ def _shaped(program: Program, state: str) -> Program:
     return NearestDemos(program=program, k=1, shots=(), embedder=Embedder())
 
 
-def _named_program(text: str) -> Program:
+def _named_program(text: str, option: str) -> Program:
     if "->" in text:
         return Predict(text)
     if text.endswith(".json") or Path(text).is_file():
         if not Path(text).is_file():
-            raise refused("--program", f"no such file: {text}")
+            raise refused(option, f"no such file: {text}")
         if files.parsed(text).get("program") == "NearestDemos":
-            raise refused("--program", f"{text} shows the demos of another program; name that, and --load {text}")
+            raise refused(option, f"{text} shows the demos of another program; name that, and --load {text}")
         return load_file(text)
     if not (match := _PATH.fullmatch(text)):
         raise refused(
-            "--program",
+            option,
             f'{text!r} is no module:attribute, no saved program.json and no signature like "question -> answer"',
         )
-    found = _imported("--program", **match.groupdict())
+    found = _imported(option, **match.groupdict())
     if isinstance(found, Program):
         return found
     if isinstance(found, SignatureMeta):
         return Predict(found)  # type: ignore[arg-type]
     if inspect.isclass(found) and issubclass(found, Program):
-        raise refused("--program", f"{text} is the class {found.__name__}; name a program made from it")
-    raise refused("--program", f"{text} is {_kind(found)}; name a program or a signature")
+        raise refused(option, f"{text} is the class {found.__name__}; name a program made from it")
+    raise refused(option, f"{text} is {_kind(found)}; name a program or a signature")
 
 
 def signature_of(program: Program) -> SignatureMeta | None:

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.clock import Clock, monotonic
+from otpy.teleprompters.display import in_words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -41,27 +42,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def progress_line(status: Status, best: str | None = None) -> str:
-    """Return how far an optimization is, in one line.
+def progress_line(status: Status) -> str:
+    """Return how far an optimization is, and since when, in one line.
 
     Args:
         status: Where it is.
-        best: What the best program so far is called.
     """
-    parts = [f"{status.candidates} candidate{'' if status.candidates == 1 else 's'}"]
-    if status.best is not None:
-        parts.append(f"best {100 * status.best:.1f} %" + (f" ({best})" if best else ""))
-    parts += [f"{status.requests:,} requests", f"{status.tokens:,} tokens"]
-    if status.money:
-        parts.append(f"${status.money:.4f}")
-    parts.append(duration(status.seconds))
-    if status.rest:
-        parts.append(f"at most about {duration(status.rest)} left")
-    if status.doing:
-        parts.append(status.doing)
-    if status.pending:
-        parts.append(f"{status.pending} questions for people: otpy judge")
-    return (f"{status.state}: " if status.state in TOLD else "") + ", ".join(parts)
+    return f"{in_words(status)}, {duration(status.seconds)}"
 
 
 class Told:
@@ -94,18 +81,18 @@ class Told:
         if self._live is not None:
             self._live.stop()
 
-    def tell(self, status: Status, best: str | None) -> None:
+    def tell(self, status: Status) -> None:
         """Say where it is, if that is news."""
         if self._live is not None:
             from rich.text import Text
 
-            self._live.update(Text(progress_line(status, best)))
+            self._live.update(Text(progress_line(status), no_wrap=True, overflow="ellipsis"))
             return
         known = status.candidates, status.best, status.state if status.state in TOLD else ""
         news = known != self._known and (status.candidates > 0 or status.state in TOLD)
         if self._shown and (news or self._clock() - self._said >= SILENT):
             self._known, self._said = known, self._clock()
-            self.say(progress_line(status, best))
+            self.say(progress_line(status))
 
     def say(self, line: str) -> None:
         """Write a line that stays."""
@@ -125,8 +112,7 @@ async def telling(run: Optimization, told: Told) -> AsyncGenerator[None]:
     """
 
     def look() -> None:
-        best = run.lab.best
-        told.tell(run.status(), None if best is None else best.name)
+        told.tell(run.status())
 
     async def looking() -> None:
         while True:

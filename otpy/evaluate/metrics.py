@@ -160,10 +160,12 @@ def check_metric(metric: object) -> None:
 async def measure(metric: Metric, example: Example, prediction: Prediction, trace: Trace | None = None) -> float:
     """Return a metric's score: a number, a `Score` if the metric gave reasons.
 
-    A plain function runs in a worker thread: it may block, and then it costs its own row and no other.
+    A plain function runs in a worker thread: it may block, and then it costs its own row and no other. What DSPy's
+    metrics for GEPA return is understood too: a dict or a `Prediction` with `score`, and `feedback` and `subscores` if
+    there are any.
 
     Raises:
-        EvaluationError: If it returns anything but a finite number, a bool or a `Score`.
+        EvaluationError: If it returns anything but a finite number, a bool, a `Score`, or one of these.
         Exception: Whatever the metric raises.
     """
     if inspect.iscoroutinefunction(metric) or getattr(metric, "quick", False):
@@ -174,6 +176,8 @@ async def measure(metric: Metric, example: Example, prediction: Prediction, trac
     if isinstance(result, Score):
         return result
     try:
+        if hasattr(result, "keys") and "score" in result:
+            return Score(result["score"], result.get("feedback") or "", result.get("subscores"))
         return float(Score(result))
     except EvaluationError:
         raise EvaluationError(

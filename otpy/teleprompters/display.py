@@ -20,10 +20,12 @@ __all__ = ["as_html", "in_words", "shown"]
 
 EVERY: Final = 0.2
 """Seconds from one look to the next."""
+NAME: Final = 24
+"""Letters of a candidate's name."""
 
 
 def in_words(status: Status) -> str:
-    """Return how far an optimization is, in one line.
+    """Return how far an optimization is, in one line, what matters most first.
 
     Args:
         status: How far it is.
@@ -33,17 +35,27 @@ def in_words(status: Status) -> str:
         >>> from otpy.teleprompters.display import in_words
         >>> from otpy.teleprompters.status import Status
         >>> in_words(Status("running", 3, 0.75, 60, 9_000, 5.0, Decimal("0.02"), 65.0, "trial 2"))
-        'running, 3 candidates, best 75.0 % (trial 2), 9,000 tokens, $0.0200, at most 1:05 left'
+        '3 candidates, best 75.0 % (trial 2), 60 requests, at most 1:05 left, 9,000 tokens, $0.0200'
+        >>> in_words(Status("waiting", 1, 0.5, 6, 900, 5.0, pending=2))
+        'waiting, 1 candidate, best 50.0 %, 2 questions for people, 6 requests, 900 tokens'
     """
-    parts = [status.state, f"{status.candidates} candidate{'' if status.candidates == 1 else 's'}"]
+    parts = [] if status.state == "running" else [status.state]
+    parts.append(f"{status.candidates} candidate{'' if status.candidates == 1 else 's'}")
     if status.best is not None:
-        parts.append(f"best {100 * status.best:.1f} % ({_visible(status.best_name or '')})")
+        name = _visible(status.best_name or "")
+        name = name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+        parts.append(f"best {100 * status.best:.1f} %" + (f" ({name})" if name else ""))
+    if status.doing:
+        parts.append(status.doing)
+    if status.pending:
+        parts.append(f"{status.pending} question{'' if status.pending == 1 else 's'} for people")
+    parts.append(f"{status.requests:,} requests")
+    if status.rest and status.state == "running":
+        minutes, seconds = divmod(round(status.rest), 60)
+        parts.append(f"at most {minutes}:{seconds:02} left")
     parts.append(f"{status.tokens:,} tokens")
     if status.money:
         parts.append(f"${status.money:.4f}")
-    if status.rest:
-        minutes, seconds = divmod(round(status.rest), 60)
-        parts.append(f"at most {minutes}:{seconds:02} left")
     return ", ".join(parts)
 
 
@@ -54,7 +66,7 @@ def as_html(name: str, status: Status) -> str:
         name: The optimizer's.
         status: How far it is.
     """
-    return f"<p><b>{html.escape(name)}</b>: {html.escape(in_words(status))}, {status.requests:,} requests</p>"
+    return f"<p><b>{html.escape(name)}</b>: {html.escape(in_words(status))}</p>"
 
 
 def _visible(text: str) -> str:

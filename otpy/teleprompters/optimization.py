@@ -172,7 +172,7 @@ class Optimization:
         pending = self.office.pending
         state = "paused" if self._paused_at is not None else "waiting" if pending else "running"
         if self._task.done():
-            state = "failed" if self._task.cancelled() or self._task.exception() else "done"
+            state = "cancelled" if self._task.cancelled() else "failed" if self._task.exception() else self._stopped
         requests, tokens, money = self._spent()
         score, name = (None, None) if best is None else (best.score, best.name)
         seconds = time.perf_counter() - self._began
@@ -194,6 +194,10 @@ class Optimization:
         if self._most is None or not made:
             return None
         return max(self._most - self._spent().requests, 0) * max(seconds - self._paused_seconds(), 0.0) / made
+
+    def __repr__(self) -> str:
+        """Print which run it is and how far."""
+        return f"<{self.run}: {self.status().state}, {len(self.lab.candidates)} candidates>"
 
     def _repr_html_(self) -> str:
         """Show in a notebook how far it is, and at the end what it has found."""
@@ -281,12 +285,16 @@ class Optimization:
                 return self._outcome(self._so_far(), lab.named("student"))
             if teleprompter.uses_valset:
                 first = await lab.candidate("student", await lab.evaluate(program, numbered(self._valset)))
+                _check_measured(first)
             program = await teleprompter.search(lab, program, self._trainset, self._valset, self._teacher)
             program = await self._as_pinned(program)
         except BudgetExceeded as error:
             if error.cap is None or error.cap.where.run != self.run:
                 raise
+            if error.asked is None and not self._spent().requests:  # with an unknown price nothing can be asked at all
+                raise
             self._stopped = "budget"
+            self._notes.append(f"ended by a cap: {error}")
             program = self._so_far()
         except asyncio.CancelledError:
             if self._stopped != "stopped":
@@ -376,6 +384,15 @@ class Optimization:
             Cap(kind, max(Decimal(str(limit)) - used[kind], 0), Labels(run=self.run))  # type: ignore[arg-type]
             for kind, limit in self._limits.items()
         ]
+
+
+def _check_measured(student: Candidate) -> None:
+    """Refuse to search where no row can be measured: whatever is tried would score alike."""
+    failed = [row for row in student.scores.rows if row.error is not None]
+    if failed and len(failed) == len(student.scores.rows):
+        raise TeleprompterError(
+            f"none of the {len(failed)} rows to choose by could be measured; the first: {failed[0].feedback}"
+        ) from failed[0].error
 
 
 def numbered(examples: Iterable[Example]) -> list[tuple[int, Example]]:

@@ -17,7 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 
 from otpy.clients.taping import Took
 from otpy.errors import LMContextWindowExceeded, LMError, LMRefusal, TeleprompterError
@@ -138,9 +138,8 @@ class RunJournal:
         if self.about("schema") != SCHEMA:
             raise TeleprompterError(f"{self.path}: a journal of version {self.about('schema')!r}; {then}")
         theirs: dict[str, Any] = self.about("header") or {}
-        differing = [name for name in {**theirs, **header} if theirs.get(name) != header.get(name)]
-        if differing:
-            details = "; ".join(f"{n}: {theirs.get(n)!r:.80} there, {header.get(n)!r:.80} now" for n in differing[:3])
+        if differing := _differing(theirs, header):
+            details = "; ".join(f"{name}: {there!r:.80} there, {now!r:.80} now" for name, there, now in differing[:3])
             raise TeleprompterError(f"{self.path} is the journal of something else ({details}); {then}")
 
     # -- at once ---------------------------------------------------------------------------------------------------
@@ -293,6 +292,18 @@ class RunJournal:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _differing(there: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What differs in two headers: of parameters those that do, and not all of them."""
+    found: list[tuple[str, Any, Any]] = []
+    for name in {**there, **now}:
+        before, after = there.get(name), now.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differing(cast("dict[str, Any]", before), cast("dict[str, Any]", after))
+        elif before != after:
+            found.append((name, before, after))
+    return found
 
 
 def _told(answer: LMResponse | LMError) -> dict[str, Any]:

@@ -13,7 +13,8 @@ class Status:
     """How far an optimization is.
 
     Args:
-        state: `"running"`, `"waiting"` (for people), `"paused"`, `"done"` or `"failed"`.
+        state: `"running"`, `"waiting"` (for people), `"paused"`; at the end `"done"`, `"budget"`, `"stopped"`,
+            `"cancelled"` or `"failed"`.
         candidates: Programs that were measured.
         best: The best score so far.
         requests: Requests so far, those of an earlier part of the same run included.

@@ -85,14 +85,16 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(("changed", "status", "named"), MISTAKES, ids=lambda value: str(value)[:60])
-def test_a_mistake_is_one_line_that_names_it(here, write, at_once, changed, status, named):
+def test_a_mistake_is_one_line_that_names_it(here, write, changed, status, named):
     for name, text in FILES.items():
         write(name, text)
     options = [part for pair in (OK | changed).items() if pair[1] is not None for part in pair]
     assert_one_line(here("eval", *options), status, named)
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(
     ("arguments", "status", "named"),
     [
@@ -113,7 +115,7 @@ def test_a_mistake_is_one_line_that_names_it(here, write, at_once, changed, stat
     ],
     ids=lambda value: " ".join(map(str, value))[:60] if isinstance(value, list) else str(value),
 )
-def test_a_mistake_in_any_command_is_one_line_that_names_it(here, write, at_once, arguments, status, named):
+def test_a_mistake_in_any_command_is_one_line_that_names_it(here, write, arguments, status, named):
     for name, text in FILES.items():
         write(name, text)
     assert_one_line(here(*arguments), status, named)

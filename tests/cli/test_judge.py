@@ -124,7 +124,7 @@ class TestTheCommand:
     def test_a_file_that_is_not_there_is_named(self, here, tmp_path):
         ran = here("judge", "nothing.db", "--list")
         assert ran.status == 2
-        assert "nothing.db: there is no such file" in ran.err
+        assert "no such file, and no run in .otpy/runs begins with 'nothing.db'" in ran.err
         assert not (tmp_path / "nothing.db").exists()
 
 

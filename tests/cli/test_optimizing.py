@@ -262,11 +262,11 @@ def test_a_second_ctrl_c_ends_it_at_once_and_the_journal_stays(begun, tmp_path, 
 
 
 def test_progress_is_one_line_with_what_matters():
-    status = Status("running", 3, 0.5, 1200, 34_000, 75.0)
-    assert progress_line(status, "bootstrapped-1") == (
+    status = Status("running", 3, 0.5, 1200, 34_000, 75.0, best_name="bootstrapped-1")
+    assert progress_line(status) == (
         "3 candidates, best 50.0 % (bootstrapped-1), 1,200 requests, 34,000 tokens, 1 min 15 s"
     )
-    assert progress_line(Status("paused", 1, None, 0, 0, 3.0)) == "paused: 1 candidate, 0 requests, 0 tokens, 3 s"
+    assert progress_line(Status("paused", 1, None, 0, 0, 3.0)) == "paused, 1 candidate, 0 requests, 0 tokens, 3 s"
     assert duration(7500) == "2 h 5 min"
 
 
@@ -276,7 +276,7 @@ def test_a_file_gets_a_line_where_there_is_news_or_after_long_silence(capsys):
     told.begin()
     for seconds, candidates in ((0, 0), (1, 1), (2, 1), (62, 1), (63, 2)):
         now[0] = seconds
-        told.tell(Status("running", candidates, 0.5, 1, 1, seconds), "x")
+        told.tell(Status("running", candidates, 0.5, 1, 1, seconds))
     told.end()
     assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == [
         "1 candidate",

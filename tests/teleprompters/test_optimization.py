@@ -9,7 +9,7 @@ import pytest
 
 import otpy
 from otpy.actors import KILL
-from otpy.errors import EvaluationError, LMAuthError, LMConnectionError, TeleprompterError
+from otpy.errors import BudgetExceeded, EvaluationError, LMAuthError, LMConnectionError, TeleprompterError
 from otpy.programs.lineage import lineage_of
 from otpy.teleprompters import Teleprompter
 from otpy.teleprompters.outcome import front, outcome_of
@@ -152,6 +152,43 @@ class TestWhatComesOfIt:
         assert len({outcome(Best(max_concurrency=width))[0].program.content_hash() for width in (1, 3, 16)}) == 1
 
 
+class TestWhatCannotBeMeasured:
+    """A metric that fails everywhere, and caps that nothing fits under."""
+
+    def test_a_metric_that_fails_on_every_row_ends_it_at_once(self):
+        def boom(example, prediction, trace=None):
+            raise KeyError("boom")
+
+        async def work(app, server):
+            with pytest.raises(
+                TeleprompterError, match=r"none of the 16 rows .* could be measured; the first: KeyError"
+            ):
+                await Best(boom).start(STUDENT, trainset=ROWS, valset=ROWS).result()
+
+        _, server = optimized(work)
+        assert len(server.requests) == 16
+
+    def test_a_metric_may_return_what_dspys_for_gepa_return(self):
+        def told(example, prediction, trace=None):
+            right = example.parity == prediction.parity
+            return {"score": right, "feedback": "wrong"} if example.number % 2 else otpy.Prediction(score=right)
+
+        assert outcome(Best(told))[0].score == 1.0
+
+    def test_what_ended_it_is_in_the_notes(self):
+        found, _ = outcome(max_tokens=5000)
+        assert found.stopped == "budget"
+        assert any("ended by a cap: " in note and "reserved" in note for note in found.notes)
+
+    def test_money_without_prices_is_an_error_that_says_what_to_set(self):
+        async def work(app, server):
+            with pytest.raises(BudgetExceeded, match=r"price of this request is not known.*input_price"):
+                await Best().start(STUDENT, trainset=ROWS, valset=ROWS, max_money=1.0).result()
+
+        _, server = optimized(work)
+        assert server.requests == []
+
+
 class TestWhatCanBeDoneToIt:
     def test_it_can_be_stopped_with_the_best_so_far(self):
         async def work(app, server):
@@ -167,7 +204,7 @@ class TestWhatCanBeDoneToIt:
         assert found.stopped == "stopped"
         assert found.score == max(one.score for one in found.candidates)
         assert found.program == found.best.program
-        assert (status.state, status.best) == ("done", found.score)
+        assert (status.state, status.best) == ("stopped", found.score)
 
     def test_one_stopped_at_once_returns_the_student_and_asks_nothing(self):
         async def work(app, server):
@@ -208,7 +245,7 @@ class TestWhatCanBeDoneToIt:
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running.result()
-            assert running.status().state == "failed"
+            assert running.status().state == "cancelled"
             return await Best().start(STUDENT, trainset=ROWS, valset=ROWS, journal=path).result()
 
         found, _ = optimized(work)
@@ -416,7 +453,7 @@ class TestAJournal:
             ({"student": STUDENT.with_instructions("other")}, "student"),
             ({"trainset": ROWS[1:]}, "data"),
             ({"valset": ROWS[1:]}, "data"),
-            ({"teleprompter": Best(seed=1)}, "params"),
+            ({"teleprompter": Best(seed=1)}, "seed: 0 there, 1 now"),
         ],
     )
     def test_of_another_run_is_refused_and_left_as_it_is(self, tmp_path, change, what):
