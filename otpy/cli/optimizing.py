@@ -54,7 +54,8 @@ def optimize(
         typer.Option(
             "--optimizer",
             metavar="NAME",
-            help="labeled, bootstrap, random-search, optuna, knn, copro, mipro, simba, gepa, infer-rules, finetune, grpo.",
+            help="labeled, bootstrap, random-search, optuna, knn, copro, mipro, simba, gepa, infer-rules, finetune,"
+            " grpo.",
         ),
     ] = "bootstrap",
     settings: Annotated[

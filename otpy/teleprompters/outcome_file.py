@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from otpy.errors import ProgramError, TeleprompterError
@@ -26,6 +27,7 @@ __all__ = ["FORMAT", "SavedCandidate", "SavedOutcome", "load_outcome", "save"]
 
 P = TypeVar("P", bound=Program)
 KIND: Final = "outcome"
+_SQLITE: Final = b"SQLite format 3"
 FORMAT: Final = 1
 """The version of the file's shape."""
 
@@ -95,12 +97,18 @@ class SavedOutcome:
     states: Mapping[str, Any]
     path: str
 
-    def program(self, student: P, name: str | None = None) -> P:
+    @property
+    def score(self) -> float | None:
+        """The found program's score; `None` if nothing was measured."""
+        return next((one.score for one in self.candidates if one.name == self.best), None)
+
+    def program(self, student: P, name: str | None = None, *, verify: bool = True) -> P:
         """Return the program that was found, or a candidate.
 
         Args:
             student: A program of the same structure, such as the one that was optimized.
             name: The candidate's; `None` for the program that was found.
+            verify: Whether the student has to be of the very code that was optimized.
 
         Raises:
             TeleprompterError: If there is no such candidate, or the student has another structure.
@@ -116,8 +124,8 @@ class SavedOutcome:
             raise TeleprompterError(f"student={given!r:.100}; allowed: a program of the same structure")
         try:
             with reading(self.path):
-                state = checked(self.states[wanted], self.path, verify=True)
-                found = filled(student, state, self.path, verify=True)
+                state = checked(self.states[wanted], self.path, verify=verify)
+                found = filled(student, state, self.path, verify=verify)
         except ProgramError as error:
             raise TeleprompterError(str(error)) from error
         return found if self.lineage is None or name is not None else descended(found, self.lineage)
@@ -183,6 +191,14 @@ def load_outcome(path: str | os.PathLike[str]) -> SavedOutcome:
         Traceback (most recent call last):
         otpy.errors.TeleprompterError: no-such-file.json: cannot be read: No such file or directory
     """
+    try:
+        with Path(path).open("rb") as file:
+            if file.read(len(_SQLITE)) == _SQLITE:
+                raise TeleprompterError(
+                    f"{path}: a journal, and no saved outcome; RunView(path) reads it, or `otpy runs show`"
+                )
+    except OSError:
+        pass  # said below
     try:
         content: Any = parsed(path)
         if not isinstance(content, dict) or cast("Any", content).get("kind") != KIND:
