@@ -196,7 +196,7 @@ def optimized(plan: Plan, journal: Path) -> tuple[Outcome, bool]:
         journal: The file of the journal.
 
     Raises:
-        Stopped: After a second Ctrl-C.
+        KeyboardInterrupt: After a second Ctrl-C.
     """
     told = Told(shown=not plan.screen.as_json)
     there: list[tuple[asyncio.AbstractEventLoop, Optimization]] = []
@@ -228,11 +228,7 @@ def optimized(plan: Plan, journal: Path) -> tuple[Outcome, bool]:
             run.cancel()
 
     with _Interrupts(stop) as interrupts:
-        try:
-            return plan.application.run(main()), interrupts.asked
-        except KeyboardInterrupt:
-            why = f"interrupted; what was answered is kept in {journal}: the same command goes on"
-            raise Stopped(why, INTERRUPTED) from None
+        return plan.application.run(main()), interrupts.asked
 
 
 def run_optimize(screen: Screen, order: Order, *, estimate: bool = False, fresh: bool = False) -> None:
@@ -254,14 +250,19 @@ def run_optimize(screen: Screen, order: Order, *, estimate: bool = False, fresh:
     journal = plan.journal(fresh=fresh)
     if order.journal is not None:
         writable(journal, "--journal")
-    with plan.application:
-        before = plan.measured(plan.student, journal, f"what was measured is kept beside {journal}")
-        outcome, interrupted = optimized(plan, journal)
-        better = outcome.program
-        nothing = interrupted and better.content_hash() == plan.student.content_hash()
-        if not nothing:
-            _save(better, plan.out, journal)
-        after = None if interrupted else plan.measured(better, journal, f"the program is kept in {plan.out}")
+    try:
+        with plan.application:
+            before = plan.measured(plan.student, journal, f"what was measured is kept beside {journal}")
+            outcome, interrupted = optimized(plan, journal)
+            better = outcome.program
+            nothing = interrupted and better.content_hash() == plan.student.content_hash()
+            if not nothing:
+                _save(better, plan.out, journal)
+            after = None if interrupted else plan.measured(better, journal, f"the program is kept in {plan.out}")
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"interrupted; what was answered is kept in {journal}: the same command goes on", INTERRUPTED
+        ) from None
     demos = {path: len(predictor.demos) for path, predictor in better.named_predictors()}
     screen.table(["predictor", "demos"], demos.items())
     if before is not None and after is not None:

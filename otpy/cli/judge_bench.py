@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.cli.failures import INTERRUPTED, Stopped
-from otpy.cli.judge_shown import harmless, laid_out
+from otpy.cli.judge_shown import laid_out
 from otpy.errors import TeleprompterError
 
 if TYPE_CHECKING:
@@ -163,9 +163,9 @@ class Bench:
             )
             return
         left = self._questions.standing(self._who).pending
-        self._screen.heading(f"{harmless(question.text)}   ({left} left)")
+        self._screen.heading(f"{question.text}   ({left} left)")
         if question.guidance:
-            self._screen.line(harmless(question.guidance), "dim")
+            self._screen.line(question.guidance, "dim")
         for text in self._lines(question):
             self._screen.line(text, "" if text.startswith(" ") else "bold")
         self._screen.line(_keys(question), "dim")
@@ -188,7 +188,7 @@ def _keys(question: Question) -> str:
 
 def _told(verdict: Verdict) -> str:
     words = f": {verdict.words}" if verdict.words and verdict.value is not None else ""
-    return harmless(f"{verdict.choice}{words}")
+    return f"{verdict.choice}{words}"
 
 
 def _edited(text: str) -> str | None:

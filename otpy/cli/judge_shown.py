@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import json
 import textwrap
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
+
+from otpy.cli.screen import harmless
 
 if TYPE_CHECKING:
     from otpy.teleprompters.questions import Question
 
-__all__ = ["harmless", "laid_out", "parts_of", "value_text"]
-
-_JOINER: Final = "\u200d"
-"""Holds emoji together; not printable by itself."""
-
-
-def harmless(text: str) -> str:
-    r"""Return a text in which what would move a terminal's cursor, or turn the order of letters, is written out.
-
-    Args:
-        text: A text that a model may have written.
-
-    Example:
-        >>> from otpy.cli.judge_shown import harmless
-        >>> print(harmless("red: \x1b[31m"))
-        red: \x1b[31m
-    """
-    kept = "\n\t" + _JOINER
-    return "".join(one if one.isprintable() or one in kept else ascii(one)[1:-1] for one in text)
+__all__ = ["laid_out", "parts_of", "value_text"]
 
 
 def value_text(value: Any) -> str:

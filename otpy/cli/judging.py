@@ -81,7 +81,7 @@ def _login() -> str:
 
 
 def _list(screen: Screen, questions: Judgements, *, show_label: bool) -> None:
-    from otpy.cli.judge_shown import harmless, parts_of
+    from otpy.cli.judge_shown import parts_of
 
     pending, standing = questions.pending(), questions.standing()
     found = [question.to_dict() for question in pending]
@@ -93,7 +93,7 @@ def _list(screen: Screen, questions: Judgements, *, show_label: bool) -> None:
         (
             one.key,
             one.text,
-            harmless("; ".join(f"{name}: {text}" for _, name, text in parts_of(one, show_label=show_label)))[:100],
+            "; ".join(f"{name}: {text}" for _, name, text in parts_of(one, show_label=show_label))[:100],
         )
         for one in pending
     ]
@@ -110,21 +110,26 @@ def _read_in(screen: Screen, questions: Judgements, path: Path, who: str) -> Non
     from otpy.errors import TeleprompterError
 
     found: list[tuple[str, str, dict[str, Any]]] = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                data: Any = json.loads(line)
-            except ValueError as error:
-                raise TeleprompterError(f"{path}, line {number}: no JSON: {error}") from None
-            if not isinstance(data, dict) or not isinstance(cast("dict[str, Any]", data).get("key"), str):
-                raise TeleprompterError(f'{path}, line {number}: an object with a "key", as --json prints them')
-            given = cast("dict[str, Any]", data)
-            judge = given.get("judge", who)
-            if not isinstance(judge, str):
-                raise TeleprompterError(f"{path}, line {number}: judge={judge!r}; allowed: a name")
-            found.append((given["key"], judge, given))
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise TeleprompterError(
+            f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            data: Any = json.loads(line)
+        except ValueError as error:
+            raise TeleprompterError(f"{path}, line {number}: no JSON: {error}") from None
+        if not isinstance(data, dict) or not isinstance(cast("dict[str, Any]", data).get("key"), str):
+            raise TeleprompterError(f'{path}, line {number}: an object with a "key", as --json prints them')
+        given = cast("dict[str, Any]", data)
+        judge = given.get("judge", who)
+        if not isinstance(judge, str):
+            raise TeleprompterError(f"{path}, line {number}: judge={judge!r}; allowed: a name")
+        found.append((given["key"], judge, given))
     kept, known = questions.answer_all(found)
     screen.result({"kept": kept, "known": known, "pending": questions.standing().pending})
     screen.line(f"{kept} answers kept" + (f", {known} were there already" if known else ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.console import Console
@@ -15,7 +15,25 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Screen"]
+__all__ = ["Screen", "harmless"]
+
+_JOINER: Final = "\u200d"
+"""Holds emoji together; not printable by itself."""
+
+
+def harmless(text: str) -> str:
+    r"""Return a text in which what would move a terminal's cursor, or turn the order of letters, is written out.
+
+    Args:
+        text: A text that a model may have written.
+
+    Example:
+        >>> from otpy.cli.screen import harmless
+        >>> print(harmless("red: \x1b[31m"))
+        red: \x1b[31m
+    """
+    kept = "\n\t" + _JOINER
+    return "".join(one if one.isprintable() or one in kept else ascii(one)[1:-1] for one in text)
 
 
 class Screen:
@@ -47,7 +65,7 @@ class Screen:
     def line(self, text: str = "", style: str = "") -> None:
         """Print a line; on a terminal in a style."""
         if not self.as_json:
-            self._console.print(Text(text, style=style), soft_wrap=True)
+            self._console.print(Text(harmless(text), style=style), soft_wrap=True)
 
     def heading(self, text: str) -> None:
         """Print a line that begins a part."""
@@ -62,7 +80,7 @@ class Screen:
         for place, name in enumerate(columns):  # what a row is called is needed whole: the next command names it
             table.add_column(name, no_wrap=place == 0, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
+            table.add_row(*(Text(harmless(str(cell))) for cell in row))
         self._console.print(table)
 
     def result(self, result: dict[str, Any]) -> None:

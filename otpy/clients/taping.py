@@ -47,6 +47,14 @@ class Shelf(Protocol):
         """Return what an answer took that is there."""
         ...
 
+    async def begin(self) -> None:
+        """Know that something is about to be asked; when this returns, that is kept too."""
+        ...
+
+    def end(self) -> None:
+        """Know that it is over."""
+        ...
+
     async def keep(self, key: str, answer: LMResponse | LMError, took: Took = ...) -> None:
         """Keep an answer, or a refusal, and what it took; when this returns, it is kept."""
         ...
@@ -129,9 +137,13 @@ class Tape:
                 waiting.cancel()  # whoever waits looks again
 
     async def _asked(self, key: str, ask: Callable[[], Coroutine[Any, Any, LMResponse]], client: str) -> LMResponse:
+        await self._shelf.begin()
         began = self._clock()
         try:
-            response = await ask()
+            try:
+                response = await ask()
+            finally:
+                self._shelf.end()
         except (LMRefusal, LMContextWindowExceeded) as refusal:
             await self._kept(key, refusal, Took(self._clock() - began))
             raise

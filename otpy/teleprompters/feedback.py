@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otpy.errors import OtpyError, TeleprompterError
 from otpy.evaluate.journal_keys import key_of
@@ -82,6 +82,10 @@ class RowMaker:
         return prepared([example], self._student)[0]
 
 
+REMEMBERED: Final = 4096
+"""Bytes before the place up to which a file was read that tell it from another one that has taken its place."""
+
+
 class FeedbackFile:
     """A file of JSON rows, one a line, that grows; it may be not there yet.
 
@@ -109,6 +113,7 @@ class FeedbackFile:
         self.rows: list[Example] = []
         """Those that were whole, in their order."""
         self._at, self._line = 0, 0
+        self._before: bytes = b""
         self._which: tuple[int, int] | None = None
 
     def read(self) -> list[Refused]:
@@ -127,8 +132,13 @@ class FeedbackFile:
             which = found.st_dev, found.st_ino
             if which != self._which or found.st_size < self._at:
                 self._again(which)
-            file.seek(self._at)
+            file.seek(self._at - len(self._before))
             content = file.read()
+            if not content.startswith(self._before):  # written anew, in the place of the same file
+                self._again(which)
+                file.seek(0)
+                content = file.read()
+        began, content = self._at, content.removeprefix(self._before)
         *whole, last = content.split(b"\n")
         refused: list[Refused] = []
         for line in whole:
@@ -138,10 +148,11 @@ class FeedbackFile:
         if last.rstrip().endswith(b"}") and _is_json(last):  # an object that is whole cannot be the half of another
             self._at += len(last)
             self._take(last, refused, self._line + 1)
+        self._before = (self._before + content[: self._at - began])[-REMEMBERED:]
         return refused
 
     def _again(self, which: tuple[int, int] | None) -> None:
-        self.rows, self._at, self._line, self._which = [], 0, 0, which
+        self.rows, self._at, self._line, self._which, self._before = [], 0, 0, which, b""
 
     def _take(self, line: bytes, refused: list[Refused], number: int | None = None) -> None:
         if not line.strip():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.errors import TeleprompterError
 from otpy.evaluate.journal_keys import key_of
@@ -35,12 +35,20 @@ def header_of(
     """
     header = {
         "optimizer": type(teleprompter).__name__,
-        "params": {name: value for name, value in teleprompter.params().items() if name not in _HOW},
+        "params": _deciding(teleprompter.params()),
         "student": student.content_hash(),
         "teacher": None if teacher is None else teacher.content_hash(),
         "data": data,
     }
     return {**header, "review": True} if review else header
+
+
+def _deciding(told: Any) -> Any:
+    """What decides, of parameters and of those of optimizers among them."""
+    if isinstance(told, dict):
+        params = cast("dict[str, Any]", told)
+        return {name: _deciding(value) for name, value in params.items() if name not in _HOW}
+    return [_deciding(one) for one in told] if isinstance(told, list) else told  # pyright: ignore[reportUnknownVariableType]
 
 
 def data_hash(*sets: Iterable[Example]) -> str:

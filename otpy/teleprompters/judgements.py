@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TABLES", "Judgements", "Standing"]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+"""That of the journals of runs, since both are the same files to those who judge."""
 TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS judgements (key TEXT PRIMARY KEY, question TEXT NOT NULL, answer TEXT, asked REAL,
     answered REAL, needed INTEGER NOT NULL DEFAULT 1, held REAL NOT NULL DEFAULT 0, taken REAL)""",
@@ -214,8 +215,9 @@ class Judgements:
         Raises:
             TeleprompterError: If the file cannot be used.
         """
-        known = {"judge": judge, "now": (now := self._clock()), "most": CLAIM}
         with self._told(), self._writing():
+            now = self._clock()  # only now nobody else can claim one meanwhile
+            known = {"judge": judge, "now": now, "most": CLAIM}
             self._base.execute("DELETE FROM claims WHERE judge = ?", (judge,))
             open_ = [key for (key,) in self._base.execute(f"SELECT j.key {_OPEN} ORDER BY j.asked, j.rowid", known)]
             fresh = next((key for key in open_ if key not in passed), None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -27,7 +28,7 @@ from otpy.programs import tracing
 from otpy.programs.state import dumped
 from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
-from otpy.teleprompters.outages import is_final, may_pass
+from otpy.teleprompters.outages import contained, is_final, may_pass
 from otpy.teleprompters.review import Review
 from otpy.teleprompters.tried import Candidate, Scores, Tried, best_of
 
@@ -49,6 +50,10 @@ LONGEST_WAIT: Final = 30.0
 """Seconds between looks at a model that is out, from the first to the longest."""
 TRIES: Final = 4
 """How often something may fail while other things are answered, until it counts as failed."""
+HEALTHY: Final = 5
+"""Answers for each failure of others from which a provider counts as one that answers."""
+ENDED: Final = 5
+"""How often an example's task may be ended by something else than the run."""
 
 
 class Lab:
@@ -92,7 +97,7 @@ class Lab:
         """What it does that takes long and measures nothing, as training; empty if nothing of the kind."""
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
         self._tried: dict[tuple[Program, int, bytes], Tried] = {}
-        self._answers = 0
+        self._answers = self._troubles = 0
         self._slots = asyncio.Semaphore(max_concurrency)
         self._asks_people = bool(getattr(metric, "asks_people", False))
         self.going = asyncio.Event()
@@ -178,7 +183,8 @@ class Lab:
         Raises:
             Exception: What it raises for good.
         """
-        wait, answers, vain = FIRST_WAIT, self._answers, 0
+        wait, vain = FIRST_WAIT, 0
+        before = self._answers, self._troubles
         while True:
             await self.going.wait()
             try:
@@ -186,8 +192,9 @@ class Lab:
             except Exception as error:
                 if self.journal.problem is not None:
                     raise self.journal.problem from error
-                vain += self._answers > answers  # others were answered meanwhile, so this is no outage
-                answers = self._answers
+                vain += self._is_its_own_fault(before)
+                self._troubles += 1
+                before = self._answers, self._troubles
                 if not may_pass(error) or vain >= TRIES or self.never_there(error):
                     raise
                 wait = max(wait, min(getattr(error, "retry_after", None) or 0.0, LONGEST_WAIT))
@@ -198,6 +205,11 @@ class Lab:
                 return result
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
+
+    def _is_its_own_fault(self, before: tuple[int, int]) -> bool:
+        """Whether, since it failed the last time, others were answered, and hardly any failed: so this is no outage."""
+        answers, troubles = self._answers - before[0], self._troubles - before[1]
+        return answers > 0 and troubles * HEALTHY <= answers
 
     def never_there(self, error: object) -> bool:
         """Whether nobody is where the model is said to be, and nobody has been in this run: then it is no outage."""
@@ -261,7 +273,7 @@ class Lab:
         took: list[Took] = []
 
         def asked() -> Awaitable[Prediction]:
-            return program.acall(**example.inputs())
+            return contained(program.acall(**example.inputs()))
 
         with unsaid(example=at), tracing() as trace:
             try:
@@ -270,7 +282,7 @@ class Lab:
                     answer: Prediction = await (self._in_turn(asked) if self._asks_people else asked())
                 prediction = answer
                 assert self.metric is not None
-                score = await measure(self.metric, example, answer)
+                score = await contained(measure(self.metric, example, answer))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the row's
                 spent = getattr(error, "usage", None) or Usage()
                 words = f"{type(error).__name__}: {error}"
@@ -311,6 +323,7 @@ class Lab:
 
         found: dict[int, Tried] = {}
         left = list(range(len(trials)))
+        ended = Counter[int]()
         while left:
             width = len(left) if self._asks_people else min(self._width, len(left))
             stream = (await supervisor_of_tasks()).async_stream(one, left, max_concurrency=width)
@@ -322,8 +335,11 @@ class Lab:
                         found[place] = outcome.value
                     elif isinstance(outcome.reason, Exception):
                         raise outcome.reason
-                    else:
+                    elif (ended := ended + Counter([place]))[place] < ENDED:
                         again.append(place)  # its task was ended from outside
+                    else:
+                        why = f"row {trials[place][1]}: its task was ended {ENDED} times, with {outcome.reason!r:.100}"
+                        raise TeleprompterError(f"{why}; what is in its program or metric ends what runs it")
             left = again
         return [found[place] for place in range(len(trials))]
 

@@ -86,6 +86,17 @@ class Optimization:
         self.run = named(kind)
         self._check_limits()
         self.journal = RunJournal(journal, header)
+        try:
+            self._begin(review=review)
+        except BaseException:
+            self.journal.close()  # else nobody could open it any more
+            raise
+        if display_progress:
+            seen = asyncio.get_running_loop().create_task(display.shown(kind, self._most, self.status))
+            self._task.add_done_callback(lambda _: seen.cancel())
+
+    def _begin(self, *, review: bool) -> None:
+        teleprompter = self._teleprompter
         self.lab = Lab(
             teleprompter.metric,
             self.journal,
@@ -111,9 +122,6 @@ class Optimization:
         self._searching: asyncio.Task[Any] | None = None
         self._task = asyncio.get_running_loop().create_task(self._whole())
         self._task.add_done_callback(lambda _: self.journal.close())  # also if it was cancelled before it began
-        if display_progress:
-            seen = asyncio.get_running_loop().create_task(display.shown(kind, self._most, self.status))
-            self._task.add_done_callback(lambda _: seen.cancel())
 
     def _parts(self, trainset: list[Example], valset: list[Example] | None) -> tuple[list[Example], list[Example]]:
         if valset is None:

@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.errors import (
     ActorDown,
     AdapterParseError,
     BudgetExceeded,
     ClientError,
+    EvaluationError,
     LMAuthError,
     LMContextWindowExceeded,
+    LMStatusError,
     ModelNotAvailable,
 )
 
-__all__ = ["is_final", "may_pass"]
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+__all__ = ["contained", "is_final", "may_pass"]
+
+T = TypeVar("T")
+
+_OF_THE_REQUEST: Final = frozenset({400, 413, 414, 422})
+"""Statuses that say that this request will not do."""
+
+
+async def contained(work: Awaitable[T]) -> T:
+    """Do what is others' code: what would end the task or the whole program is an error like any other.
+
+    Args:
+        work: A program, or a metric.
+
+    Raises:
+        EvaluationError: In the place of a cancellation that came from inside, or of `SystemExit`.
+        Exception: Whatever it raises.
+    """
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            raise
+        raise EvaluationError("it was cancelled from inside; a task that it waits for was, perhaps") from error
+    except SystemExit as error:
+        raise EvaluationError(f"it called sys.exit({error.code!r:.100})") from error
 
 
 def is_final(reason: Any) -> bool:
-    """Whether no request at all will be answered, whatever the example: a wrong key, an empty purse, no model.
+    """Whether no request at all will be answered, whatever the example: a wrong key, an empty purse, no such model.
+
+    A status that neither passes nor is about the request (402, 404, 410, 451 and their like) is of these: the address,
+    the model or the account is refused.
 
     Args:
         reason: Why something failed.
     """
+    if isinstance(reason, LMStatusError):
+        return not reason.retryable and reason.status not in _OF_THE_REQUEST
     return isinstance(reason, (LMAuthError, BudgetExceeded, ModelNotAvailable))
 
 

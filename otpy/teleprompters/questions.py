@@ -261,7 +261,7 @@ def _chosen(choices: Sequence[Choice], answer: Mapping[str, Any]) -> Choice | No
         return None
     if "value" in answer:
         value = answer["value"]
-        return next((one for one in choices if not isinstance(value, str) and one.value == value), None)
+        return next((one for one in choices if not isinstance(value, (str, bool)) and one.value == value), None)
     text = str(answer["choice"])
     by_label = next((one for one in choices if one.label == text), None)
     return by_label or next((one for one in choices if one.key == text), None)

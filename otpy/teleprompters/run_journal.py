@@ -20,16 +20,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 
 from otpy.clients.taping import Took
-from otpy.errors import LMContextWindowExceeded, LMError, LMRefusal, TeleprompterError
-from otpy.lm import LMResponse, answer_of, stored
+from otpy.errors import TeleprompterError
 from otpy.teleprompters import judgements
+from otpy.teleprompters.kept_answers import answer_in, kept, took_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["RunJournal", "Spent", "locked"]
+    from otpy.errors import LMError
+    from otpy.lm import LMResponse
 
-SCHEMA: Final = 1
+__all__ = ["RunJournal", "Spent", "lock_of", "locked", "parts_in_all"]
+
+SCHEMA: Final = 2
 _TABLES: Final = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID",
@@ -37,7 +40,6 @@ _TABLES: Final = (
     "CREATE TABLE programs (hash TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID",
     *judgements.TABLES,
 )
-_REFUSALS: Final[dict[str, type[LMError]]] = {kind.__name__: kind for kind in (LMContextWindowExceeded, LMRefusal)}
 
 
 class Spent(NamedTuple):
@@ -59,6 +61,24 @@ class Spent(NamedTuple):
         return Spent(self.requests + requests, self.tokens + tokens, self.money + money)
 
 
+def parts_in_all(parts: Iterable[Any]) -> Spent:
+    """Return what all parts of a run have taken, what was in flight at a kill included: as much as others, in the mean.
+
+    Args:
+        parts: Of each its requests, tokens and dollars, and how many requests were in flight when that was written.
+
+    Example:
+        >>> from otpy.teleprompters.run_journal import parts_in_all
+        >>> parts_in_all([[10, 500, "0.20", 2], [5, 100, "0", 0]])
+        Spent(requests=17, tokens=700, money=Decimal('0.240'))
+    """
+    found = Spent()
+    for requests, tokens, money, in_flight in parts:
+        share = Decimal(in_flight) / requests if requests else Decimal(0)
+        found += requests + in_flight, tokens + int(share * tokens), Decimal(money) * (1 + share)
+    return found
+
+
 class RunJournal:
     """The journal of one run.
 
@@ -73,8 +93,7 @@ class RunJournal:
 
     Example:
         >>> import asyncio
-        >>> from otpy.lm import LMResponse
-        >>> from otpy.teleprompters.run_journal import RunJournal
+        >>>         >>> from otpy.teleprompters.run_journal import RunJournal
         >>> with RunJournal(None, {"optimizer": "X"}) as journal:
         ...     asyncio.run(journal.keep("key", LMResponse("four")))
         ...     journal.found("key").text
@@ -88,6 +107,7 @@ class RunJournal:
         """Why it can no longer be read or written, if so: nothing that happened since counts."""
         self.spending: Callable[[], Spent] = Spent
         """Says what this part of the run has taken so far."""
+        self._in_flight = 0
         self._lock: int | None = None
         self._unwritten: list[tuple[str, tuple[Any, ...]]] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -159,7 +179,7 @@ class RunJournal:
             raise self.problem
         try:
             row = self._reader.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-            return None if row is None else _answer_of(json.loads(row[0]))
+            return None if row is None else answer_in(row[0])
         except (sqlite3.Error, ValueError, KeyError, TypeError, AttributeError) as error:
             self.problem = self._damaged(error)
             raise self.problem from error
@@ -168,9 +188,7 @@ class RunJournal:
         """Return what an answer took that is there; nothing, if it was kept before that was."""
         try:
             row = self._reader.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-            known: dict[str, Any] = {} if row is None else json.loads(row[0])
-            seconds, money = known.get("took", (0.0, None))
-            return Took(float(seconds), None if money is None else Decimal(money))
+            return Took() if row is None else took_in(row[0])
         except (sqlite3.Error, ValueError, TypeError, AttributeError, ArithmeticError) as error:
             self.problem = self._damaged(error)
             raise self.problem from error
@@ -184,15 +202,16 @@ class RunJournal:
         return self._reader.execute("SELECT 1 FROM answers LIMIT 1").fetchone() is not None
 
     def spent(self) -> Spent:
-        """Return what all parts of the run have taken, up to the last answer that was kept.
+        """Return what all parts of the run have taken; what was in flight at a kill as `parts_in_all` has it.
 
-        What was in flight when a part was killed is not known, and not in it.
+        Raises:
+            TeleprompterError: If the file is damaged there.
         """
-        found = Spent()
-        for (part,) in self._reader.execute("SELECT value FROM about WHERE name LIKE 'spent/%'"):
-            requests, tokens, money = json.loads(part)
-            found += requests, tokens, Decimal(money)
-        return found
+        try:
+            rows = self._reader.execute("SELECT value FROM about WHERE name LIKE 'spent/%'")
+            return parts_in_all(json.loads(part) for (part,) in rows)
+        except (sqlite3.Error, ValueError, TypeError, ArithmeticError) as error:
+            raise self._damaged(error) from error
 
     def trials(self) -> list[dict[str, Any]]:
         """Return the trials, in the order in which they were first made."""
@@ -212,14 +231,30 @@ class RunJournal:
         Raises:
             TeleprompterError: If it cannot be written.
         """
-        money = None if took.money is None else str(took.money)
-        data = json.dumps({**_told(answer), "took": [took.seconds, money]})
-        statement = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", (key, data, time.time())
+        statement = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", (key, kept(answer, took), time.time())
         await self._write(statement, self._spending())
+
+    async def begin(self) -> None:
+        """Keep that something is about to be asked: if it is killed on its way, it counts all the same.
+
+        Raises:
+            TeleprompterError: If it cannot be written.
+        """
+        self._in_flight += 1
+        try:
+            if self.path is not None:
+                await self._write(self._spending())
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """Know that what was asked is over; it is written with whatever is written next."""
+        self._in_flight -= 1
 
     def _spending(self) -> tuple[str, tuple[Any, ...]]:
         requests, tokens, money = self.spending()
-        value = json.dumps([requests, tokens, str(money)])
+        value = json.dumps([requests, tokens, str(money), self._in_flight])
         return "INSERT OR REPLACE INTO about VALUES (?, ?)", (self._part, value)
 
     async def tell(
@@ -298,27 +333,18 @@ def _differing(there: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, An
     """What differs in two headers: of parameters those that do, and not all of them."""
     found: list[tuple[str, Any, Any]] = []
     for name in {**there, **now}:
-        before, after = there.get(name), now.get(name)
+        before: Any = there.get(name)
+        after: Any = now.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
             found += _differing(cast("dict[str, Any]", before), cast("dict[str, Any]", after))
         elif before != after:
-            found.append((name, before, after))
+            found.append((name, before, after))  # pyright: ignore[reportUnknownArgumentType] - JSON
     return found
 
 
-def _told(answer: LMResponse | LMError) -> dict[str, Any]:
-    if isinstance(answer, LMResponse):
-        return {**stored(answer), "cached": answer.cached}
-    facts = {name: getattr(answer, name) for name in ("client", "model", "status", "retry_after", "body")}
-    return {"error": type(answer).__name__, "message": str(answer), **facts}
-
-
-def _answer_of(data: dict[str, Any]) -> LMResponse | LMError:
-    if "error" in data:
-        kind, message = _REFUSALS[data.pop("error")], data.pop("message")
-        data.pop("took", None)
-        return kind(message, **data)
-    return answer_of(data, cached=data["cached"])
+def lock_of(path: Path) -> str:
+    """Return the name of the lock of a journal, the same by whatever link it is reached."""
+    return f"{path.resolve()}-lock"
 
 
 def locked(path: Path) -> int:
@@ -332,7 +358,7 @@ def locked(path: Path) -> int:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        lock = os.open(lock_of(path), os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
     except OSError as error:
         raise TeleprompterError(f"{path}: {error.strerror or error}; choose another path for the journal") from error
     for again in (True, True, False):

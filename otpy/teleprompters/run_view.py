@@ -11,7 +11,6 @@ import os
 import sqlite3
 import sys
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -20,7 +19,7 @@ from otpy.errors import TeleprompterError
 from otpy.evaluate.statistics import Paired, mean, mean_interval, paired
 from otpy.programs import files
 from otpy.programs.lineage import Lineage
-from otpy.teleprompters.run_journal import SCHEMA, Spent
+from otpy.teleprompters.run_journal import SCHEMA, lock_of, parts_in_all
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -106,12 +105,8 @@ class RunView:
                 )
             self.about = about
             self.header: dict[str, Any] = dict(about["header"])
-            self.spent = Spent()
+            self.spent = parts_in_all(part for name, part in about.items() if name.startswith("spent/"))
             """What all its parts have taken."""
-            for name, part in about.items():
-                if name.startswith("spent/"):
-                    requests, tokens, money = part
-                    self.spent += int(requests), int(tokens), Decimal(money)
             rows = list(base.execute("SELECT name, data, at FROM trials ORDER BY rowid"))
             trials = [_trial(name, json.loads(data), at) for name, data, at in rows]
             self.answers, self.last = base.execute("SELECT count(*), max(at) FROM answers").fetchone()
@@ -277,7 +272,7 @@ def _trial(name: str, data: dict[str, Any], at: float) -> Trial:
 def _is_locked(path: Path) -> bool:
     """Whether a process has the journal open; looked at for less than the time in which an opening tries again."""
     try:
-        lock = os.open(f"{path}-lock", os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+        lock = os.open(lock_of(path), os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     except OSError:
         return False
     try:

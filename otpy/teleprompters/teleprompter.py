@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterable
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
@@ -16,8 +18,7 @@ from otpy.teleprompters.estimate import Estimate, estimated
 from otpy.teleprompters.optimization import Optimization
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from otpy.evaluate import Metric
     from otpy.teleprompters.choosing import Accept, Objective
@@ -127,6 +128,9 @@ class Teleprompter(Generic[P]):
         others = None if valset is None else _examples("valset", valset)
         if others is not None and not others:
             raise TeleprompterError("the valset is empty")
+        path: Any = journal
+        if path is not None and not isinstance(path, (str, os.PathLike)):
+            raise TeleprompterError(f"journal={path!r:.100}; allowed: a path, or None")
         limits = {"requests": max_requests, "tokens": max_tokens, "money": max_money}
         _check_limits(limits)
         self.check(student)
@@ -287,6 +291,8 @@ def check_optional_number(name: str, value: object) -> None:
 
 def _examples(what: str, rows: Iterable[Any]) -> list[Example]:
     examples: list[Example] = []
+    if not isinstance(cast("object", rows), Iterable):
+        raise TeleprompterError(f"{what}={rows!r:.100}; allowed: examples")
     for number, row in enumerate(rows, 1):
         if not hasattr(row, "keys"):
             raise TeleprompterError(f"row {number} of the {what} is {row!r}, not an Example")

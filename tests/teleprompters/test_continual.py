@@ -319,6 +319,9 @@ class TestFeedbackFile:
         file.path.write_text(json.dumps(ROWS[7]) + "\n")
         file.read()
         assert [row.word for row in file.rows] == [ROWS[7]["word"]]
+        file.path.write_text("".join(json.dumps(row) + "\n" for row in ROWS[2:6]))  # longer, in the same place
+        file.read()
+        assert [row.word for row in file.rows] == [row["word"] for row in ROWS[2:6]]
         file.path.unlink()
         assert (file.read(), file.rows) == ([], [])
 

@@ -1,6 +1,7 @@
 """What a search may do to the world: each row once, as many at once as it was told, and no outage is a score."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -11,6 +12,7 @@ from otpy.errors import (
     LMAuthError,
     LMConnectionError,
     LMContextWindowExceeded,
+    LMQuotaExceeded,
     LMStatusError,
     TeleprompterError,
 )
@@ -176,7 +178,16 @@ class TestAnOutage:
         with pytest.raises(LMConnectionError, match="nobody there"):
             with_lab(work)
 
-    @pytest.mark.parametrize("error", [LMAuthError("no"), BudgetExceeded("empty")])
+    @pytest.mark.parametrize(
+        "error",
+        [
+            LMAuthError("no"),
+            BudgetExceeded("empty"),
+            LMQuotaExceeded("pay", status=402),
+            LMStatusError("?", status=404),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
     def test_what_no_row_would_be_answered_for_ends_the_search(self, error):
         def fails(number):
             raise error
@@ -196,6 +207,19 @@ class TestAnOutage:
             return await lab.evaluate(Parity(fails), NUMBERED)
 
         assert [row.at for row in with_lab(work).rows if row.error] == [3]
+
+    def test_where_most_requests_fail_it_is_still_an_outage_however_often_a_row_does(self):
+        tried = Counter()
+
+        def busy(number):
+            tried[number] += 1
+            if tried[number] <= 10 + number:
+                raise LMStatusError("busy", status=503)
+
+        async def work(lab):
+            return await lab.evaluate(Parity(busy), NUMBERED)
+
+        assert [row.error for row in with_lab(work, max_concurrency=4).rows] == [None] * 12
 
     def test_a_row_that_fails_while_others_are_answered_is_its_own_fault_and_holds_nobody_up(self):
         async def answered():
@@ -237,6 +261,41 @@ class TestAnOutage:
 
         assert with_lab(work) == 0
         assert len(ran) == 12
+
+
+class TestWhatEndsATaskFromInside:
+    """Others' code cannot end what runs it."""
+
+    def test_a_cancellation_or_an_exit_in_a_metric_is_its_rows_error(self):
+        async def cancelled(example, prediction, trace=None):
+            if example.number == 3:
+                inner = asyncio.ensure_future(asyncio.sleep(9))
+                inner.cancel()
+                await inner
+            if example.number == 4:
+                raise SystemExit(2)
+            return True
+
+        async def work(lab):
+            return await lab.evaluate(Parity(), NUMBERED)
+
+        scores = with_lab(work, cancelled)
+        assert [row.at for row in scores.rows if row.error is not None] == [3, 4]
+        assert "cancelled from inside" in scores.rows[3].feedback
+        assert "sys.exit(2)" in scores.rows[4].feedback
+
+    def test_a_row_whose_task_is_ended_again_and_again_ends_the_search(self):
+        async def ending(example, prediction, trace=None):
+            if example.number == 5:
+                asyncio.current_task().cancel()
+            await asyncio.sleep(0)
+            return True
+
+        async def work(lab):
+            with pytest.raises(TeleprompterError, match="row 5: its task was ended 5 times"):
+                await lab.evaluate(Parity(), NUMBERED)
+
+        with_lab(work, ending)
 
 
 class TestCandidates:

@@ -72,6 +72,50 @@ class TestWhatIsKept:
         with journal(path) as shelf:
             assert shelf.spent() == (5, 50, Decimal("0.3"))
 
+    def test_what_was_in_flight_at_a_kill_counts_as_others_in_the_mean(self, path):
+        async def killed(shelf):
+            shelf.spending = lambda: Spent(4, 100, Decimal("0.4"))
+            for _ in range(3):
+                await shelf.begin()
+            shelf.end()
+            await shelf.keep("a", ANSWER)
+
+        with journal(path) as shelf:
+            asyncio.run(killed(shelf))
+        with journal(path) as shelf:
+            assert shelf.spent() == Spent(6, 150, Decimal("0.60"))
+
+    def test_what_is_over_is_in_flight_no_more_and_neither_is_what_was_not_begun(self, path):
+        async def main(shelf):
+            await shelf.begin()
+            shelf.end()
+            waiting = asyncio.create_task(shelf.begin())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await shelf.note("status", "done")
+
+        with journal(path) as shelf:
+            asyncio.run(main(shelf))
+        with journal(path) as shelf:
+            assert shelf.spent() == Spent()
+
+    def test_a_byte_of_an_answer_that_has_changed_is_noticed(self, path):
+        with journal(path) as shelf:
+            asyncio.run(kept(shelf, "a"))
+        with sqlite3.connect(path) as base:
+            base.execute("UPDATE answers SET answer = replace(answer, 'four', 'five')")
+        base.close()
+        with journal(path) as shelf, pytest.raises(TeleprompterError, match="does not match its checksum"):
+            shelf.found("a")
+
+    def test_by_a_link_it_is_the_same_one(self, path, tmp_path):
+        link = tmp_path / "link.journal"
+        with journal(path):
+            link.symlink_to(path)
+            with pytest.raises(TeleprompterError, match="in use"):
+                journal(link)
+
     def test_what_waits_to_be_written_when_it_is_closed_is_written(self, path):
         async def main(shelf):
             tasks = [asyncio.ensure_future(shelf.keep(str(n), ANSWER)) for n in range(5)]
