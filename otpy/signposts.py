@@ -20,6 +20,7 @@ _DSPY: Final = {
     "asyncify": "every program has `acall`",
     "track_usage": "`prediction.usage`, and `app.spent()`",
     "Retry": "`Refine`, or constraints",
+    "BootstrapRS": "`BootstrapFewShotWithRandomSearch`",
 }
 
 

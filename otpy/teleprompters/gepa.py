@@ -8,7 +8,7 @@ the loop here is our own, on the run's journal.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otpy.errors import TeleprompterError
 from otpy.evaluate import check_metric, metric_name
@@ -130,6 +130,9 @@ class GEPA(Teleprompter[P]):
         for name, score in (("failure_score", failure_score), ("perfect_score", perfect_score)):
             if not is_number(score):
                 raise TeleprompterError(f"{name}={score!r}; allowed: a finite number")
+        client: Any = reflection_lm
+        if not isinstance(client, str) or not client:
+            raise TeleprompterError(f"reflection_lm={client!r:.100}; allowed: the name of a client")
         _check_proposer(instruction_proposer)
         self.metric = metric
         self.auto, self.max_full_evals, self.max_metric_calls = auto, max_full_evals, max_metric_calls

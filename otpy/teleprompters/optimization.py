@@ -26,6 +26,7 @@ from otpy.teleprompters.desk import Office, in_office
 from otpy.teleprompters.estimate import price_of
 from otpy.teleprompters.header import data_hash, header_of
 from otpy.teleprompters.lab import Lab
+from otpy.teleprompters.outages import check_measurable
 from otpy.teleprompters.outcome import Outcome, Stopped, marked
 from otpy.teleprompters.process import run
 from otpy.teleprompters.questions import agreement
@@ -293,7 +294,7 @@ class Optimization:
                 return self._outcome(self._so_far(), lab.named("student"))
             if teleprompter.uses_valset:
                 first = await lab.candidate("student", await lab.evaluate(program, numbered(self._valset)))
-                _check_measured(first)
+                check_measurable(first.scores)
             program = await teleprompter.search(lab, program, self._trainset, self._valset, self._teacher)
             program = await self._as_pinned(program)
         except BudgetExceeded as error:
@@ -392,15 +393,6 @@ class Optimization:
             Cap(kind, max(Decimal(str(limit)) - used[kind], 0), Labels(run=self.run))  # type: ignore[arg-type]
             for kind, limit in self._limits.items()
         ]
-
-
-def _check_measured(student: Candidate) -> None:
-    """Refuse to search where no row can be measured: whatever is tried would score alike."""
-    failed = [row for row in student.scores.rows if row.error is not None]
-    if failed and len(failed) == len(student.scores.rows):
-        raise TeleprompterError(
-            f"none of the {len(failed)} rows to choose by could be measured; the first: {failed[0].feedback}"
-        ) from failed[0].error
 
 
 def numbered(examples: Iterable[Example]) -> list[tuple[int, Example]]:

@@ -13,19 +13,25 @@ from otpy.errors import (
     EvaluationError,
     LMAuthError,
     LMContextWindowExceeded,
+    LMRefusal,
     LMStatusError,
     ModelNotAvailable,
+    TeleprompterError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["contained", "is_final", "may_pass"]
+    from otpy.teleprompters.tried import Scores
+
+__all__ = ["check_measurable", "contained", "is_final", "may_pass"]
 
 T = TypeVar("T")
 
 _OF_THE_REQUEST: Final = frozenset({400, 413, 414, 422})
 """Statuses that say that this request will not do."""
+_MAY_IMPROVE: Final = (AdapterParseError, LMContextWindowExceeded, LMRefusal)
+"""What another program may not run into."""
 
 
 async def contained(work: Awaitable[T]) -> T:
@@ -80,3 +86,19 @@ def may_pass(reason: Any) -> bool:
     if isinstance(reason, (ClientError, ActorDown)):
         return bool(reason.retryable)
     return not isinstance(reason, BaseException)
+
+
+def check_measurable(scores: Scores) -> None:
+    """Refuse to search where no row can be measured, for a reason that no other instruction or demo would change.
+
+    Args:
+        scores: Those of the program that a search begins with.
+
+    Raises:
+        TeleprompterError: With the first of the errors.
+    """
+    failed = [row for row in scores.rows if row.error is not None and not isinstance(row.error, _MAY_IMPROVE)]
+    if failed and len(failed) == len(scores.rows):
+        raise TeleprompterError(
+            f"none of the {len(failed)} rows to choose by could be measured; the first: {failed[0].feedback}"
+        ) from failed[0].error

@@ -257,6 +257,7 @@ class TestWhatIsReflectedOn:
         ({}, "no budget; give exactly one of auto='light', max_full_evals and max_metric_calls"),
         ({"auto": "light", "max_full_evals": 2}, "auto='light', max_full_evals=2; give exactly one"),
         ({"auto": "huge"}, "auto='huge'; allowed: 'light', 'medium', 'heavy'"),
+        ({"auto": "light", "reflection_lm": 7}, "reflection_lm=7; allowed: the name of a client"),
         ({"auto": "light", "reflection_max_tokens": 0}, "reflection_max_tokens=0; allowed: an integer >= 1"),
         ({"max_metric_calls": 0}, "max_metric_calls=0; allowed: an integer >= 1"),
         ({"auto": "light", "proposals": 0}, "proposals=0; allowed: an integer >= 1"),
