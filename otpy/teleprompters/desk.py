@@ -1,7 +1,7 @@
 """`Desk`: where code waits for people: it puts their questions into a file and looks for what they have answered.
 
-However many wait, one look at the file serves all of them, and between two looks nothing is held: no thread, no worker,
-no request.
+However many wait, one look at the file serves all of them; between two looks nothing is held but a thread that sleeps, no
+worker and no request.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -118,14 +119,16 @@ class Desk:
 
     async def _served(self) -> None:
         """Ask, and look for answers, as long as somebody waits."""
-        questions = await asyncio.to_thread(Judgements, self.path, create=self._create)
+        loop, opened = asyncio.get_running_loop(), list[Judgements]()
+        pool = ThreadPoolExecutor(1, "otpy-desk")  # one thread, so that nothing closes the file while it is looked into
         pause = FIRST_LOOK
         try:
+            questions = await loop.run_in_executor(pool, self._opened, opened)
             while self._waiting:
                 self._wake.clear()
                 new, self._new = self._new, []
                 keys = list(self._waiting)
-                found = await asyncio.to_thread(_looked, questions, new, keys)
+                found = await loop.run_in_executor(pool, _looked, questions, new, keys)
                 if found or new:
                     pause = FIRST_LOOK
                 self._give(keys, found)
@@ -134,7 +137,12 @@ class Desk:
                 pause = min(1.5 * pause, LONGEST_LOOK)
         finally:
             self._told(0)
-            questions.close()
+            pool.submit(_closed, opened)
+            pool.shutdown(wait=False)
+
+    def _opened(self, opened: list[Judgements]) -> Judgements:
+        opened.append(Judgements(self.path, create=self._create))  # known, whoever still waits for it
+        return opened[0]
 
     def _give(self, asked: list[str], found: dict[str, tuple[Verdict, ...]]) -> None:
         for key in asked:
@@ -160,6 +168,11 @@ class Desk:
             logger.warning("questions wait for a person: otpy judge %s", self.path)
             if telemetry.listening:
                 telemetry.emit("otpy.judgements.waiting", path=str(self.path))
+
+
+def _closed(opened: list[Judgements]) -> None:
+    for questions in opened:
+        questions.close()
 
 
 def _looked(questions: Judgements, new: list[Question], keys: list[str]) -> dict[str, tuple[Verdict, ...]]:
