@@ -1,7 +1,7 @@
 """`Desk`: where code waits for people: it puts their questions into a file and looks for what they have answered.
 
-However many wait, one look at the file serves all of them; between two looks nothing is held but a thread that sleeps, no
-worker and no request.
+However many wait, one look at the file serves all of them; between two looks nothing is held but a thread that sleeps:
+no worker and no request.
 """
 
 from __future__ import annotations

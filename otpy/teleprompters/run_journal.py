@@ -93,7 +93,8 @@ class RunJournal:
 
     Example:
         >>> import asyncio
-        >>>         >>> from otpy.teleprompters.run_journal import RunJournal
+        >>> from otpy.lm import LMResponse
+        >>> from otpy.teleprompters.run_journal import RunJournal
         >>> with RunJournal(None, {"optimizer": "X"}) as journal:
         ...     asyncio.run(journal.keep("key", LMResponse("four")))
         ...     journal.found("key").text
