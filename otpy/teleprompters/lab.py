@@ -192,10 +192,12 @@ class Lab:
             except Exception as error:
                 if self.journal.problem is not None:
                     raise self.journal.problem from error
+                if not may_pass(error):
+                    raise
                 vain += self._is_its_own_fault(before)
                 self._troubles += 1
                 before = self._answers, self._troubles
-                if not may_pass(error) or vain >= TRIES or self.never_there(error):
+                if vain >= TRIES or self.never_there(error):
                     raise
                 wait = max(wait, min(getattr(error, "retry_after", None) or 0.0, LONGEST_WAIT))
                 if telemetry.listening:
