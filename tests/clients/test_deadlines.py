@@ -17,9 +17,8 @@ from otpy.errors import CircuitOpen, LMError, LMStatusError
 from otpy.lm import LMRequest, Message, TextDelta
 from otpy.testing import FakeProvider, Fault, Say
 
-AT_ONCE = 0.3
-"""Seconds in which a connection is closed when nobody waits for its answer any more: it takes about 2 ms, and all that
-this is told from takes longer than this. On a machine that does other things it may be late."""
+AT_ONCE = 0.05
+"""Seconds in which a connection is closed when nobody waits for its answer any more."""
 MAX_TOKENS = 20
 HELD = Say("never to be heard", hold=True)
 
@@ -136,7 +135,7 @@ def test_the_connection_is_closed_at_once_and_the_request_counts_as_lost(give_up
             with FakeProvider(HELD) as fake:
                 async with application(fake) as app:
                     since = await give_up(what(app))
-                    assert time.monotonic() - since < 1.0
+                    assert time.monotonic() - since < 0.2
                     took.append(await left(fake, since))
                     await quiet(app)
                     requests, unmeasured, tokens, spent = await kept(app)
@@ -173,7 +172,7 @@ def test_a_hundred_callers_that_give_up_close_a_hundred_connections_and_harm_no_
                 ended = await asyncio.gather(*slow, *quick, return_exceptions=True)
                 assert all(isinstance(one, asyncio.CancelledError) for one in ended[:100])
                 assert [one.text for one in ended[100:]] == ["ok"] * 100
-                assert await left(fake, since, 100) < 5.0  # and 100 questions were asked meanwhile
+                assert await left(fake, since, 100) < 0.5  # and 100 questions were asked meanwhile
                 await quiet(app)
                 aside = 100 * (input_ceiling(request("slow 000")) + MAX_TOKENS)
                 assert await kept(app) == (200, 100, 300, aside + 300)
@@ -253,7 +252,7 @@ def test_a_deadline_bounds_all_attempts_together():
             async with application(fake, retry=retry, breaker={"fail_max": 10_000}) as app:
                 began = time.monotonic()
                 await by_timeout(0.3)(app.ask("default", request()))
-                assert time.monotonic() - began < 2.0  # a thousand attempts take ten seconds
+                assert time.monotonic() - began < 0.4
                 await quiet(app)
                 requests, unmeasured, tokens, _ = await kept(app)
                 assert requests - unmeasured <= fake.counts.requests <= requests  # the last may not have arrived
