@@ -777,3 +777,36 @@ class TestReview:
             assert review.pins(0) == {"p": "a"}
 
         asyncio.run(main())
+
+
+def test_the_file_is_closed_only_when_nobody_looks_into_it_any_more(tmp_path, monkeypatch):
+    looking, go, order = threading.Event(), threading.Event(), []
+    closing = Judgements.close
+
+    def looked(questions, new, keys):
+        looking.set()
+        go.wait(5)
+        order.append("looked")
+        return {}
+
+    def closed(questions):
+        order.append("closed")
+        closing(questions)
+
+    monkeypatch.setattr("otpy.teleprompters.desk._looked", looked)
+    monkeypatch.setattr(Judgements, "close", closed)
+
+    async def main():
+        counter = desk.Desk(tmp_path / "queue.db", create=True)
+        question = about_score("Good?", choices=choices_of(None, None), inputs={}, outputs={}, label=None)
+        asking = asyncio.create_task(counter.ask(question))
+        await asyncio.to_thread(looking.wait, 5)
+        counter._task.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert order == []
+        go.set()
+
+    asyncio.run(main())
+    for thread in [one for one in threading.enumerate() if one.name.startswith("otpy-desk")]:
+        thread.join(5)
+    assert order == ["looked", "closed"]
