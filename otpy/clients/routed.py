@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -113,9 +112,10 @@ async def ask_by(  # noqa: C901 - the course of one request
     plan = router.plan(needs_of(request))
     flying: dict[asyncio.Future[LMResponse], tuple[str, float]] = {}
     hedging, refused = sink is None, None
+    now = asyncio.get_running_loop().time
 
     def send(client: str) -> None:
-        flying[asyncio.ensure_future(ask(client))] = client, time.monotonic()
+        flying[asyncio.ensure_future(ask(client))] = client, now()
 
     send(plan.first())
     try:
@@ -133,9 +133,9 @@ async def ask_by(  # noqa: C901 - the course of one request
                 last_asked.set(client)
                 error: Any = task.exception()
                 if error is None:
-                    plan.observe(time.monotonic() - began, client)
+                    plan.observe(now() - began, client)
                     for loser, since in flying.values():
-                        plan.observe(time.monotonic() - since, loser)
+                        plan.observe(now() - since, loser)
                     refused = task.result()
                     if refused.finish_reason not in REFUSALS:
                         return refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -199,14 +200,15 @@ async def _stream(job: Job, sink: Sink) -> LMResponse:
         if status != 200:
             answer = b"".join([piece async for piece in pieces])
             raise dialect.classify_error(status, headers, _hidden(answer, job.deployment.key))
-        decoder, said = dialect.decode_stream(), time.monotonic()
+        now = asyncio.get_running_loop().time
+        decoder, said = dialect.decode_stream(), now()
         async for piece in pieces:
             for event in decoder.feed(piece):
                 if isinstance(event, StreamEnd):
                     return _last(sink, event)
                 sink.put(event)
-                said = time.monotonic()
-            if time.monotonic() - said > job.deployment.timeout:
+                said = now()
+            if now() - said > job.deployment.timeout:
                 raise LMTimeout(f"the stream has said nothing but that it is alive for {job.deployment.timeout:g} s")
         for event in decoder.close():
             if isinstance(event, StreamEnd):
