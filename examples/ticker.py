@@ -23,20 +23,29 @@ class Price(otpy.Cast):
 
 @dataclass(frozen=True, slots=True)
 class Latest(otpy.Call[dict[str, float]]):
-    pass
+    """The latest prices, as soon as there have been so many."""
+
+    after: int = 0
 
 
 class Board(otpy.GenServer):
     """Keeps the latest price of every symbol."""
 
     def init(self):
-        self.prices = {}
+        self.prices, self.count, self.waiting = {}, 0, []
 
     def handle_cast(self, message):
         self.prices[message.symbol] = message.value
+        self.count += 1
+        for after, caller in self.waiting:
+            if after == self.count:
+                caller.reply(self.prices)
 
     def handle_call(self, request, caller):
-        return self.prices
+        if self.count >= request.after:
+            return self.prices
+        self.waiting.append((request.after, caller))
+        return otpy.NoReply()  # the answer comes later
 
 
 class Feed(otpy.GenServer):
@@ -65,8 +74,7 @@ async def main(ticks: int, break_every: int) -> None:
     ]
     # rest_for_one: without a board the feeds have nobody to tell, so they are restarted with it.
     async with otpy.Supervisor(children, strategy=otpy.REST_FOR_ONE) as tree:
-        await asyncio.sleep(ticks * every)
-        prices = await tree.child("board").call(Latest())
+        prices = await tree.child("board").call(Latest(after=ticks), timeout=60)
         print(*(f"{symbol} {price}" for symbol, price in sorted(prices.items())), sep="\n")
         print(tree.render())
 

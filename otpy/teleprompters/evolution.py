@@ -11,6 +11,7 @@ from otpy.errors import TeleprompterError
 from otpy.evaluate import metric_name
 from otpy.telemetry import bus as telemetry
 from otpy.teleprompters import pareto, reflection
+from otpy.teleprompters.components import DEMOS, Components
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ MERGE_ROWS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A candidate: its texts by predictor, where they come from, how it did on the valset."""
+    """A candidate: its texts by component, where they come from, how it did on the valset."""
 
     program: Program
     texts: dict[str, str]
@@ -40,12 +41,13 @@ class _Member:
 
 @dataclass(frozen=True, slots=True)
 class _Draw:
-    """One mutation to try: of whom, which predictors, on which rows."""
+    """One mutation to try: of whom, which components, what it learns from, and what it is tried on."""
 
     number: int
     parent: int
-    paths: tuple[str, ...]
+    names: tuple[str, ...]
     rows: tuple[int, ...]
+    others: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class _Pool:
 
     members: list[_Member] = field(default_factory=list[_Member])
     turns: list[int] = field(default_factory=list[int])
-    """For each member, whose turn it is among its predictors."""
+    """For each member, whose turn it is among its components."""
     calls: int = 0
     draws: int = 0
     due: int = 0
@@ -90,7 +92,7 @@ class Evolution:
         self._told, self._lab, self._budget = told, lab, budget
         self._trainset, self._valset = trainset, list(enumerate(valset))
         self._size = min(told.reflection_minibatch_size, len(trainset))
-        self._pool = _Pool()
+        self._pool, self._components = _Pool(), Components(told.evolve, told.max_demos)
         ours = reflection.REWRITE.configured(
             client=told.reflection_lm, temperature=1.0, max_tokens=told.reflection_max_tokens
         )
@@ -105,7 +107,7 @@ class Evolution:
         Raises:
             TeleprompterError: If the budget does not suffice for a single mutation.
         """
-        step = 2 * self._size + len(self._valset)
+        step = self._told.tries * self._size + len(self._valset)
         if self._budget < len(self._valset) + step:
             raise TeleprompterError(
                 f"a budget of {self._budget} metric calls is too small: the student takes {len(self._valset)} and one"
@@ -114,7 +116,8 @@ class Evolution:
         pool = self._pool
         scores = await self._lab.evaluate(student, self._valset)
         pool.calls += len(self._valset)
-        pool.add(_Member(student, _texts(student), (), scores))
+        texts = self._components.of(student)
+        pool.add(_Member(student, texts, (), scores))
         fresh = False
         while max(pool.totals) < self._told.perfect_score:
             left = self._budget - pool.calls
@@ -124,7 +127,7 @@ class Evolution:
                 if merge is not None:
                     await self._merge(merge)
                     continue
-            if left < step or self._lab.review.pins(pool.draws).keys() == _texts(student).keys():
+            if left < step or self._lab.review.pins(pool.draws).keys() == texts.keys():
                 break
             fresh = await self._mutations(min(self._told.proposals, left // step))
 
@@ -138,7 +141,7 @@ class Evolution:
         fresh = False
         for draw, child in zip(draws, children, strict=True):
             if child is not None and all(child != member.texts for member in self._pool.members):
-                await self._join(child, (draw.parent,), changed=list(draw.paths))
+                await self._join(child, (draw.parent,), changed=list(draw.names))
                 fresh = True
                 told = self._told
                 if told.use_merge and self._pool.tested + self._pool.due < told.max_merge_invocations:
@@ -152,15 +155,16 @@ class Evolution:
         parent = max(range(len(pool.members)), key=pool.totals.__getitem__)
         if told.candidate_selection_strategy == "pareto":
             parent = pareto.drawn(self._fronts(), pool.totals, self._lab.rng("gepa", "parent", number))
-        paths = list(pool.members[parent].texts)
+        names = list(pool.members[parent].texts)
         if told.component_selector == "round_robin":
             turn = pool.turns[parent]
-            pool.turns[parent] = (turn + 1) % len(paths)
-            paths = [paths[turn]]
+            pool.turns[parent] = (turn + 1) % len(names)
+            names = [names[turn]]
         batches = -(-len(self._trainset) // self._size)
         order = list(range(len(self._trainset)))
         self._lab.rng("gepa", "epoch", number // batches).shuffle(order)
-        return _Draw(number, parent, tuple(paths), tuple(pareto.minibatch(order, number % batches, self._size)))
+        rows, others = (tuple(pareto.minibatch(order, at % batches, self._size)) for at in (number, number + 1))
+        return _Draw(number, parent, tuple(names), rows, others)
 
     def _fronts(self) -> list[tuple[int, ...]]:
         members = self._pool.members
@@ -186,20 +190,36 @@ class Evolution:
         before = await lab.evaluate(parent.program, rows)
         if self._told.skip_perfect_score and all(score >= self._told.perfect_score for score in before.values):
             return None
-        pinned = lab.review.pins(first)
-        paths = [path for path in draw.paths if path not in pinned]
-        written = await asyncio.gather(*(self._written(draw, path, parent, before) for path in paths))
-        new = {path: text for path, text in zip(paths, written, strict=True) if text is not None}
-        texts = {**parent.texts, **await lab.review.of(new, parent.texts, first, draw.number), **pinned}
+        texts = {**parent.texts, **await self._changed(draw, parent, before, first)}
         if texts == parent.texts:
             return None
+        if any(name.endswith(DEMOS) for name in draw.names):  # on the rows it is shown it would know the answers
+            rows = [(at, self._trainset[at]) for at in draw.others]
+            pool.calls += len(rows)
+            before = await lab.evaluate(parent.program, rows)
         pool.calls += len(rows)
-        after = await lab.evaluate(_rewritten(parent.program, texts), rows)
+        after = await lab.evaluate(self._components.made(parent.program, texts), rows)
         accepted = math.fsum(after.values) > math.fsum(before.values)
         if telemetry.listening:
-            facts = {"parent": draw.parent, "paths": draw.paths, "before": before.mean, "after": after.mean}
+            facts = {"parent": draw.parent, "paths": draw.names, "before": before.mean, "after": after.mean}
             telemetry.emit("otpy.teleprompter.mutation", number=draw.number, accepted=accepted, **facts)
         return texts if accepted else None
+
+    async def _changed(self, draw: _Draw, parent: _Member, before: Scores, first: int) -> dict[str, str]:
+        """Return the new texts of the components drawn, and those that a person has pinned."""
+        review = self._lab.review
+        pinned = {path: text for path, text in review.pins(first).items() if path in parent.texts}
+        paths = [name for name in draw.names if not name.endswith(DEMOS) and name not in pinned]
+        written = await asyncio.gather(*(self._written(draw, path, parent, before) for path in paths))
+        new = {path: text for path, text in zip(paths, written, strict=True) if text is not None}
+        shown: dict[str, str] = {}
+        for name in draw.names:
+            if name.endswith(DEMOS):
+                rng = self._lab.rng("gepa", "demos", draw.number, name)
+                shown[name] = self._components.with_shown(
+                    parent.program, name.removesuffix(DEMOS), before.rows, self._told.perfect_score, rng
+                )
+        return {**await review.of(new, parent.texts, first, draw.number), **pinned, **shown}
 
     async def _written(self, draw: _Draw, path: str, parent: _Member, before: Scores) -> str | None:
         """Let the reflecting model write an instruction from the calls of a predictor."""
@@ -243,7 +263,7 @@ class Evolution:
         pool.merged.add((merge.one, merge.other, merge.ancestor))
         places = pareto.subsample(one.scores.values, other.scores.values, MERGE_ROWS, rng)
         pool.calls += len(places)
-        program = _rewritten(one.program, dict(merge.texts))
+        program = self._components.made(one.program, dict(merge.texts))
         found = await lab.evaluate(program, [self._valset[at] for at in places])
         needed = max(math.fsum(member.scores.rows[at].score for at in places) for member in (one, other))
         if math.fsum(found.values) >= needed:
@@ -251,21 +271,11 @@ class Evolution:
 
     async def _join(self, texts: dict[str, str], parents: tuple[int, ...], **params: Any) -> None:
         pool, lab = self._pool, self._lab
-        program = _rewritten(pool.members[parents[0]].program, texts)
+        program = self._components.made(pool.members[parents[0]].program, texts)
         scores = await lab.evaluate(program, self._valset)
         pool.calls += len(self._valset)
         number = pool.add(_Member(program, texts, parents, scores))
         await lab.candidate(f"candidate-{number}", scores, parents=list(parents), calls=pool.calls, **params)
-
-
-def _texts(program: Program) -> dict[str, str]:
-    return {path: predictor.signature.instructions for path, predictor in program.named_predictors()}
-
-
-def _rewritten(program: Program, texts: dict[str, str]) -> Program:
-    """Change what differs, so that an equal program stays equal."""
-    old = _texts(program)
-    return program.with_instructions({path: text for path, text in texts.items() if old[path] != text})
 
 
 def _objective(scores: Scores, name: str) -> float:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from otpy.evaluate import Metric
     from otpy.programs import Program
     from otpy.signatures import Example
+    from otpy.teleprompters.components import Evolves
     from otpy.teleprompters.lab import Lab
 
 __all__ = ["GEPA"]
@@ -40,6 +41,9 @@ class GEPA(Teleprompter[P]):
     is told of with the example's labels. A metric has the usual three parameters; one that has `pred_name=None` and
     `pred_trace=None` too is asked for feedback on single calls.
 
+    Demos can evolve too (`evolve`), which helps where the models are too small to write or to follow long instructions:
+    a minibatch is then shown to the predictor, and the child is tried on another one.
+
     Args:
         metric: Measures predictions; a `Score` with `feedback` teaches the most, one with `subscores` has several
             objectives.
@@ -58,7 +62,11 @@ class GEPA(Teleprompter[P]):
         add_format_failure_as_feedback: Whether answers that could not be read are reflected on too.
         instruction_proposer: A predictor that writes instructions, of the fields
             `instruction, calls -> new_instruction`; ours if `None`.
-        component_selector: `"round_robin"`: a predictor at a time; or `"all"`.
+        component_selector: `"round_robin"`: a component at a time, which is a predictor's instruction or its demos; or
+            `"all"`.
+        evolve: What evolves: `"instructions"`, as in the paper; `"demos"`, for which no model writes anything; or
+            `"both"`.
+        max_demos: Demos that a predictor has at most, if they evolve.
         use_merge: Whether to merge lineages.
         max_merge_invocations: Merges that may be tried.
         proposals: Mutations that are drawn from one front and tried at once.
@@ -91,6 +99,8 @@ class GEPA(Teleprompter[P]):
         add_format_failure_as_feedback: bool = False,
         instruction_proposer: Predict | None = None,
         component_selector: Literal["round_robin", "all"] = "round_robin",
+        evolve: Evolves = "instructions",
+        max_demos: int = 16,
         use_merge: bool = True,
         max_merge_invocations: int = 5,
         proposals: int = 1,
@@ -113,6 +123,7 @@ class GEPA(Teleprompter[P]):
             ("candidate_selection_strategy", candidate_selection_strategy, ("pareto", "current_best")),
             ("frontier_type", frontier_type, ("instance", "objective", "hybrid")),
             ("component_selector", component_selector, ("round_robin", "all")),
+            ("evolve", evolve, ("instructions", "demos", "both")),
         ):
             if value not in allowed:
                 raise TeleprompterError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")
@@ -121,6 +132,7 @@ class GEPA(Teleprompter[P]):
             ("max_metric_calls", 1 if max_metric_calls is None else max_metric_calls, 1),
             ("reflection_minibatch_size", reflection_minibatch_size, 1),
             ("reflection_max_tokens", reflection_max_tokens, 1),
+            ("max_demos", max_demos, 1),
             ("max_merge_invocations", max_merge_invocations, 0),
             ("proposals", proposals, 1),
             ("max_concurrency", max_concurrency, 1),
@@ -142,6 +154,7 @@ class GEPA(Teleprompter[P]):
         self.skip_perfect_score, self.perfect_score = skip_perfect_score, perfect_score
         self.add_format_failure_as_feedback = add_format_failure_as_feedback
         self.instruction_proposer, self.component_selector = instruction_proposer, component_selector
+        self.evolve, self.max_demos = evolve, max_demos
         self.use_merge, self.max_merge_invocations, self.proposals = use_merge, max_merge_invocations, proposals
         self.failure_score, self.max_concurrency, self.seed = failure_score, max_concurrency, seed
 
@@ -153,6 +166,11 @@ class GEPA(Teleprompter[P]):
             if (value := getattr(self, name)) is not None
         )
         return f"GEPA({metric_name(self.metric)}, {budget}, seed={self.seed})"
+
+    @property
+    def tries(self) -> int:
+        """Minibatches that one mutation takes: to learn from, and to be tried on; other ones, if it learns demos."""
+        return 2 if self.evolve == "instructions" else 3
 
     def budget(self, learned: int, chosen: int, predictors: int) -> int:
         """Return how many rows may be measured.
@@ -167,14 +185,16 @@ class GEPA(Teleprompter[P]):
         if self.max_full_evals is not None:
             return self.max_full_evals * (learned + chosen)
         wanted = AUTO[self.auto or "light"]
-        tries = math.ceil(max(2 * predictors * 2 * math.log2(wanted), 1.5 * wanted))
-        return chosen + tries * 2 * min(self.reflection_minibatch_size, learned) + wanted * chosen
+        components = predictors * (2 if self.evolve == "both" else 1)
+        tries = math.ceil(max(2 * components * 2 * math.log2(wanted), 1.5 * wanted))
+        return chosen + tries * self.tries * min(self.reflection_minibatch_size, learned) + wanted * chosen
 
     def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
         """Return as many as if the student were perfect, and as if each minibatch were followed by reflection."""
         measured = self.budget(rows, val, predictors)
         drawn = max(measured - val, 0) // min(self.reflection_minibatch_size, rows)
         written = predictors if self.component_selector == "all" else 1
+        written = 0 if self.evolve == "demos" else written
         return val * predictors, measured * predictors + drawn * written
 
     async def search(
