@@ -52,6 +52,7 @@ OPTIMIZERS = (
     "BootstrapFewShotWithRandomSearch",
     "MIPROv2",
     "GEPA",
+    "GEPA of demos",
     f"GEPA{AFTER}",
 )
 BAR = "BootstrapFewShot"
@@ -80,6 +81,15 @@ def optimizer(name: str, arguments: argparse.Namespace, seed: int) -> Teleprompt
             judged,
             max_metric_calls=arguments.gepa_calls,
             reflection_max_tokens=arguments.tokens,
+            seed=seed,
+            max_concurrency=width,
+        ),
+        "GEPA of demos": lambda: otpy.GEPA(
+            judged,
+            max_metric_calls=arguments.gepa_calls,
+            evolve="demos",
+            max_demos=arguments.labeled,
+            reflection_minibatch_size=arguments.labeled // 2,
             seed=seed,
             max_concurrency=width,
         ),

@@ -155,6 +155,7 @@ class GEPA(Teleprompter[P]):
         self.add_format_failure_as_feedback = add_format_failure_as_feedback
         self.instruction_proposer, self.component_selector = instruction_proposer, component_selector
         self.evolve, self.max_demos = evolve, max_demos
+        self.proposes = evolve != "demos"
         self.use_merge, self.max_merge_invocations, self.proposals = use_merge, max_merge_invocations, proposals
         self.failure_score, self.max_concurrency, self.seed = failure_score, max_concurrency, seed
 
