@@ -154,7 +154,8 @@ class GEPA(Teleprompter[P]):
         self.skip_perfect_score, self.perfect_score = skip_perfect_score, perfect_score
         self.add_format_failure_as_feedback = add_format_failure_as_feedback
         self.instruction_proposer, self.component_selector = instruction_proposer, component_selector
-        self.evolve, self.max_demos = evolve, max_demos
+        self.evolve: Evolves = evolve
+        self.max_demos = max_demos
         self.proposes = evolve != "demos"
         self.use_merge, self.max_merge_invocations, self.proposals = use_merge, max_merge_invocations, proposals
         self.failure_score, self.max_concurrency, self.seed = failure_score, max_concurrency, seed
