@@ -68,7 +68,7 @@ def test_a_plain_metric_that_hangs_costs_its_row_and_no_other(server):
         return 1.0
 
     with started(server):
-        result = otpy.Evaluate(rows(5), metric=metric, timeout=0.5)(otpy.Predict("question -> answer"))
+        result = otpy.Evaluate(rows(5), metric=metric, timeout=2.0)(otpy.Predict("question -> answer"))
         gate.set()
     assert [(row.index, row.reason) for row in result.failed] == [(1, "timeout")]
     assert len(result.scored) == 4

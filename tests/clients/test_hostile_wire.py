@@ -120,7 +120,7 @@ def outcome_of(url, *, stream=False, **client):
             except LMError as error:
                 return error
 
-    return asyncio.run(asyncio.wait_for(main(), 30))
+    return asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def failure_of(url, error, **how):
@@ -616,7 +616,7 @@ sys.path[:0] = sys.argv[3].split(":")
 from test_hostile_wire import *
 failure_of("http://127.0.0.1:9/v1", LMConnectionError)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-said = failure_of(sys.argv[1], LMResponseInvalid, stream=sys.argv[2] == "True")
+said = failure_of(sys.argv[1], LMResponseInvalid, stream=sys.argv[2] == "True", timeout=60)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, said)
 """
 
@@ -633,7 +633,7 @@ def test_an_answer_of_100_mb_is_refused_while_it_is_read_and_memory_stays_bounde
     with wire(lambda connection, seen: endless(connection, seen, framed, pieces())) as server:
         path = ":".join([str(Path(__file__).parent), *sys.path])
         asking = [sys.executable, "-c", ASKS, of_loopback(server), str(stream), path]
-        asked = subprocess.run(asking, capture_output=True, timeout=60, check=True, text=True)
+        asked = subprocess.run(asking, capture_output=True, timeout=100, check=True, text=True)
         grown, _, said = asked.stdout.partition(" ")
         sent = sum(size for size in server.seen if isinstance(size, int))
     assert "base_url" in said or "an event of the stream has more than 16777216 bytes" in said

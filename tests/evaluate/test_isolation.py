@@ -271,13 +271,13 @@ def test_a_row_past_its_deadline_is_killed_with_its_process(risky):
 
     before, late, seconds, after = asyncio.run(main())
     assert (late.reason, late.where) == ("timeout", "task")
-    assert 0.2 <= late.seconds <= seconds < 0.5
+    assert 0.2 <= late.seconds <= seconds
     assert gone([before.prediction.pid])
     assert before.prediction.pid != after.prediction.pid
 
 
 def test_waiting_for_a_process_is_not_part_of_a_rows_time(risky):
-    rows = evaluated(risky.Risky(), risky.same, acting("spin", "x", "spin", "x"), timeout=0.5)
+    rows = evaluated(risky.Risky(), risky.same, acting("spin", "x", "spin", "x"), timeout=1.0)
     assert [getattr(row, "reason", None) for row in rows] == ["timeout", None, "timeout", None]
 
 

@@ -220,7 +220,7 @@ def test_when_no_node_is_left_what_is_done_is_in_the_error():
 
 
 def test_a_row_past_its_deadline_is_killed_on_its_node():
-    far, _ = evaluated(Echo(), ["slow", "1"], Neighbours(Near("a")), timeout=0.1)
+    far, _ = evaluated(Echo(), ["slow", "1"], Neighbours(Near("a")), timeout=1.0)
     assert [row.explanation for row in far.failed] == ["timeout"]
 
 
@@ -228,11 +228,11 @@ def test_a_row_that_blocks_its_thread_costs_only_itself_with_isolation_thread():
     class Blocks(otpy.Program):
         async def forward(self, question):
             if question == "3":
-                time.sleep(1)  # noqa: ASYNC251 - this is what it is about
+                time.sleep(2.5)  # noqa: ASYNC251 - this is what it is about
             return otpy.Prediction(answer=question)
 
     far, _ = evaluated(
-        Blocks(), [str(n) for n in range(20)], Neighbours(Near("a")), timeout=0.2, isolation="thread", workers=2
+        Blocks(), [str(n) for n in range(20)], Neighbours(Near("a")), timeout=1.0, isolation="thread", workers=2
     )
     assert [(row.index, row.explanation) for row in far.failed] == [(3, "timeout")]
 

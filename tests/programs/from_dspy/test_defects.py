@@ -64,7 +64,7 @@ def test_v4_a_straggler_is_killed_at_its_deadline_and_started_once():
             return otpy.Prediction(answer="4")
 
     with otpy.start(settings={"clients": {}}):
-        result = otpy.Evaluate(ROWS, metric=EXACT, timeout=0.3)(Slow())
+        result = otpy.Evaluate(ROWS, metric=EXACT, timeout=1.0)(Slow())
     assert sorted(begun) == [row.question for row in ROWS]
     assert [(row.index, row.reason) for row in result.failed] == [(3, "timeout")]
 
