@@ -208,14 +208,14 @@ def test_a_generator_is_read_as_nodes_take_its_rows():
         otpy.start(lm="openai/x", api_key="none", base_url="http://127.0.0.1:1/v1", cache=False),
         pytest.raises(EvaluationAborted) as aborted,
     ):
-        ManyNodes(rows(), metric=exact, fleet=fleet, max_concurrency=5, patience=0.1, keep="all")(Gate())
+        ManyNodes(rows(), metric=exact, fleet=fleet, max_concurrency=5, patience=2.0, keep="all")(Gate())
     assert 0 < len(aborted.value.result.rows) < most < 500
 
 
 def test_when_no_node_is_left_what_is_done_is_in_the_error():
     fleet = Neighbours(Near("a", dies_after=4, restarts=False))
-    with pytest.raises(EvaluationAborted, match=r"no node for 0.2 s.*killed by the test") as aborted:
-        evaluated(Gate(), [str(number) for number in range(300)], fleet, max_concurrency=5, patience=0.2)
+    with pytest.raises(EvaluationAborted, match=r"no node for 2 s.*killed by the test") as aborted:
+        evaluated(Gate(), [str(number) for number in range(300)], fleet, max_concurrency=5, patience=2.0)
     assert 0 < len(aborted.value.result.rows) < 300
 
 
@@ -241,7 +241,7 @@ def test_a_journal_is_the_drivers_and_the_same_call_again_asks_only_for_the_rest
     journal, rows = tmp_path / "rows.jsonl", [str(number) for number in range(300)]
     with pytest.raises(EvaluationAborted) as aborted:
         fleet = Neighbours(Near("a", dies_after=4, restarts=False))
-        evaluated(Gate(), rows, fleet, max_concurrency=5, patience=0.1, journal=journal)
+        evaluated(Gate(), rows, fleet, max_concurrency=5, patience=2.0, journal=journal)
     done = len(aborted.value.result.rows)
     fleet = Neighbours(Near("b"))
     far, _ = evaluated(Gate(), rows, fleet, max_concurrency=5, journal=journal)
