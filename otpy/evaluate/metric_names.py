@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, Final, cast
 
-__all__ = ["metric_name"]
+from otpy.evaluate.metric_state import held_by, held_in, in_cell, is_value, plainly
+from otpy.programs import Program
+
+__all__ = ["described", "metric_name"]
 
 _SCALARS: Final = frozenset({str, int, float, complex, bool, bytes, type(None), type(...)})
 _SHOWN: Final = 40
 """Letters of an argument that a partial's name shows; a longer one is told by its digest."""
+_WHOLE: Final = 160
+"""Letters of all that an instance or a function holds; more are told by their digest."""
 _DEEPEST: Final = 8
+_SECRET: Final = re.compile("key|token|secret|password", re.IGNORECASE)
+"""Names of texts that are told by their digest only."""
 
 
 def metric_name(metric: object) -> str:
-    """Return what to call a metric: a function's name, and what tells lambdas and partials from each other.
+    """Return what to call a metric: a function's name, and with it what tells metrics of one name from each other.
 
-    A lambda's name has a digest of its code, its constants and what it has closed over. It is the same in every
-    process of one version of Python. Functions that a lambda calls by their names are told by their names.
+    That is: the arguments of a partial, what a function inside another one has closed over, and what an instance holds
+    (a dataclass's fields that are compared, attributes otherwise). Plain data counts, other callables, programs and
+    dataclasses; of other objects only their class. What a metric writes itself while it measures, as a count or a
+    cache, is no part of it, and one that has been given a `__name__` is called just that. Functions that a metric calls
+    by their names are told by their names, and a lambda by a digest of its code, its constants and what it has closed
+    over. All of it is the same in every process of one version of Python.
 
     Args:
         metric: The metric.
@@ -32,24 +44,67 @@ def metric_name(metric: object) -> str:
         >>> def near(example, prediction, trace=None, within=0): ...
         >>> metric_name(near), metric_name(partial(near, within=2))
         ('near', 'partial(near, within=2)')
+        >>> class Graded:
+        ...     def __init__(self, strict): self.strict = strict
+        ...     def __call__(self, example, prediction, trace=None): ...
+        >>> metric_name(Graded(strict=True))
+        'Graded(strict=True)'
         >>> one, other = (lambda example, prediction, trace=None, by=by: by for by in (1, 2))
         >>> metric_name(one).startswith("lambda-"), metric_name(one) == metric_name(other)
         (True, False)
     """
-    bound = cast("Any", metric)
+    return _name(metric, ())
+
+
+def _name(metric: Any, around: tuple[int, ...]) -> str:
+    """What it is called; `around` are those whose names it is a part of, so that no circle is walked in."""
+    around = (*around, id(metric))
     if isinstance(metric, partial):
-        arguments = [_argument(value) for value in bound.args]
-        arguments += [f"{name}={_argument(value)}" for name, value in sorted(bound.keywords.items())]
-        return f"partial({', '.join([metric_name(bound.func), *arguments])})"
-    name: str = getattr(metric, "__name__", type(metric).__name__)
-    return f"lambda-{_digest(metric)}" if name == "<lambda>" else name
+        told: Any = metric
+        arguments = [_name(told.func, around), *(_argument("", value, around) for value in told.args)]
+        arguments += [f"{name}={_argument(name, value, around)}" for name, value in sorted(told.keywords.items())]
+        return f"partial({', '.join(arguments)})"
+    if isinstance(metric, MethodType) and not isinstance(metric.__self__, type):
+        return f"{_instance(metric.__self__, metric.__func__, around)}.{metric.__name__}"
+    name: str | None = getattr(metric, "__name__", None)
+    wrapped = getattr(metric, "__wrapped__", None)
+    if callable(wrapped) and len(around) <= _DEEPEST:
+        return _name(wrapped, around)
+    if name == "<lambda>":
+        return f"lambda-{_digest(metric)}"
+    if isinstance(metric, FunctionType) and name == metric.__code__.co_name:  # it was not named by somebody
+        return _with(name, held_by(metric), around)
+    return _instance(metric, None, around) if name is None else name
 
 
-def _argument(value: Any) -> str:
-    if callable(value) and not isinstance(value, type):
-        return metric_name(value)
-    shown = repr(value) if type(value) in _SCALARS else ""
-    return shown if shown and len(shown) <= _SHOWN else f"{type(value).__name__}-{_digest(value)}"
+def _instance(one: Any, called: Any, around: tuple[int, ...]) -> str:
+    name = str(getattr(one, "__name__", type(one).__name__))
+    if isinstance(one, Program):
+        return f"{name}-{one.content_hash()[:8]}"
+    return name if "__name__" in held_in(one) else _with(name, held_in(one, called), around)
+
+
+def _with(name: str, held: Mapping[str, Any], around: tuple[int, ...]) -> str:
+    told = ", ".join(f"{part}={_argument(part, value, around)}" for part, value in sorted(held.items()))
+    return f"{name}-{_digest(told)}" if len(told) > _WHOLE else f"{name}({told})" if told else name
+
+
+def _argument(name: str, value: Any, around: tuple[int, ...]) -> str:
+    if isinstance(value, type):
+        return str(value.__qualname__)
+    if callable(value) and not isinstance(value, Program):
+        return type(value).__name__ if id(value) in around or len(around) > _DEEPEST else _name(value, around)
+    shown = "" if isinstance(value, str) and _SECRET.search(name) else repr(value) if type(value) in _SCALARS else ""
+    return shown if shown and len(shown) <= _SHOWN else described(value)
+
+
+def described(value: object) -> str:
+    """Return an object in words that are the same in every process: its class, and a digest of what it is.
+
+    Args:
+        value: The object.
+    """
+    return f"{type(value).__name__}-{_digest(value)}"
 
 
 def _digest(value: Any) -> str:
@@ -67,7 +122,7 @@ def _content(value: Any, depth: int = 0) -> str:  # noqa: PLR0911 - one a kind
         constants = [_content(constant, inside) for constant in value.co_consts]
         return repr((value.co_code, value.co_names, constants))
     if isinstance(value, FunctionType):
-        given = [value.__defaults__, value.__kwdefaults__, [_held(cell) for cell in value.__closure__ or ()]]
+        given = [value.__defaults__, value.__kwdefaults__, [in_cell(cell) for cell in value.__closure__ or ()]]
         return repr([_content(part, inside) for part in (value.__code__, *given)])
     if isinstance(value, Mapping):
         return repr(sorted((_content(name, inside), _content(item, inside)) for name, item in known.items()))
@@ -75,11 +130,15 @@ def _content(value: Any, depth: int = 0) -> str:  # noqa: PLR0911 - one a kind
         return repr([kind.__qualname__, *(_content(item, inside) for item in known)])
     if isinstance(value, AbstractSet):
         return repr(["set", *sorted(_content(item, inside) for item in known)])
-    return str(getattr(value, "__qualname__", kind.__qualname__))
+    return plainly(value) or _of_object(value, inside)
 
 
-def _held(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # a name that is not bound yet
-        return None
+def _of_object(value: Any, depth: int) -> str:
+    if isinstance(value, Program):
+        return value.content_hash()
+    if isinstance(value, MethodType):
+        return repr([_content(value.__self__, depth), value.__name__])
+    name: str | None = getattr(value, "__qualname__", None)
+    if is_value(value) or (callable(value) and name is None):
+        return repr([type(value).__qualname__, _content(held_in(value), depth)])
+    return name or str(type(value).__qualname__)

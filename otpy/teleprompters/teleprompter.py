@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 from otpy.clients.running import running
 from otpy.errors import TeleprompterError
 from otpy.evaluate import metric_name, prepared
+from otpy.evaluate.metric_names import described
 from otpy.programs import Program
 from otpy.signatures import Example
 from otpy.teleprompters.choosing import LEVEL, Rule
@@ -240,7 +241,10 @@ def _plain(value: Any) -> Any:
         return metric_name(value)
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in cast("list[Any]", value)]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    shown = repr(value)
+    return shown if " at 0x" not in shown else described(value)  # another process has other addresses
 
 
 def _check_program(what: str, program: object) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
@@ -424,19 +425,20 @@ class TestAJournal:
 
     def test_an_exception_in_the_middle_is_gone_on_from(self, tmp_path):
         def metric(example, prediction, trace=None):
-            if example.number == 9 and broken[0]:
+            if example.number == 9 and broken.is_set():
                 raise LookupError("a bug")
             return example.parity == prediction.parity
 
         class Careful(Best):
             max_errors = 0
 
-        broken = [1]
+        broken = threading.Event()  # what a metric holds as data would make another one of it
+        broken.set()
         with pytest.raises(TeleprompterError, match="max_errors=0"):
             outcome(Careful(metric), journal=tmp_path / "journal")
         with RunJournal(tmp_path / "journal", _header(tmp_path / "journal")) as journal:
             assert journal.spent().requests > 0
-        broken[0] = 0
+        broken.clear()
         found, server = outcome(Careful(metric), journal=tmp_path / "journal")
         assert found.score == 1.0
         assert found.requests - len(server.requests) >= 5
