@@ -332,6 +332,8 @@ def outcome_facts(outcome: Outcome) -> dict[str, Any]:
         "candidates": len(outcome.candidates),
         "requests": outcome.requests,
         "tokens": outcome.tokens,
+        "money": None if outcome.money is None else float(outcome.money),
+        "money_is_lower_bound": outcome.money_is_lower_bound,
         "seconds": round(outcome.seconds, 3),
         "notes": list(outcome.notes),
     }

@@ -20,6 +20,7 @@ from otpy.cli.targets import refused, writable
 from otpy.errors import TeleprompterError
 from otpy.programs.difference import diff
 from otpy.teleprompters.run_view import LEVEL, RunView
+from otpy.teleprompters.spent import in_dollars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +145,12 @@ def _facts(view: RunView) -> dict[str, Any]:
         "candidates": len(view.candidates),
         "best": None if best is None else {"name": best.name, "score": best.score, "program": best.program},
         "result": None if view.result is None else view.result.program,
-        "spent": {"requests": spent.requests, "tokens": spent.tokens, "money": float(spent.money)},
+        "spent": {
+            "requests": spent.requests,
+            "tokens": spent.tokens,
+            "money": None if spent.dollars is None else float(spent.dollars),
+            "money_is_lower_bound": spent.money_is_lower_bound,
+        },
         "answers": view.answers,
         "judgements_awaited": view.unanswered,
         "began": view.began,
@@ -189,7 +195,8 @@ def show_run(screen: Screen, run: str, *, instructions: bool = False) -> None:
     best, spent = view.result or view.best, view.spent
     if best is not None:
         screen.line(f"{'ended in' if view.result else 'best so far'}: {_named(view, best)}")
-    money = f", ${spent.money:.4f}" if spent.money else ""
+    cost = in_dollars(spent.dollars, lower_bound=spent.money_is_lower_bound)
+    money = f", {cost}" if spent.dollars != 0 else ""
     screen.line(
         f"spent: {spent.requests:,} requests, {spent.tokens:,} tokens{money}; {view.answers:,} answers are kept"
     )

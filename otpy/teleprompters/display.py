@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from otpy.evaluate.progress import Progress
+from otpy.teleprompters.spent import in_dollars
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,8 +55,8 @@ def in_words(status: Status) -> str:
         minutes, seconds = divmod(round(status.rest), 60)
         parts.append(f"at most {minutes}:{seconds:02} left")
     parts.append(f"{status.tokens:,} tokens")
-    if status.money:
-        parts.append(f"${status.money:.4f}")
+    if status.money != 0:
+        parts.append(in_dollars(status.money, lower_bound=status.money_is_lower_bound))
     return ", ".join(parts)
 
 

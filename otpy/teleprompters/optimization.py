@@ -31,7 +31,8 @@ from otpy.teleprompters.outcome import Outcome, Stopped, marked
 from otpy.teleprompters.process import run
 from otpy.teleprompters.questions import agreement
 from otpy.teleprompters.review import Review, kept_to
-from otpy.teleprompters.run_journal import RunJournal, Spent
+from otpy.teleprompters.run_journal import RunJournal
+from otpy.teleprompters.spent import Spent
 from otpy.teleprompters.status import Status
 from otpy.teleprompters.tried import best_of
 
@@ -182,12 +183,12 @@ class Optimization:
         state = "paused" if self._paused_at is not None else "waiting" if pending else "running"
         if self._task.done():
             state = "cancelled" if self._task.cancelled() else "failed" if self._task.exception() else self._stopped
-        requests, tokens, money = self._spent()
+        spent = self._spent()
         score, name = (None, None) if best is None else (best.score, best.name)
         seconds = time.perf_counter() - self._began
         rest = 0.0 if self._task.done() else self._rest(seconds)
-        facts = requests, tokens, seconds, money, rest, name, pending, self.lab.doing
-        return Status(state, len(self.lab.candidates), score, *facts)
+        facts = spent.dollars, rest, name, pending, self.lab.doing, spent.money_is_lower_bound
+        return Status(state, len(self.lab.candidates), score, spent.requests, spent.tokens, seconds, *facts)
 
     def _most_requests(self) -> int | None:
         predictors = len(self._student.named_predictors())
@@ -343,23 +344,23 @@ class Optimization:
         content = program.content_hash()
         whole = [one for one in lab.candidates if len(one.scores.rows) == len(self._valset)]
         best = next((one for one in whole if one.program.content_hash() == content), None)
-        requests, tokens, money = self._spent()
-        seconds = time.perf_counter() - self._began
+        spent, seconds = self._spent(), time.perf_counter() - self._began
         said = self._notes, lab.notes, agreement(self.office.judged.values())
         candidates, notes = tuple(lab.candidates), tuple(dict.fromkeys(itertools.chain(*said)))
-        facts = requests, tokens, seconds, notes, money, self._rule, self._data, teleprompter.seed
+        took = spent.requests, spent.tokens, seconds, notes, spent.dollars
+        facts = *took, self._rule, self._data, teleprompter.seed, spent.money_is_lower_bound
         outcome = Outcome(kind, found, best, first, candidates, self._stopped, *facts)
         marked(found, outcome)
         return outcome
 
     def _total(self) -> Spent:
         sums = self._book.total(run=self.run)
-        return Spent(sums.requests, sums.usage.total_tokens, sums.money)
+        return Spent(sums.requests, sums.usage.total_tokens, sums.money, sums.unpriced)
 
     def _part(self) -> Spent:
         """What this part has taken: a run inside another one is not to count what was before it."""
         now, then = self._total(), self._began_with
-        return Spent(now.requests - then.requests, now.tokens - then.tokens, now.money - then.money)
+        return Spent(*(after - before for after, before in zip(now, then, strict=True)))
 
     def _spent(self) -> Spent:
         return self._before + self._part()

@@ -39,10 +39,11 @@ class Outcome:
         tokens: Their tokens.
         seconds: Wall time of this part.
         notes: What else is to be known, as rows of the trainset that are in the valset too.
-        money: Dollars it has cost, as far as prices are known, those of an earlier part included.
+        money: Dollars it has cost, as far as prices are known, those of an earlier part included; `None` if none is.
         rule: By what the program was chosen.
         data: A hash of the rows.
         seed: What decided its chances.
+        money_is_lower_bound: Whether some prices are not known, so that it has cost `money` or more.
     """
 
     optimizer: str
@@ -55,10 +56,11 @@ class Outcome:
     tokens: int
     seconds: float
     notes: tuple[str, ...] = ()
-    money: Decimal = Decimal(0)
+    money: Decimal | None = Decimal(0)
     rule: Rule = field(default_factory=Rule)
     data: str = ""
     seed: int = 0
+    money_is_lower_bound: bool = False
 
     @property
     def score(self) -> float | None:

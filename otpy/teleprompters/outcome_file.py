@@ -71,7 +71,7 @@ class SavedOutcome:
         candidates: All that were measured, in the order in which they were found.
         requests: Requests it has made.
         tokens: Their tokens.
-        money: Dollars, as far as prices were known.
+        money: Dollars, as far as prices were known; `None` if none was.
         seconds: Wall time of its last part.
         notes: What else was to be known.
         rule: By what the program was chosen.
@@ -79,6 +79,7 @@ class SavedOutcome:
         said: The line that the outcome was printed as.
         states: The programs' states, by their hashes.
         path: The file, for messages.
+        money_is_lower_bound: Whether some prices were not known, so that it cost `money` or more.
     """
 
     optimizer: str
@@ -88,7 +89,7 @@ class SavedOutcome:
     candidates: tuple[SavedCandidate, ...]
     requests: int
     tokens: int
-    money: Decimal
+    money: Decimal | None
     seconds: float
     notes: tuple[str, ...]
     rule: Rule
@@ -96,6 +97,7 @@ class SavedOutcome:
     said: str
     states: Mapping[str, Any]
     path: str
+    money_is_lower_bound: bool = False
 
     @property
     def score(self) -> float | None:
@@ -151,7 +153,8 @@ def save(outcome: Outcome, path: str | os.PathLike[str]) -> None:
         "rule": asdict(outcome.rule),
         "requests": outcome.requests,
         "tokens": outcome.tokens,
-        "money": str(outcome.money),
+        "money": None if outcome.money is None else str(outcome.money),
+        "money_is_lower_bound": outcome.money_is_lower_bound,
         "seconds": outcome.seconds,
         "notes": list(outcome.notes),
         "said": str(outcome),
@@ -221,14 +224,17 @@ def load_outcome(path: str | os.PathLike[str]) -> SavedOutcome:
 def _read(told: dict[str, Any], path: str) -> SavedOutcome:
     rule, lineage = told["rule"], told["lineage"]
     objective = None if rule["objective"] is None else Objective(**rule["objective"])
+    # files of a while ago do not say whether all prices were known
+    money, least = told["money"], bool(told.get("money_is_lower_bound", True))
+    dollars = None if money is None or (least and not Decimal(money)) else Decimal(money)
     candidates: list[SavedCandidate] = []
     for one in told["candidates"]:
         facts: dict[str, Any] = {**one, "scores": tuple(one["scores"])}
         candidates.append(SavedCandidate(**facts))
     return SavedOutcome(
         *(told["optimizer"], told["stopped"], told["program"], told["best"], tuple(candidates)),
-        *(told["requests"], told["tokens"], Decimal(told["money"]), told["seconds"], tuple(told["notes"])),
+        *(told["requests"], told["tokens"], dollars, told["seconds"], tuple(told["notes"])),
         Rule(rule["accept"], rule["level"], objective),
         None if lineage is None else read_lineage(lineage, path),
-        *(told["said"], told["programs"], path),
+        *(told["said"], told["programs"], path, least),
     )

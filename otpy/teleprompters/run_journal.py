@@ -15,14 +15,14 @@ import sqlite3
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from otpy.clients.taping import Took
 from otpy.errors import TeleprompterError
 from otpy.teleprompters import judgements
 from otpy.teleprompters.kept_answers import answer_in, kept, took_in
+from otpy.teleprompters.spent import Spent, parts_in_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from otpy.errors import LMError
     from otpy.lm import LMResponse
 
-__all__ = ["RunJournal", "Spent", "lock_of", "locked", "parts_in_all"]
+__all__ = ["RunJournal", "Spent", "lock_of", "locked"]
 
 SCHEMA: Final = 2
 _TABLES: Final = (
@@ -40,43 +40,6 @@ _TABLES: Final = (
     "CREATE TABLE programs (hash TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID",
     *judgements.TABLES,
 )
-
-
-class Spent(NamedTuple):
-    """What a run has taken.
-
-    Args:
-        requests: Requests that were sent and are over, failed ones included.
-        tokens: Their tokens.
-        money: Dollars, as far as prices are known.
-    """
-
-    requests: int = 0
-    tokens: int = 0
-    money: Decimal = Decimal(0)
-
-    def __add__(self, other: tuple[Any, ...]) -> Spent:
-        """Sum."""
-        requests, tokens, money = other
-        return Spent(self.requests + requests, self.tokens + tokens, self.money + money)
-
-
-def parts_in_all(parts: Iterable[Any]) -> Spent:
-    """Return what all parts of a run have taken, what was in flight at a kill included: as much as others, in the mean.
-
-    Args:
-        parts: Of each its requests, tokens and dollars, and how many requests were in flight when that was written.
-
-    Example:
-        >>> from otpy.teleprompters.run_journal import parts_in_all
-        >>> parts_in_all([[10, 500, "0.20", 2], [5, 100, "0", 0]])
-        Spent(requests=17, tokens=700, money=Decimal('0.240'))
-    """
-    found = Spent()
-    for requests, tokens, money, in_flight in parts:
-        share = Decimal(in_flight) / requests if requests else Decimal(0)
-        found += requests + in_flight, tokens + int(share * tokens), Decimal(money) * (1 + share)
-    return found
 
 
 class RunJournal:
@@ -254,8 +217,8 @@ class RunJournal:
         self._in_flight -= 1
 
     def _spending(self) -> tuple[str, tuple[Any, ...]]:
-        requests, tokens, money = self.spending()
-        value = json.dumps([requests, tokens, str(money), self._in_flight])
+        requests, tokens, money, unpriced = self.spending()
+        value = json.dumps([requests, tokens, str(money), self._in_flight, unpriced])
         return "INSERT OR REPLACE INTO about VALUES (?, ?)", (self._part, value)
 
     async def tell(

@@ -19,7 +19,8 @@ from otpy.errors import TeleprompterError
 from otpy.evaluate.statistics import Paired, mean, mean_interval, paired
 from otpy.programs import files
 from otpy.programs.lineage import Lineage
-from otpy.teleprompters.run_journal import SCHEMA, lock_of, parts_in_all
+from otpy.teleprompters.run_journal import SCHEMA, lock_of
+from otpy.teleprompters.spent import parts_in_all
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -70,7 +70,7 @@ class TestWhatIsKept:
                 shelf.spending = lambda part=part: part
                 asyncio.run(kept(shelf, "a", "b"))
         with journal(path) as shelf:
-            assert shelf.spent() == (5, 50, Decimal("0.3"))
+            assert shelf.spent() == Spent(5, 50, Decimal("0.3"))
 
     def test_what_was_in_flight_at_a_kill_counts_as_others_in_the_mean(self, path):
         async def killed(shelf):
