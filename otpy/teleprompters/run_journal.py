@@ -72,6 +72,7 @@ class RunJournal:
         self.spending: Callable[[], Spent] = Spent
         """Says what this part of the run has taken so far."""
         self._in_flight = 0
+        self._files: dict[Path, int] = {}
         self._lock: int | None = None
         self._unwritten: list[tuple[str, tuple[Any, ...]]] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -116,6 +117,10 @@ class RunJournal:
         self._part = f"spent/{parts[0] + 1}"
         with base:
             base.execute("INSERT OR REPLACE INTO about VALUES ('status', ?)", (json.dumps("running"),))
+        if self.path is not None:
+            real = self.path.resolve()
+            files = self.path, real.with_name(f"{real.name}-wal")
+            self._files = {file: file.stat().st_ino for file in files if file.exists()}
 
     def _check(self, header: dict[str, Any]) -> None:
         then = f"choose another path, or remove {self.path} to begin anew"
@@ -256,6 +261,8 @@ class RunJournal:
             except (sqlite3.Error, RuntimeError) as error:  # the disk is full, or it was closed meanwhile
                 why = f"{self.path} cannot be written: {error}; what is in it counts, and the same call again goes on"
                 self.problem = self.problem or TeleprompterError(why)
+            except TeleprompterError as error:
+                self.problem = self.problem or error
             for done in waiting:
                 if not done.done():
                     done.set_result(None) if self.problem is None else done.set_exception(self.problem)
@@ -264,6 +271,16 @@ class RunJournal:
         with self._base:
             for statement, values in batch:
                 self._base.execute(statement, values)
+        for file, number in self._files.items():  # SQLite would go on writing into what nobody can open any more
+            try:
+                there = file.stat().st_ino == number
+            except OSError:
+                there = False
+            if not there:
+                raise TeleprompterError(
+                    f"{self.path}: {file.name} was removed or replaced during its run, so nothing more can be kept; put"
+                    " a copy of the journal there, and the same call goes on from that, or without one begins anew"
+                )
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -280,7 +297,7 @@ class RunJournal:
         self._thread.shutdown(wait=True)
         if self._unwritten and self.problem is None:  # whoever asked for it was cancelled, but it is paid for
             batch, self._unwritten = self._unwritten, []
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, TeleprompterError):
                 self._commit(batch)
         self.problem = self.problem or TeleprompterError(f"{self.path}: the journal is closed")
         for done in self._waiting:

@@ -443,6 +443,24 @@ class TestAJournal:
         assert found.score == 1.0
         assert found.requests - len(server.requests) >= 5
 
+    def test_that_is_removed_during_its_run_ends_it_with_one_error_at_the_next_answer(self, tmp_path):
+        async def work(app, server):
+            run = Best(max_concurrency=1).start(STUDENT, trainset=ROWS, valset=ROWS, journal=tmp_path / "journal")
+            while len(run.lab.candidates) < 2:
+                await asyncio.sleep(0.005)
+            (tmp_path / "journal").unlink()
+            asked = len(server.requests)
+            with pytest.raises(TeleprompterError, match="journal was removed or replaced during its run") as caught:
+                await run.result()
+            return asked, str(caught.value), run.status().state
+
+        (asked, _, state), server = optimized(work)
+        assert len(server.requests) - asked <= 2
+        assert state == "failed"
+        found, server = outcome(journal=tmp_path / "journal")  # what the error says: it begins anew
+        assert found.stopped == "done"
+        assert len(server.requests) == found.requests
+
     def test_others_hands_decide_how_it_goes_on_but_not_what_comes_of_it(self, tmp_path):
         first, _ = outcome(Best(max_concurrency=1), journal=tmp_path / "journal", max_requests=20)
         found, server = outcome(Best(max_concurrency=8), journal=tmp_path / "journal")

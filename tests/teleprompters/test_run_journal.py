@@ -100,6 +100,33 @@ class TestWhatIsKept:
         with journal(path) as shelf:
             assert shelf.spent() == Spent()
 
+    @pytest.mark.parametrize("suffix", ["", "-wal"])
+    @pytest.mark.parametrize("replaced", [False, True])
+    def test_nothing_is_kept_in_a_file_that_is_no_longer_there(self, path, suffix, replaced):
+        file = path.with_name(path.name + suffix)
+        with journal(path) as shelf:
+            asyncio.run(kept(shelf, "a"))
+            copy = file.read_bytes()
+            file.unlink()
+            if replaced:
+                path.with_name("other").touch()  # so that it does not get the same number
+                file.write_bytes(copy)
+            with pytest.raises(TeleprompterError, match=f"journal: {file.name} was removed or replaced during its run"):
+                asyncio.run(kept(shelf, "b"))
+            with pytest.raises(TeleprompterError, match="was removed or replaced"):
+                shelf.found("a")
+            assert "put a copy of the journal there" in str(shelf.problem)
+
+    def test_a_journal_behind_a_link_is_looked_at_where_it_is(self, path):
+        path.parent.mkdir()
+        link = path.with_name("link")
+        link.symlink_to(path)
+        with journal(link) as shelf:
+            asyncio.run(kept(shelf, "a"))
+            path.unlink()
+            with pytest.raises(TeleprompterError, match="link was removed"):
+                asyncio.run(kept(shelf, "b"))
+
     def test_a_byte_of_an_answer_that_has_changed_is_noticed(self, path):
         with journal(path) as shelf:
             asyncio.run(kept(shelf, "a"))
