@@ -235,6 +235,7 @@ class Reservation:
         if failed and money is None and usage is not None and usage.total_tokens == 0:
             money = Decimal(0)
         _settle(self._holds, usage, money)
+        budget.over(self.labels)
         budget.record(self.labels, usage, money, failed)
         return True
 
@@ -245,6 +246,7 @@ class Reservation:
             return False
         for meter, amount in self._holds:
             meter.reserved -= amount
+        budget.over(self.labels)
         return True
 
     def __del__(self) -> None:
@@ -290,6 +292,8 @@ max_tokens
         """Start with nothing spent."""
         self.record: Record = _forget if record is None else record
         self.lost = 0
+        self.in_flight: dict[str, int] = {}
+        """By runs, how many requests are admitted and not over."""
         self.forgotten: deque[tuple[Labels, tuple[tuple[_Meter, Any], ...]]] = deque()
         self._meters: dict[Labels, list[_Meter]] = {}
         self._shapes: tuple[tuple[int, ...], ...] = ()
@@ -338,15 +342,26 @@ max_tokens
         """
         if self.forgotten:
             self.collect()
-        if not self._shapes:
-            return Reservation(self, labels, estimate, ())
         holds: list[tuple[_Meter, Any]] = []
         for shape in self._shapes:
             where = ANYBODY if not shape else Labels(*(labels[place] if place in shape else None for place in range(6)))
             holds.extend((meter, meter.asked(estimate)) for meter in self._meters.get(where, ()))
         for meter, amount in holds:
             meter.reserved += amount
+        if labels.run is not None:
+            self.in_flight[labels.run] = self.in_flight.get(labels.run, 0) + 1
         return Reservation(self, labels, estimate, tuple(holds))
+
+    def over(self, labels: Labels) -> None:
+        """Know that a request is in flight no more.
+
+        Args:
+            labels: Whose it was.
+        """
+        if labels.run is not None:
+            self.in_flight[labels.run] -= 1
+            if not self.in_flight[labels.run]:
+                del self.in_flight[labels.run]
 
     def waits(self, error: BudgetExceeded) -> None:
         """Take back that a request was refused: it waits until those in flight have given back what they do not need.
@@ -364,6 +379,7 @@ max_tokens
         while self.forgotten:
             labels, holds = self.forgotten.popleft()
             _settle(holds, None, None)
+            self.over(labels)
             self.record(labels, None, None, True)  # noqa: FBT003 - as everywhere
             count += 1
         self.lost += count

@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 import itertools
 import time
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from otpy.clients.budget import Cap
-from otpy.clients.labels import Labels, current_labels, labels
-from otpy.clients.running import running
+from otpy.clients.labels import current_labels, labels
 from otpy.clients.taping import Tape, taped
 from otpy.errors import BudgetExceeded, ConfigError, TeleprompterError
 from otpy.evaluate import leaks, metric_name, prepared
@@ -21,6 +19,7 @@ from otpy.programs.lineage import Lineage, descended
 from otpy.programs.state import dumped
 from otpy.telemetry import bus as telemetry
 from otpy.teleprompters import display
+from otpy.teleprompters.account import Account
 from otpy.teleprompters.choosing import Rule, chosen, distinct
 from otpy.teleprompters.desk import Office, in_office
 from otpy.teleprompters.estimate import price_of
@@ -32,7 +31,6 @@ from otpy.teleprompters.process import run
 from otpy.teleprompters.questions import agreement
 from otpy.teleprompters.review import Review, kept_to
 from otpy.teleprompters.run_journal import RunJournal
-from otpy.teleprompters.spent import Spent
 from otpy.teleprompters.status import Status
 from otpy.teleprompters.tried import best_of
 
@@ -111,10 +109,8 @@ class Optimization:
         if review:
             self.lab.review = Review(self.office.ask)
         self._noting: asyncio.Task[None] | None = None
-        self._before = self.journal.spent()
-        self._book = running().book
-        self._began_with = self._total()
-        self.journal.spending = self._part
+        self._account = Account(self.run, self.journal.spent(), inside=current_labels().run is not None)
+        self.journal.spending = self._account.part
         self._began = time.perf_counter()
         self._paused_at: float | None = None
         self._paused_for = 0.0
@@ -183,7 +179,7 @@ class Optimization:
         state = "paused" if self._paused_at is not None else "waiting" if pending else "running"
         if self._task.done():
             state = "cancelled" if self._task.cancelled() else "failed" if self._task.exception() else self._stopped
-        spent = self._spent()
+        spent = self._account.spent()
         score, name = (None, None) if best is None else (best.score, best.name)
         seconds = time.perf_counter() - self._began
         rest = 0.0 if self._task.done() else self._rest(seconds)
@@ -200,10 +196,10 @@ class Optimization:
         return self._paused_for + (0.0 if self._paused_at is None else time.perf_counter() - self._paused_at)
 
     def _rest(self, seconds: float) -> float | None:
-        made = self._part().requests
+        made = self._account.part().requests
         if self._most is None or not made:
             return None
-        return max(self._most - self._spent().requests, 0) * max(seconds - self._paused_seconds(), 0.0) / made
+        return max(self._most - self._account.spent().requests, 0) * max(seconds - self._paused_seconds(), 0.0) / made
 
     def __repr__(self) -> str:
         """Print which run it is and how far."""
@@ -247,7 +243,7 @@ class Optimization:
         rows = len(self._trainset) + len(self._valset)
         try:
             with telemetry.span("otpy.teleprompter", teleprompter=kind, run=self.run) as found:
-                async with opened(self.run, rows, self._caps()):
+                async with opened(self.run, rows, self._account.caps(self._limits)):
                     outcome: Outcome = await run(work)
                 found.update(score=outcome.score, stopped=outcome.stopped)
             state = outcome.program.content_hash(), dumped(outcome.program)
@@ -255,10 +251,12 @@ class Optimization:
             await self.journal.note("notes", list(outcome.notes))
             await self._note(outcome.stopped)
         except Exception as error:
+            await self._account.settled()
             with contextlib.suppress(TeleprompterError):  # the journal's own, which says no more than this one
                 await self._note(f"failed: {type(error).__name__}: {error}")
             raise
         except asyncio.CancelledError:
+            await self._account.settled()
             with contextlib.suppress(TeleprompterError):
                 await self._note("cancelled")
             raise
@@ -292,6 +290,7 @@ class Optimization:
         lab.review.begin()
         try:
             if self._stopped != "done":  # before it began, or its process was killed after that
+                await self._account.settled()
                 return self._outcome(self._so_far(), lab.named("student"))
             if teleprompter.uses_valset:
                 first = await lab.candidate("student", await lab.evaluate(program, numbered(self._valset)))
@@ -301,7 +300,9 @@ class Optimization:
         except BudgetExceeded as error:
             if error.cap is None or error.cap.where.run != self.run:
                 raise
-            if error.asked is None and not self._spent().requests:  # with an unknown price nothing can be asked at all
+            if (
+                error.asked is None and not self._account.spent().requests
+            ):  # with an unknown price nothing can be asked at all
                 raise
             self._stopped = "budget"
             self._notes.append(f"ended by a cap: {error}")
@@ -310,6 +311,7 @@ class Optimization:
             if self._stopped != "stopped":
                 raise
             program = self._so_far()
+        await self._account.settled()
         return self._outcome(program, first)
 
     async def _as_pinned(self, program: Program) -> Program:
@@ -344,7 +346,7 @@ class Optimization:
         content = program.content_hash()
         whole = [one for one in lab.candidates if len(one.scores.rows) == len(self._valset)]
         best = next((one for one in whole if one.program.content_hash() == content), None)
-        spent, seconds = self._spent(), time.perf_counter() - self._began
+        spent, seconds = self._account.spent(), time.perf_counter() - self._began
         said = self._notes, lab.notes, agreement(self.office.judged.values())
         candidates, notes = tuple(lab.candidates), tuple(dict.fromkeys(itertools.chain(*said)))
         took = spent.requests, spent.tokens, seconds, notes, spent.dollars
@@ -352,18 +354,6 @@ class Optimization:
         outcome = Outcome(kind, found, best, first, candidates, self._stopped, *facts)
         marked(found, outcome)
         return outcome
-
-    def _total(self) -> Spent:
-        sums = self._book.total(run=self.run)
-        return Spent(sums.requests, sums.usage.total_tokens, sums.money, sums.unpriced)
-
-    def _part(self) -> Spent:
-        """What this part has taken: a run inside another one is not to count what was before it."""
-        now, then = self._total(), self._began_with
-        return Spent(*(after - before for after, before in zip(now, then, strict=True)))
-
-    def _spent(self) -> Spent:
-        return self._before + self._part()
 
     def _check_people(self, journal: object, *, review: bool) -> None:
         teleprompter = self._teleprompter
@@ -387,13 +377,6 @@ class Optimization:
                 Cap(kind, limit)  # type: ignore[arg-type]
             except ConfigError as error:
                 raise TeleprompterError(f"max_{kind}: {error}") from None
-
-    def _caps(self) -> list[Cap]:
-        used = self._before._asdict()
-        return [
-            Cap(kind, max(Decimal(str(limit)) - used[kind], 0), Labels(run=self.run))  # type: ignore[arg-type]
-            for kind, limit in self._limits.items()
-        ]
 
 
 def numbered(examples: Iterable[Example]) -> list[tuple[int, Example]]:

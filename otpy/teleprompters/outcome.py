@@ -35,7 +35,8 @@ class Outcome:
         student: How the program was measured that it began with.
         candidates: All that were measured, in the order in which they were found.
         stopped: `"done"`; or `"budget"` or `"stopped"`: then it is the best so far.
-        requests: Requests it has made, those of an earlier part of the same run included.
+        requests: Requests it has made, as the ledger counts them: those of an earlier part of the same run included,
+            and those that were in flight when it was stopped.
         tokens: Their tokens.
         seconds: Wall time of this part.
         notes: What else is to be known, as rows of the trainset that are in the valset too.

@@ -15,6 +15,7 @@ from otpy.programs.lineage import lineage_of
 from otpy.teleprompters import Teleprompter
 from otpy.teleprompters.outcome import front, outcome_of
 from otpy.teleprompters.run_journal import RunJournal
+from otpy.teleprompters.run_view import RunView
 from otpy.testing import FakeProvider, Fault, LoopbackLM, Say, Scripted, run_in_virtual_time
 
 ROWS = [otpy.Example(number=n, parity="odd" if n % 2 else "even") for n in range(16)]
@@ -460,6 +461,28 @@ class TestAJournal:
         found, server = outcome(journal=tmp_path / "journal")  # what the error says: it begins anew
         assert found.stopped == "done"
         assert len(server.requests) == found.requests
+
+    @pytest.mark.parametrize("after", range(0, 60, 4))
+    @pytest.mark.parametrize("how", ["stop", "cancel"])
+    def test_that_is_ended_with_requests_in_flight_counts_them_as_the_ledger_does(self, tmp_path, how, after):
+        async def work(app, server):
+            run = Best(max_concurrency=8).start(STUDENT, trainset=ROWS, valset=ROWS, journal=tmp_path / "journal")
+            while len(server.requests) < after:
+                await asyncio.sleep(0)
+            getattr(run, how)()
+            try:
+                requests = (await run.result()).requests
+            except asyncio.CancelledError:
+                requests = run.status().requests
+            at_once = app.book.total(run=run.run).requests
+            kept = RunView(tmp_path / "journal").spent.requests
+            await asyncio.sleep(0.05)
+            return requests, kept, at_once, app.book.total(run=run.run).requests, app.book.budget.in_flight
+
+        (*counts, in_flight), server = optimized(work)
+        assert len(set(counts)) == 1, counts
+        assert counts[0] >= len(server.requests)
+        assert in_flight == {}
 
     def test_others_hands_decide_how_it_goes_on_but_not_what_comes_of_it(self, tmp_path):
         first, _ = outcome(Best(max_concurrency=1), journal=tmp_path / "journal", max_requests=20)
