@@ -202,6 +202,9 @@ def show_run(screen: Screen, run: str, *, instructions: bool = False) -> None:
     )
     if view.unanswered:
         screen.line(f"{view.unanswered} judgements are awaited: otpy judge {shlex.quote(str(view.path))}")
+    watched: dict[str, Any] = view.about.get("continual") or {}
+    if watched.get("refused"):
+        screen.line(f"rows of feedback left out: {watched['refused']}; the last: {'; '.join(watched['left_out'])}")
     for note in view.notes:
         screen.line(f"note: {note}")
     texts = _instructions(view) if instructions else {}
@@ -215,6 +218,8 @@ def show_run(screen: Screen, run: str, *, instructions: bool = False) -> None:
         "directory": None if kept is None else kept["directory"],
         "command_line": facts["command"],
         "notes": list(view.notes),
+        "feedback_refused": watched.get("refused"),
+        "feedback_left_out": watched.get("left_out"),
         "all": [_trial_facts(one, student) for one in view.candidates],
     }
     screen.result({"command": "runs show", **told, **({"instructions": texts} if instructions else {})})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from otpy.cli.telling import Told
 from otpy.errors import ActorDown, NotRegistered, OtpyError, StartFailed
 from otpy.telemetry import bus
 from otpy.teleprompters.continual import Continual, Next
+from otpy.teleprompters.feedback import SHOWN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,11 +82,13 @@ def run_watch(screen: Screen, order: Order, watch: Watch) -> None:
             )
             plan.application.run(_watched(plan, watch, directory, apart=apart))
     except KeyboardInterrupt:
-        why = f"stopped watching; {plan.out} is the current program; the same command goes on"
+        last = listener.left_out[-1]["line"] if listener.left_out else None
+        left = "" if last is None else f"; rows left out: {listener.refused}, the last is line {last}"
+        why = f"stopped watching; {plan.out} is the current program; the same command goes on{left}"
         screen.result(
             {"command": "optimize", "watch": str(source), "out": str(plan.out), "journals": str(directory),
              "optimizer": order.optimizer, "generations": listener.generations, "refused": listener.refused,
-             "error": why}
+             "left_out": list(listener.left_out), "error": why}
         )  # fmt: skip
         raise Stopped(why, INTERRUPTED, shown=screen.as_json) from None
 
@@ -143,16 +147,19 @@ class _Lines:
         self._screen, self._out = screen, plan.out
         self.generations: list[dict[str, Any]] = []
         self.refused = 0
+        self.left_out: deque[dict[str, Any]] = deque(maxlen=SHOWN)
 
     def __call__(self, event: str, fields: dict[str, Any]) -> None:
         match event:
             case "otpy.continual.begun":
-                self.told.say(f"looking for a better program, with {fields['rows']} rows of feedback")
+                left = f"; rows left out: {fields['refused']}" if fields["refused"] else ""
+                self.told.say(f"looking for a better program, with {fields['rows']} rows of feedback{left}")
             case "otpy.teleprompter.candidate":
                 self.told.say(f"  {fields['name']}: {100 * fields['score']:.1f} %")
             case "otpy.continual.refused":
                 self.refused += 1
                 where = f"{fields['source']}, line {fields['line']}"
+                self.left_out.append({"line": fields["line"], "error": fields["error"]})
                 self.told.say(f"left out: {where}: {fields['error']}")
             case "otpy.continual.unreadable" | "otpy.continual.failed":
                 self.told.say(f"{fields['error']}; the current program stays")

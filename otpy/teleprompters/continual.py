@@ -7,7 +7,6 @@ its supervisor and goes on from there; nothing that was answered is asked again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -139,7 +138,7 @@ class Continual(GenServer):
         self.state = ContinualState(directory, self._of())
         self.hold = self.state.take(self_ref().process)
         if self.hold.run is not None:
-            await _ended(self.hold)
+            await self.hold.end_run()
         source = self.state.directory / "feedback.jsonl" if source is None else source
         self.feed = FeedbackFile(source, RowMaker(student, required, inputs))
         self.current = self.state.current(student)
@@ -204,6 +203,7 @@ class Continual(GenServer):
                     refused = await asyncio.to_thread(self.feed.append, rows)
                 except OSError as error:
                     refused = [Refused(0, f"cannot be kept: {error.strerror or error}") for _ in rows]
+                    self.feed.refuse(refused)
                 self._refuse(refused)
                 return None
             case _:
@@ -282,7 +282,8 @@ class Continual(GenServer):
                 self.state.under_way = under_way
                 self._fail(str(error), count)
                 return
-        telemetry.emit("otpy.continual.begun", generation=self.state.generation + 1, rows=count, learned=len(learned))
+        facts = {"rows": count, "learned": len(learned), "refused": self.feed.refused}
+        telemetry.emit("otpy.continual.begun", generation=self.state.generation + 1, **facts)
         self.work = Task.async_(self._improve, self_ref(), learned, chosen, count, data_hash(rows[:count]))
 
     async def _improve(
@@ -299,10 +300,11 @@ class Continual(GenServer):
                 self.current, trainset=learned, valset=chosen, teacher=self.teacher, journal=journal, **self.limits
             )
             try:
-                await run.journal.note("continual", {"directory": str(self.state.directory), **self.about})
+                said = {"refused": self.feed.refused, "left_out": [str(one) for one in self.feed.left_out]}
+                await run.journal.note("continual", {"directory": str(self.state.directory), **self.about, **said})
                 outcome = await run.result()
             finally:
-                await _ended(self.hold)
+                await self.hold.end_run()
         except ActorDown:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the current program stays
@@ -370,23 +372,13 @@ class Continual(GenServer):
 
     def _generation(self) -> Generation:
         state = self.state
-        return Generation(
-            state.generation, self.current, max(state.rows, 0), self._new(), self.work is not None, self.problem
-        )
+        facts = max(state.rows, 0), self._new(), self.work is not None, self.problem, self.feed.refused
+        return Generation(state.generation, self.current, *facts, tuple(self.feed.left_out))
+
+    def status(self) -> str:
+        """Say where it is, for the printed tree."""
+        return self._generation().in_words()
 
 
 def _hash_of(header: Mapping[str, Any]) -> str:
     return data_hash([Example(header=dict(header))])[:12]
-
-
-async def _ended(hold: Any) -> None:
-    """End a run, and wait until its journal is closed."""
-    run, task = hold.run, asyncio.current_task()
-    run.cancel()
-    try:
-        with contextlib.suppress(Exception):
-            await run.result()
-    except asyncio.CancelledError:
-        if task is not None and task.cancelling():
-            raise
-    hold.run = None

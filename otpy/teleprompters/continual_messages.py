@@ -9,6 +9,7 @@ from otpy.actors import Call, Cast
 
 if TYPE_CHECKING:
     from otpy.programs import Program
+    from otpy.teleprompters.feedback import Refused
 
 __all__ = ["Current", "Feedback", "Generation", "Look", "Next"]
 
@@ -35,6 +36,8 @@ class Generation:
         waiting: Rows that have not been yet.
         under_way: Whether a better program is being looked for.
         problem: Why the last optimization came to nothing, if it did.
+        refused: Rows that were left out: of the file of feedback, and those that came by message to this process.
+        left_out: The last of them, with their lines and what is wrong with them.
     """
 
     number: int
@@ -43,6 +46,25 @@ class Generation:
     waiting: int
     under_way: bool
     problem: str | None = None
+    refused: int = 0
+    left_out: tuple[Refused, ...] = ()
+
+    def in_words(self) -> str:
+        """Return it in one line.
+
+        Example:
+            >>> from otpy.programs import Predict
+            >>> from otpy.teleprompters.continual_messages import Generation
+            >>> from otpy.teleprompters.feedback import Refused
+            >>> left_out = (Refused(7, "column 'kind' is missing"),)
+            >>> Generation(2, Predict("word -> kind"), 40, 3, under_way=False, refused=1, left_out=left_out).in_words()
+            "generation 2, 40 rows considered, 3 waiting, 1 left out (the last: line 7: column 'kind' is missing)"
+        """
+        words = [f"generation {self.number}", f"{self.rows:,} rows considered", f"{self.waiting:,} waiting"]
+        if self.refused:
+            words.append(f"{self.refused:,} left out" + (f" (the last: {self.left_out[-1]})" if self.left_out else ""))
+        words += ["looking for a better program"] * self.under_way
+        return ", ".join(words) + (f"; {self.problem}" if self.problem else "")
 
 
 class Current(Call[Generation]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -40,6 +41,19 @@ class Hold:
     lock: int
     owner: Process
     run: Optimization | None = None
+
+    async def end_run(self) -> None:
+        """End the run, and wait until its journal is closed."""
+        run, task = self.run, asyncio.current_task()
+        if run is not None:
+            run.cancel()
+            try:
+                with contextlib.suppress(Exception):
+                    await run.result()
+            except asyncio.CancelledError:
+                if task is not None and task.cancelling():
+                    raise
+        self.run = None
 
 
 class ContinualState:

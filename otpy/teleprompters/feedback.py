@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,10 @@ class Refused:
 
     line: int
     why: str
+
+    def __str__(self) -> str:
+        """Print where it was, and why."""
+        return f"line {self.line}: {self.why}" if self.line else f"by message: {self.why}"
 
 
 class RowMaker:
@@ -82,6 +87,8 @@ class RowMaker:
         return prepared([example], self._student)[0]
 
 
+SHOWN: Final = 5
+"""Rows that were left out which are remembered, the last."""
 REMEMBERED: Final = 4096
 """Bytes before the place up to which a file was read that tell it from another one that has taken its place."""
 
@@ -112,9 +119,24 @@ class FeedbackFile:
         self.path, self._made = Path(path), made
         self.rows: list[Example] = []
         """Those that were whole, in their order."""
-        self._at, self._line = 0, 0
+        self._at = self._line = self._in_file = 0
         self._before: bytes = b""
         self._which: tuple[int, int] | None = None
+        self.refused = 0
+        """How many rows were left out: of the file as it is, and those that came by message to this object."""
+        self.left_out: deque[Refused] = deque(maxlen=SHOWN)
+        """The last of them."""
+
+    def refuse(self, refused: Iterable[Refused]) -> None:
+        """Count rows that were left out.
+
+        Args:
+            refused: The rows.
+        """
+        for one in refused:
+            self.refused += 1
+            self._in_file += one.line > 0
+            self.left_out.append(one)
 
     def read(self) -> list[Refused]:
         """Read what is new, and return what of it is no row.
@@ -149,10 +171,13 @@ class FeedbackFile:
             self._at += len(last)
             self._take(last, refused, self._line + 1)
         self._before = (self._before + content[: self._at - began])[-REMEMBERED:]
+        self.refuse(refused)
         return refused
 
     def _again(self, which: tuple[int, int] | None) -> None:
         self.rows, self._at, self._line, self._which, self._before = [], 0, 0, which, b""
+        self.refused, self._in_file = self.refused - self._in_file, 0
+        self.left_out = deque((one for one in self.left_out if not one.line), SHOWN)
 
     def _take(self, line: bytes, refused: list[Refused], number: int | None = None) -> None:
         if not line.strip():
@@ -204,6 +229,7 @@ class FeedbackFile:
                 file.write("".join(lines).encode())
                 file.flush()
                 os.fsync(file.fileno())
+        self.refuse(refused)
         return refused
 
 

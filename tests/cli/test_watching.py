@@ -74,13 +74,13 @@ def test_feedback_makes_better_programs_until_ctrl_c_and_the_same_command_goes_o
     assert load_file(tmp_path / "current.json").demos == ()
     with feedback.open("a") as more:
         more.write(lines(ROWS[3:11]) + json.dumps(ROWS[11])[:-3])
-    until(process, "with 11 rows of feedback")
+    until(process, "with 11 rows of feedback; rows left out: 1")
     wait_for(lambda: load_file(tmp_path / "current.json").demos)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert "the same command goes on" in err
+    assert "the same command goes on; rows left out: 1, the last is line 4" in err
     assert "saved current.json" in out
     asked = len(server.asked)
     (directory,) = (tmp_path / ".otpy" / "runs").iterdir()

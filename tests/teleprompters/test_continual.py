@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 from contextlib import asynccontextmanager
 
@@ -10,12 +12,15 @@ import pytest
 
 import otpy
 from otpy.actors import KILL
+from otpy.cli.runs import show_run
+from otpy.cli.screen import Screen
 from otpy.errors import StartFailed, TeleprompterError
 from otpy.programs import load_file
 from otpy.telemetry import bus
 from otpy.teleprompters import LabeledFewShot, Teleprompter
 from otpy.teleprompters.continual import Continual, Current, Feedback, Look
 from otpy.teleprompters.feedback import FeedbackFile, RowMaker
+from otpy.teleprompters.run_view import RunView
 from otpy.testing import LoopbackLM
 
 FRUIT = ["apple", "pear", "plum", "fig", "lime", "date", "kiwi", "mango", "peach", "grape"]
@@ -73,6 +78,42 @@ def ran(scenario, script=answer):
 
 def rows(*numbers):
     return Feedback(tuple(ROWS[number] for number in numbers))
+
+
+class TestWhatIsLeftOut:
+    def test_is_counted_and_the_last_of_it_shown_with_line_and_reason(self, tmp_path):
+        source = tmp_path / "feedback.jsonl"
+        bad = [json.dumps({"word": f"w{number}", "kind": "animal"}) for number in range(6)]
+
+        async def scenario(server):
+            async with continual(server, tmp_path / "c", source=source) as (process, app):
+                process.cast(Feedback(({"kind": "tool"}, ROWS[1])))
+                found = [await process.call(Look())]
+                with source.open("a") as file:
+                    file.write("".join(f"{line}\n" for line in [*bad, *map(json.dumps, ROWS[2:8])]))
+                found.append(await process.call(Look()))
+                tree = str(app.tree()) if callable(getattr(app, "tree", None)) else process.process.actor.status()
+                source.write_text(json.dumps(ROWS[9]) + "\n{\n")  # another file: what was of the former counts no more
+                found.append(await process.call(Look()))
+                return found, tree
+
+        (found, tree), events = ran(scenario)
+        assert [one.refused for one in found] == [1, 7, 2]
+        assert [one.line for one in found[0].left_out] == [0]
+        assert [one.line for one in found[1].left_out] == [3, 4, 5, 6, 7]
+        assert [one.line for one in found[2].left_out] == [2]
+        assert "column 'kind' has the unknown label 'animal'" in repr(found[1])
+        assert "7 left out (the last: line 7: column 'kind' has the unknown label 'animal'" in tree
+        assert next(fields["refused"] for event, fields in events if event == "begun") == 7
+        view = RunView(next((tmp_path / "c").glob("*.run")))
+        assert view.about["continual"]["refused"] == 7
+        assert view.about["continual"]["left_out"][-1].startswith(
+            "line 7: column 'kind' has the unknown label 'animal'"
+        )
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown):
+            show_run(Screen(), str(view.path))
+        assert "rows of feedback left out: 7; the last: line 3: column 'kind'" in shown.getvalue()
 
 
 class TestGenerations:
