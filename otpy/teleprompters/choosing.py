@@ -198,7 +198,9 @@ def front(candidates: Iterable[Candidate]) -> list[Candidate]:
 def taking_least(candidates: Sequence[Candidate], objective: Objective) -> Candidate:
     """Return what takes least of those whose score is near the best; of equals the better, and then the first.
 
-    Seconds decide nothing about cost: two runs never have the same, and would end in different programs.
+    Seconds decide nothing about cost: two runs never have the same, and would end in different programs. Without an
+    objective cost decides nothing either: searches go on from their best, and would take other steps than the journals
+    that are there.
 
     Args:
         candidates: The candidates, at least one, measured on the same rows.

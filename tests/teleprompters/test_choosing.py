@@ -166,6 +166,21 @@ class TestARun:
         assert outcome.cheapest(0.01).name == "Long."
         assert {one.name for one in outcome.front} >= {"Long.", "Short"}
 
+    def test_takes_the_first_of_equals_or_the_cheapest_of_them_if_that_is_asked_for(self, tmp_path):
+        found = {}
+        for width in (1, 8):
+            search = Two()
+            search.max_concurrency = width
+            given = {"valset": VAL, "journal": tmp_path / str(width)}
+            for within in (None, 0):
+                objective = None if within is None else Objective("cost", within=within)
+                program, server = compiled(search, lambda body: {"kind": "tool"}, **given, objective=objective)
+                outcome = otpy.outcome_of(program)
+                assert len({one.score for one in outcome.measured}) == 1
+                found[width, within] = outcome.best.name
+        assert found == {(1, None): "student", (8, None): "student", (1, 0): "Short", (8, 0): "Short"}
+        assert server.requests == []
+
     def test_that_shows_nothing_better_returns_the_student(self):
         program, _ = compiled(Two(), script, valset=VAL[:3], accept="significant")
         outcome = otpy.outcome_of(program)
