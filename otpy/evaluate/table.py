@@ -107,6 +107,9 @@ def comparison_in_words(comparison: Comparison) -> str:
     p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3g}"
     found = f"{difference} ({_ends(comparison.interval, share=share)}), {p_value} ({comparison.test})"
     facts = [f"{found}: {_rows(comparison.wins)} better, {comparison.losses} worse, {comparison.ties} alike"]
+    low, high = comparison.interval
+    if (low <= 0 <= high) != (comparison.p_value >= 0.05):
+        facts.append("interval and p-value differ, as they are found in two ways; the p-value decides")
     if comparison.left_out:
         facts.append(f"{comparison.left_out} left out, as they failed in one of the two")
     if comparison.unmatched:

@@ -158,3 +158,16 @@ def test_rows_with_arrays_in_them_can_be_compared():
     rows = [Scored(0, Example(v=Array([1, 2])), Prediction(a=1), score, 0.1) for score in (1.0, 0.0)]
     one, other = (EvaluationResult((row,), 1.0, metric="m") for row in rows)
     assert one.compare(other).difference == 1.0
+
+
+def test_the_line_says_so_where_interval_and_p_value_differ():
+    little, none = result(*[0.51] * 10), result(*[0.5] * 10)
+    found = little.compare(none)
+    assert found.p_value == pytest.approx(0.002, abs=1e-4)
+    assert found.interval == pytest.approx((-0.258, 0.275), abs=0.001)
+    assert found.significant()
+    assert "interval and p-value differ, as they are found in two ways; the p-value decides" in str(found)
+    few = of(*[row(at, 3.0 + at / 10) for at in range(5)]).compare(of(*[row(at, 1.0) for at in range(5)]))
+    assert (few.p_value, few.interval[0] > 0, few.significant()) == (0.0625, True, False)
+    assert "the p-value decides" in str(few)
+    assert "differ" not in str(none.compare(none))
