@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import uuid
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ContinualState", "Hold"]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+BEFORE: Final = 1
+"""The version before: the same, without a checksum."""
 NAME: Final = "state.json"
 
 
@@ -90,7 +93,9 @@ class ContinualState:
             raise TeleprompterError(f"{self.directory / NAME} is damaged: {error}; remove it to begin anew") from error
 
     def _take(self, kept: dict[str, Any]) -> None:
-        if kept["schema"] != SCHEMA:
+        if kept["schema"] == SCHEMA and kept.pop("checksum") != _checksum(kept):
+            raise ValueError("it does not match its checksum, so it was edited")
+        if kept["schema"] not in {SCHEMA, BEFORE}:
             raise TeleprompterError(f"{self.directory / NAME}: version {kept['schema']!r}; this otpy reads {SCHEMA}")
         theirs = dict(kept["of"])
         if differing := [name for name in {**theirs, **self.of} if theirs.get(name) != self.of.get(name)]:
@@ -120,7 +125,7 @@ class ContinualState:
         try:
             try:
                 with temporary.open("x", encoding="utf-8") as file:
-                    json.dump(content, file, indent=2)
+                    json.dump({**content, "checksum": _checksum(content)}, file, indent=2)
                     file.flush()
                     os.fsync(file.fileno())
                 temporary.replace(target)
@@ -187,3 +192,7 @@ class ContinualState:
         hold = self._held.pop(self.directory.resolve(), None)
         if hold is not None:
             os.close(hold.lock)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"

@@ -19,6 +19,7 @@ from otpy.programs import load_file
 from otpy.telemetry import bus
 from otpy.teleprompters import LabeledFewShot, Teleprompter
 from otpy.teleprompters.continual import Continual, Current, Feedback, Look
+from otpy.teleprompters.continual_state import ContinualState
 from otpy.teleprompters.feedback import FeedbackFile, RowMaker
 from otpy.teleprompters.run_view import RunView
 from otpy.testing import LoopbackLM
@@ -372,3 +373,36 @@ class TestFeedbackFile:
         assert [one.line for one in refused] == [0, 0, 0]
         assert [one.line for one in file.read()] == [1]
         assert [row.word for row in file.rows] == [ROWS[1]["word"]]
+
+
+class TestWhatIsOnDisk:
+    @pytest.fixture
+    def kept(self, tmp_path):
+        state = ContinualState(tmp_path, {"optimizer": "X"})
+        state.rows, state.data, state.under_way = 12, "abc", 20
+        state.write()
+        return tmp_path / "state.json"
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("rows", 13), ("generation", 1), ("data", "abd"), ("under_way", None), ("of", {"optimizer": "Y"})],
+    )
+    def test_a_number_that_was_edited_is_noticed_and_the_file_left(self, kept, name, value):
+        edited = json.dumps({**json.loads(kept.read_text()), name: value})
+        kept.write_text(edited)
+        with pytest.raises(TeleprompterError, match=r"state.json is damaged: it does not match its checksum"):
+            ContinualState(kept.parent, {"optimizer": "X"})
+        assert kept.read_text() == edited
+
+    def test_without_its_checksum_it_is_damaged_but_that_of_the_version_before_is_read(self, kept):
+        content = json.loads(kept.read_text())
+        del content["checksum"]
+        kept.write_text(json.dumps(content))
+        with pytest.raises(TeleprompterError, match="damaged: 'checksum'"):
+            ContinualState(kept.parent, {"optimizer": "X"})
+        kept.write_text(json.dumps({**content, "schema": 1}))
+        state = ContinualState(kept.parent, {"optimizer": "X"})
+        assert (state.rows, state.data, state.under_way) == (12, "abc", 20)
+        state.write()
+        assert json.loads(kept.read_text())["schema"] == 2
+        assert ContinualState(kept.parent, {"optimizer": "X"}).rows == 12
