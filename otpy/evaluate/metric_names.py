@@ -56,11 +56,11 @@ def metric_name(metric: object) -> str:
     return _name(metric, ())
 
 
-def _name(metric: Any, around: tuple[int, ...]) -> str:
+def _name(metric: Any, around: tuple[int, ...]) -> str:  # noqa: PLR0911 - one a kind
     """What it is called; `around` are those whose names it is a part of, so that no circle is walked in."""
     around = (*around, id(metric))
+    told = metric
     if isinstance(metric, partial):
-        told: Any = metric
         arguments = [_name(told.func, around), *(_argument("", value, around) for value in told.args)]
         arguments += [f"{name}={_argument(name, value, around)}" for name, value in sorted(told.keywords.items())]
         return f"partial({', '.join(arguments)})"
@@ -70,11 +70,13 @@ def _name(metric: Any, around: tuple[int, ...]) -> str:
     wrapped = getattr(metric, "__wrapped__", None)
     if callable(wrapped) and len(around) <= _DEEPEST:
         return _name(wrapped, around)
+    if name is None:
+        return _instance(metric, None, around)
     if name == "<lambda>":
         return f"lambda-{_digest(metric)}"
-    if isinstance(metric, FunctionType) and name == metric.__code__.co_name:  # it was not named by somebody
+    if isinstance(metric, FunctionType) and name == metric.__code__.co_name:  # nobody has named it otherwise
         return _with(name, held_by(metric), around)
-    return _instance(metric, None, around) if name is None else name
+    return name
 
 
 def _instance(one: Any, called: Any, around: tuple[int, ...]) -> str:

@@ -46,8 +46,8 @@ def plainly(value: object) -> str | None:
     """Return a value that is no container in words that are the same in every process; `None` if it is none."""
     if isinstance(value, Enum):
         return f"{type(value).__qualname__}.{value.name}"
+    told: Any = value
     if isinstance(value, re.Pattern):
-        told: Any = value
         return repr((told.pattern, told.flags))
     if value is None or isinstance(value, (*_PLAIN, range)):
         return f"{type(value).__qualname__} {value!r}"
@@ -66,10 +66,12 @@ def held_in(one: Any, called: object = None) -> dict[str, Any]:
         one: The instance.
         called: Its function that measures; by default the instance is called itself.
     """
-    if dataclasses.is_dataclass(one) and not isinstance(one, type):
-        names = [field.name for field in dataclasses.fields(one) if field.compare]
+    kind: type[Any] = type(one)
+    made: Any = kind
+    if dataclasses.is_dataclass(made):
+        names = [field.name for field in dataclasses.fields(made) if field.compare]
     else:
-        slots = [getattr(kind, "__slots__", ()) for kind in type(one).__mro__]
+        slots = [getattr(each, "__slots__", ()) for each in kind.__mro__]
         names = [name for each in slots for name in ([each] if isinstance(each, str) else each)]
         names += list(getattr(one, "__dict__", {}))
     held = {
@@ -77,10 +79,10 @@ def held_in(one: Any, called: object = None) -> dict[str, Any]:
         for name in names
         if name not in {"__dict__", "__weakref__"}
         and hasattr(one, name)
-        and not isinstance(inspect.getattr_static(type(one), name, None), cached_property)
+        and not isinstance(inspect.getattr_static(kind, name, None), cached_property)
     }
-    called = called or inspect.getattr_static(type(one), "__call__", None)
-    return _not_written(held, _codes(getattr(called, "__code__", None), type(one)))
+    called = called or inspect.getattr_static(kind, "__call__", None)
+    return _not_written(held, _codes(getattr(called, "__code__", None), kind))
 
 
 def held_by(function: FunctionType) -> dict[str, Any]:

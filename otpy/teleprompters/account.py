@@ -43,7 +43,7 @@ class Account:
 
     def part(self) -> Spent:
         """Return what this part has taken."""
-        return Spent(*(now - then for now, then in zip(self._total(), self._began_with, strict=True)))
+        return self._total() - self._began_with
 
     def spent(self) -> Spent:
         """Return what all parts have taken."""

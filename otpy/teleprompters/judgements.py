@@ -15,36 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from otpy.errors import TeleprompterError
+from otpy.teleprompters.judgement_tables import OPEN, prepare
 from otpy.teleprompters.questions import Question, Verdict, checked
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
-__all__ = ["TABLES", "Judgements", "Standing"]
+__all__ = ["Judgements", "Standing"]
 
-SCHEMA: Final = 2
-"""That of the journals of runs, since both are the same files to those who judge."""
-TABLES: Final = (
-    """CREATE TABLE IF NOT EXISTS judgements (key TEXT PRIMARY KEY, question TEXT NOT NULL, answer TEXT, asked REAL,
-    answered REAL, needed INTEGER NOT NULL DEFAULT 1, held REAL NOT NULL DEFAULT 0, taken REAL)""",
-    """CREATE TABLE IF NOT EXISTS verdicts (key TEXT, judge TEXT, verdict TEXT NOT NULL, at REAL NOT NULL,
-    PRIMARY KEY (key, judge))""",
-    "CREATE TABLE IF NOT EXISTS claims (key TEXT, judge TEXT, until REAL NOT NULL, PRIMARY KEY (key, judge))",
-    "CREATE INDEX IF NOT EXISTS unanswered ON judgements (asked) WHERE answer IS NULL",
-)
 CLAIM: Final = 600.0
 """Seconds for which a question is somebody's who looks at it; then others may have it too."""
 HOLD: Final = 5.0
 """Seconds in which an answer that was given by pressing a key may be taken back, before a run acts on it."""
 BUSY: Final = 10.0
 """Seconds to wait for somebody else who is writing."""
-_OPEN: Final = (
-    "FROM judgements AS j WHERE j.answer IS NULL AND NOT EXISTS (SELECT 1 FROM verdicts AS v WHERE v.key = j.key AND"
-    " v.judge = :judge) AND j.needed > (SELECT count(*) FROM verdicts AS v WHERE v.key = j.key) + (SELECT count(*) FROM"
-    " claims AS c WHERE c.key = j.key AND c.judge != :judge AND c.until > :now AND c.until <= :now + :most AND NOT"
-    " EXISTS (SELECT 1 FROM verdicts AS v WHERE v.key = c.key AND v.judge = c.judge))"
-)
 
 
 class Standing(NamedTuple):
@@ -104,31 +89,12 @@ class Judgements:
             raise TeleprompterError(f"{self.path}: {error}; choose another path") from error
         try:
             with self._told():
-                self._begin(create=create)
+                prepare(self._base, self.path, self._writing(), create=create)
             self._seen: Any = None
             self._inode = self.path.stat().st_ino
         except BaseException:
             self._base.close()
             raise
-
-    def _begin(self, *, create: bool) -> None:
-        base = self._base
-        there = {name for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if "about" not in there and (there or not create):
-            raise TeleprompterError(f"{self.path} is no journal of a run and no queue, and is left as it is")
-        if there:
-            row = base.execute("SELECT value FROM about WHERE name = 'schema'").fetchone()
-            if row is None or json.loads(row[0]) != SCHEMA or "judgements" not in there:
-                raise TeleprompterError(f"{self.path}: of another version of otpy, and left as it is")
-        base.execute("PRAGMA synchronous=FULL")
-        if {"judgements", "verdicts", "claims"} <= there:
-            return
-        base.execute("PRAGMA journal_mode=WAL")
-        with self._writing():
-            base.execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
-            base.execute("INSERT OR IGNORE INTO about VALUES ('schema', ?)", (json.dumps(SCHEMA),))
-            for table in TABLES:
-                base.execute(table)
 
     # -- for whoever asks ------------------------------------------------------------------------------------------
 
@@ -219,7 +185,7 @@ class Judgements:
             now = self._clock()  # only now nobody else can claim one meanwhile
             known = {"judge": judge, "now": now, "most": CLAIM}
             self._base.execute("DELETE FROM claims WHERE judge = ?", (judge,))
-            open_ = [key for (key,) in self._base.execute(f"SELECT j.key {_OPEN} ORDER BY j.asked, j.rowid", known)]
+            open_ = [key for (key,) in self._base.execute(f"SELECT j.key {OPEN} ORDER BY j.asked, j.rowid", known)]
             fresh = next((key for key in open_ if key not in passed), None)
             key = fresh or next((key for key in passed if key in open_), None)
             if key is None:
@@ -348,7 +314,7 @@ class Judgements:
         """
         with self._told():
             known = {"judge": judge, "now": self._clock(), "most": CLAIM} if judge is not None else {}
-            open_ = "FROM judgements WHERE answer IS NULL" if judge is None else _OPEN
+            open_ = "FROM judgements WHERE answer IS NULL" if judge is None else OPEN
             pending = self._base.execute(f"SELECT count(*) {open_}", known).fetchone()[0]
             answered = self._base.execute("SELECT count(*) FROM judgements WHERE answer IS NOT NULL").fetchone()[0]
             several = self._base.execute("SELECT answer FROM judgements WHERE answer IS NOT NULL AND needed > 1")

@@ -13,12 +13,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otpy.clients.taping import Took, in_all, metered
-from otpy.errors import (
-    AdapterParseError,
-    CircuitOpen,
-    LMConnectionError,
-    TeleprompterError,
-)
+from otpy.errors import AdapterParseError, TeleprompterError
 from otpy.evaluate import measure
 from otpy.evaluate.journal_keys import key_of
 from otpy.evaluate.rows import supervisor_of_tasks
@@ -29,6 +24,7 @@ from otpy.programs.state import dumped
 from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
 from otpy.teleprompters.outages import contained, is_final, may_pass
+from otpy.teleprompters.patience import Patience
 from otpy.teleprompters.review import Review
 from otpy.teleprompters.tried import Candidate, Scores, Tried, best_of
 
@@ -45,13 +41,6 @@ __all__ = ["Lab"]
 
 T = TypeVar("T")
 
-FIRST_WAIT: Final = 1.0
-LONGEST_WAIT: Final = 30.0
-"""Seconds between looks at a model that is out, from the first to the longest."""
-TRIES: Final = 4
-"""How often something may fail while other things are answered, until it counts as failed."""
-HEALTHY: Final = 5
-"""Answers for each failure of others from which a provider counts as one that answers."""
 ENDED: Final = 5
 """How often an example's task may be ended by something else than the run."""
 
@@ -97,7 +86,7 @@ class Lab:
         """What it does that takes long and measures nothing, as training; empty if nothing of the kind."""
         self._width, self._max_errors, self._told = max_concurrency, max_errors, told
         self._tried: dict[tuple[Program, int, bytes], Tried] = {}
-        self._answers = self._troubles = 0
+        self._patience = Patience(journal, lambda: self.going.wait())  # noqa: PLW0108 - a part has another's
         self._slots = asyncio.Semaphore(max_concurrency)
         self._asks_people = bool(getattr(metric, "asks_people", False))
         self.going = asyncio.Event()
@@ -183,39 +172,11 @@ class Lab:
         Raises:
             Exception: What it raises for good.
         """
-        wait, vain = FIRST_WAIT, 0
-        before = self._answers, self._troubles
-        while True:
-            await self.going.wait()
-            try:
-                result = await work()
-            except Exception as error:
-                if self.journal.problem is not None:
-                    raise self.journal.problem from error
-                if not may_pass(error):
-                    raise
-                vain += self._is_its_own_fault(before)
-                self._troubles += 1
-                before = self._answers, self._troubles
-                if vain >= TRIES or self.never_there(error):
-                    raise
-                wait = max(wait, min(getattr(error, "retry_after", None) or 0.0, LONGEST_WAIT))
-                if telemetry.listening:
-                    telemetry.emit("otpy.teleprompter.waiting", seconds=wait, error=error)
-            else:
-                self._answers += 1
-                return result
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, LONGEST_WAIT)
-
-    def _is_its_own_fault(self, before: tuple[int, int]) -> bool:
-        """Whether, since it failed the last time, others were answered, and hardly any failed: so this is no outage."""
-        answers, troubles = self._answers - before[0], self._troubles - before[1]
-        return answers > 0 and troubles * HEALTHY <= answers
+        return await self._patience.through(work)
 
     def never_there(self, error: object) -> bool:
         """Whether nobody is where the model is said to be, and nobody has been in this run: then it is no outage."""
-        return isinstance(error, (LMConnectionError, CircuitOpen)) and not self._answers and not self.journal.answered
+        return self._patience.never_there(error)
 
     async def _in_turn(self, work: Callable[[], Awaitable[Any]]) -> Any:
         async with self._slots:  # however much is asked and measured together

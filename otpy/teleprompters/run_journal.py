@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from otpy.clients.taping import Took
 from otpy.errors import TeleprompterError
-from otpy.teleprompters import judgements
+from otpy.teleprompters import judgement_tables
 from otpy.teleprompters.kept_answers import answer_in, kept, took_in
 from otpy.teleprompters.spent import Spent, parts_in_all
 
@@ -38,7 +38,7 @@ _TABLES: Final = (
     "CREATE TABLE answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID",
     "CREATE TABLE trials (name TEXT PRIMARY KEY, data TEXT NOT NULL, at REAL NOT NULL)",
     "CREATE TABLE programs (hash TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID",
-    *judgements.TABLES,
+    *judgement_tables.TABLES,
 )
 
 

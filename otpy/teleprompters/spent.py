@@ -44,6 +44,11 @@ class Spent(NamedTuple):
         """Whether some prices are not known, so that it cost as much or more; the ledger's sums say so by this name."""
         return self.unpriced > 0
 
+    def __sub__(self, other: Spent) -> Spent:
+        """What is more than another."""
+        less = other.requests, other.tokens, other.money, other.unpriced
+        return self + tuple(-part for part in less)
+
     def __add__(self, other: tuple[Any, ...]) -> Spent:
         """Sum."""
         return Spent(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))

@@ -329,10 +329,12 @@ class TestAnOutage:
 
     @pytest.mark.parametrize("teleprompter", [Best(), otpy.BootstrapFewShot(METRIC)], ids=["Best", "BootstrapFewShot"])
     def test_of_half_a_minute_ends_in_the_very_same_program(self, teleprompter, monkeypatch):
-        from otpy.teleprompters import lab
+        from otpy.teleprompters import patience
 
-        monkeypatch.setattr(lab, "FIRST_WAIT", 0.01)  # half a minute at a hundredth: sockets do not fit virtual time
-        monkeypatch.setattr(lab, "LONGEST_WAIT", 0.05)
+        monkeypatch.setattr(
+            patience, "FIRST_WAIT", 0.01
+        )  # half a minute at a hundredth: sockets do not fit virtual time
+        monkeypatch.setattr(patience, "LONGEST_WAIT", 0.05)
         sets = {"trainset": ROWS, **({"valset": ROWS} if teleprompter.uses_valset else {})}
         undisturbed, count = None, [0]
 

@@ -54,7 +54,7 @@ def test_a_run_that_was_cut_goes_on_to_the_identical_program(tmp_path, after):
 
 
 def test_an_outage_in_the_middle_ends_in_the_very_same_program(monkeypatch):
-    monkeypatch.setattr("otpy.teleprompters.lab.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("otpy.teleprompters.patience.FIRST_WAIT", 0.01)
     undisturbed, _ = compiled(searching(seed=1), SCRIPT)
     asked = Counter()
 

@@ -73,7 +73,7 @@ class TestAnOutage:
 
     @pytest.fixture(autouse=True)
     def soon(self, monkeypatch):
-        monkeypatch.setattr("otpy.teleprompters.lab.FIRST_WAIT", 0.01)
+        monkeypatch.setattr("otpy.teleprompters.patience.FIRST_WAIT", 0.01)
 
     @pytest.mark.parametrize("status", [429, 500, 503])
     def test_one_that_passes_ends_in_the_very_same_program(self, status):
