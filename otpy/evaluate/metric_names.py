@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
 from types import CodeType, FunctionType, MethodType
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from otpy.evaluate.metric_state import held_by, held_in, in_cell, is_value, plainly
 from otpy.programs import Program
@@ -21,6 +21,8 @@ _SHOWN: Final = 40
 _WHOLE: Final = 160
 """Letters of all that an instance or a function holds; more are told by their digest."""
 _DEEPEST: Final = 8
+_Seen: TypeAlias = dict[int, tuple[object, str]]
+"""Objects by their addresses, which no name has, and what they are."""
 _SECRET: Final = re.compile("key|token|secret|password", re.IGNORECASE)
 """Names of texts that are told by their digest only."""
 
@@ -110,10 +112,14 @@ def described(value: object) -> str:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.blake2b(_content(value).encode("utf-8", "backslashreplace"), digest_size=4).hexdigest()
+    return _short(_content(value, 0, {}))
 
 
-def _content(value: Any, depth: int = 0) -> str:  # noqa: PLR0911 - one a kind
+def _short(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=4).hexdigest()
+
+
+def _content(value: Any, depth: int, seen: _Seen) -> str:  # noqa: PLR0911 - one a kind
     """What a value is, in words that no process says otherwise: no address, no order that is by chance."""
     kind, inside, known = cast("Any", type(value)), depth + 1, value
     if kind in _SCALARS:
@@ -121,26 +127,33 @@ def _content(value: Any, depth: int = 0) -> str:  # noqa: PLR0911 - one a kind
     if depth > _DEEPEST:
         return str(kind.__qualname__)
     if isinstance(value, CodeType):
-        constants = [_content(constant, inside) for constant in value.co_consts]
+        constants = [_content(constant, inside, seen) for constant in value.co_consts]
         return repr((value.co_code, value.co_names, constants))
     if isinstance(value, FunctionType):
         given = [value.__defaults__, value.__kwdefaults__, [in_cell(cell) for cell in value.__closure__ or ()]]
-        return repr([_content(part, inside) for part in (value.__code__, *given)])
+        return repr([_content(part, inside, seen) for part in (value.__code__, *given)])
     if isinstance(value, Mapping):
-        return repr(sorted((_content(name, inside), _content(item, inside)) for name, item in known.items()))
+        return repr(
+            sorted((_content(name, inside, seen), _content(item, inside, seen)) for name, item in known.items())
+        )
     if isinstance(value, (list, tuple)):
-        return repr([kind.__qualname__, *(_content(item, inside) for item in known)])
+        return repr([kind.__qualname__, *(_content(item, inside, seen) for item in known)])
     if isinstance(value, AbstractSet):
-        return repr(["set", *sorted(_content(item, inside) for item in known)])
-    return plainly(value) or _of_object(value, inside)
+        return repr(["set", *sorted(_content(item, inside, seen) for item in known)])
+    return plainly(value) or _of_object(value, inside, seen)
 
 
-def _of_object(value: Any, depth: int) -> str:
+def _of_object(value: Any, depth: int, seen: _Seen) -> str:
+    """What an object is; one that is there several times, or in itself, is looked at once."""
     if isinstance(value, Program):
         return value.content_hash()
-    if isinstance(value, MethodType):
-        return repr([_content(value.__self__, depth), value.__name__])
     name: str | None = getattr(value, "__qualname__", None)
-    if is_value(value) or (callable(value) and name is None):
-        return repr([type(value).__qualname__, _content(held_in(value), depth)])
-    return name or str(type(value).__qualname__)
+    if isinstance(value, MethodType):
+        return repr([_content(value.__self__, depth, seen), name])
+    kind = str(type(value).__qualname__)
+    if not is_value(value) and (name is not None or not callable(value)):
+        return name or kind
+    if id(value) not in seen:
+        seen[id(value)] = value, kind
+        seen[id(value)] = value, f"{kind} {_short(_content(held_in(value), depth, seen))}"
+    return seen[id(value)][1]

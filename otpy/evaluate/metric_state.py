@@ -59,14 +59,14 @@ def is_value(value: object) -> bool:
     return not isinstance(value, type) and (dataclasses.is_dataclass(value) or hasattr(type(value), "model_fields"))
 
 
-def held_in(one: Any, called: object = None) -> dict[str, Any]:
+def held_in(one: object, called: object = None) -> dict[str, Any]:
     """Return what an instance holds, by its attributes' names, without what it writes itself.
 
     Args:
         one: The instance.
         called: Its function that measures; by default the instance is called itself.
     """
-    kind: type[Any] = type(one)
+    kind = type(one)
     made: Any = kind
     if dataclasses.is_dataclass(made):
         names = [field.name for field in dataclasses.fields(made) if field.compare]

@@ -141,7 +141,7 @@ def test_what_is_no_data_is_told_by_its_class_and_never_by_its_address():
 
 def test_a_metric_that_holds_itself_has_a_name():
     one = Graded(strict=True)
-    one.me, one.mine, one.all = one, one.score, [one, one.score]
+    one.me, one.mine, one.all, one.by = one, one.score, [one, one.score] * 50, dict.fromkeys(range(50), one.score)
     assert metric_name(one).startswith("Graded(")
     assert "0x" not in metric_name(one)
 
