@@ -1,41 +1,49 @@
-"""What metrics are called: two that differ have two names, in every process the same. Pure."""
+"""What metrics are called: two that differ have two names, in every process the same."""
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import hashlib
 import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
 from functools import partial
+from pathlib import PurePath
 from types import CodeType, FunctionType, MethodType
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
+from uuid import UUID
+from weakref import WeakKeyDictionary
 
-from otpy.evaluate.metric_state import held_by, held_in, in_cell, is_value, plainly
 from otpy.programs import Program
 
 __all__ = ["described", "metric_name"]
 
 _SCALARS: Final = frozenset({str, int, float, complex, bool, bytes, type(None), type(...)})
+_FIXED: Final = (*_SCALARS, Decimal, Fraction, dt.date, dt.time, dt.timedelta, PurePath, UUID, Enum, re.Pattern)
+"""Types of values that stay as they are, and are written the same in every process."""
 _SHOWN: Final = 40
-"""Letters of an argument that a partial's name shows; a longer one is told by its digest."""
+"""Letters of a value that a name shows; a longer one is told by its digest."""
 _WHOLE: Final = 160
-"""Letters of all that an instance or a function holds; more are told by their digest."""
+"""Letters of all that is held; more are told by their digest."""
 _DEEPEST: Final = 8
-_Seen: TypeAlias = dict[int, tuple[object, str]]
-"""Objects by their addresses, which no name has, and what they are."""
 _SECRET: Final = re.compile("key|token|secret|password", re.IGNORECASE)
 """Names of texts that are told by their digest only."""
+_names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def metric_name(metric: object) -> str:
     """Return what to call a metric: a function's name, and with it what tells metrics of one name from each other.
 
-    That is: the arguments of a partial, what a function inside another one has closed over, and what an instance holds
-    (a dataclass's fields that are compared, attributes otherwise). Plain data counts, other callables, programs and
-    dataclasses; of other objects only their class. What a metric writes itself while it measures, as a count or a
-    cache, is no part of it, and one that has been given a `__name__` is called just that. Functions that a metric calls
-    by their names are told by their names, and a lambda by a digest of its code, its constants and what it has closed
-    over. All of it is the same in every process of one version of Python.
+    That is: a partial's arguments; of an instance the attributes that do not begin with `_` (a dataclass's fields that
+    are compared); of a function inside another one what it has closed over. Of these only values that cannot be
+    changed count, programs, and other callables: a list or a dict may be what the metric remembers. A metric has the
+    name for good that it had when it was first asked for, so counting calls does not make it another one. One that has
+    been given a `__name__` is called just that. A lambda's name has a digest of its code, its constants and what it
+    has closed over. Functions that a metric calls are not looked into.
 
     Args:
         metric: The metric.
@@ -55,50 +63,74 @@ def metric_name(metric: object) -> str:
         >>> metric_name(one).startswith("lambda-"), metric_name(one) == metric_name(other)
         (True, False)
     """
-    return _name(metric, ())
+    return _named(metric, 0)
 
 
-def _name(metric: Any, around: tuple[int, ...]) -> str:  # noqa: PLR0911 - one a kind
-    """What it is called; `around` are those whose names it is a part of, so that no circle is walked in."""
-    around = (*around, id(metric))
-    told = metric
-    if isinstance(metric, partial):
-        arguments = [_name(told.func, around), *(_argument("", value, around) for value in told.args)]
-        arguments += [f"{name}={_argument(name, value, around)}" for name, value in sorted(told.keywords.items())]
-        return f"partial({', '.join(arguments)})"
+def _named(metric: Any, depth: int) -> str:
     if isinstance(metric, MethodType) and not isinstance(metric.__self__, type):
-        return f"{_instance(metric.__self__, metric.__func__, around)}.{metric.__name__}"
+        return f"{_named(metric.__self__, depth)}.{metric.__name__}"
+    if isinstance(metric, (partial, type)) or depth > _DEEPEST:
+        return _name(metric, depth)
+    try:
+        known = _names.get(metric)
+        if known is None:
+            known = _names[metric] = _name(metric, depth)
+    except TypeError:  # it cannot be remembered
+        return _name(metric, depth)
+    return known
+
+
+def _name(metric: Any, depth: int) -> str:
+    if isinstance(metric, partial):
+        told = cast("partial[Any]", metric)
+        arguments = [_argument("", value, depth) for value in told.args]
+        arguments += [f"{name}={_argument(name, value, depth)}" for name, value in sorted(told.keywords.items())]
+        return f"partial({', '.join([_named(told.func, depth + 1), *arguments])})"
     name: str | None = getattr(metric, "__name__", None)
-    wrapped = getattr(metric, "__wrapped__", None)
-    if callable(wrapped) and len(around) <= _DEEPEST:
-        return _name(wrapped, around)
-    if name is None:
-        return _instance(metric, None, around)
+    if isinstance(metric, Program):
+        return f"{type(metric).__name__}-{metric.content_hash()[:8]}"
     if name == "<lambda>":
         return f"lambda-{_digest(metric)}"
-    if isinstance(metric, FunctionType) and name == metric.__code__.co_name:  # nobody has named it otherwise
-        return _with(name, held_by(metric), around)
-    return name
+    if isinstance(metric, FunctionType):
+        held = _closed_over(metric) if "<locals>" in metric.__qualname__ and name == metric.__code__.co_name else {}
+        return _with(metric.__name__, held, depth)
+    return _with(type(metric).__name__, _attributes(metric), depth) if name is None else name
 
 
-def _instance(one: Any, called: Any, around: tuple[int, ...]) -> str:
-    name = str(getattr(one, "__name__", type(one).__name__))
-    if isinstance(one, Program):
-        return f"{name}-{one.content_hash()[:8]}"
-    return name if "__name__" in held_in(one) else _with(name, held_in(one, called), around)
+def _with(name: str, held: Mapping[str, Any], depth: int) -> str:
+    told = ", ".join(f"{part}={_argument(part, held[part], depth)}" for part in sorted(held) if _counts(held[part]))
+    short = told if len(told) <= _WHOLE else None
+    return f"{name}-{_short(told)}" if short is None else f"{name}({short})" if short else name
 
 
-def _with(name: str, held: Mapping[str, Any], around: tuple[int, ...]) -> str:
-    told = ", ".join(f"{part}={_argument(part, value, around)}" for part, value in sorted(held.items()))
-    return f"{name}-{_digest(told)}" if len(told) > _WHOLE else f"{name}({told})" if told else name
+def _attributes(one: Any) -> dict[str, Any]:
+    made = type(one)
+    if dataclasses.is_dataclass(made):
+        return {field.name: getattr(one, field.name) for field in dataclasses.fields(made) if field.compare}
+    slots = [getattr(kind, "__slots__", ()) for kind in made.__mro__]
+    names = [name for each in slots for name in ([each] if isinstance(each, str) else each)]
+    names += list(getattr(one, "__dict__", {}))
+    return {name: getattr(one, name) for name in names if not name.startswith("_") and hasattr(one, name)}
 
 
-def _argument(name: str, value: Any, around: tuple[int, ...]) -> str:
+def _closed_over(function: FunctionType) -> dict[str, Any]:
+    return dict(zip(function.__code__.co_freevars, map(_in_cell, function.__closure__ or ()), strict=True))
+
+
+def _counts(value: Any) -> bool:
+    """Whether it is one that stays as it is."""
+    if isinstance(value, (tuple, frozenset)):
+        return all(_counts(item) for item in cast("Any", value))
+    return (isinstance(value, _FIXED) and value is not None) or callable(value)
+
+
+def _argument(name: str, value: Any, depth: int) -> str:
     if isinstance(value, type):
         return str(value.__qualname__)
-    if callable(value) and not isinstance(value, Program):
-        return type(value).__name__ if id(value) in around or len(around) > _DEEPEST else _name(value, around)
-    shown = "" if isinstance(value, str) and _SECRET.search(name) else repr(value) if type(value) in _SCALARS else ""
+    if callable(value):
+        return type(value).__name__ if depth > _DEEPEST else _named(value, depth + 1)
+    hidden = isinstance(value, str) and _SECRET.search(name)
+    shown = repr(value) if isinstance(value, _FIXED) and not hidden else ""
     return shown if shown and len(shown) <= _SHOWN else described(value)
 
 
@@ -112,48 +144,37 @@ def described(value: object) -> str:
 
 
 def _digest(value: Any) -> str:
-    return _short(_content(value, 0, {}))
+    return _short(_content(value, 0))
 
 
 def _short(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=4).hexdigest()
 
 
-def _content(value: Any, depth: int, seen: _Seen) -> str:  # noqa: PLR0911 - one a kind
+def _content(value: Any, depth: int) -> str:  # noqa: PLR0911 - one a kind
     """What a value is, in words that no process says otherwise: no address, no order that is by chance."""
     kind, inside, known = cast("Any", type(value)), depth + 1, value
-    if kind in _SCALARS:
+    if isinstance(value, _FIXED):
         return repr(value)
     if depth > _DEEPEST:
         return str(kind.__qualname__)
     if isinstance(value, CodeType):
-        constants = [_content(constant, inside, seen) for constant in value.co_consts]
+        constants = [_content(constant, inside) for constant in value.co_consts]
         return repr((value.co_code, value.co_names, constants))
     if isinstance(value, FunctionType):
-        given = [value.__defaults__, value.__kwdefaults__, [in_cell(cell) for cell in value.__closure__ or ()]]
-        return repr([_content(part, inside, seen) for part in (value.__code__, *given)])
+        given = [value.__defaults__, value.__kwdefaults__, [_in_cell(cell) for cell in value.__closure__ or ()]]
+        return repr([_content(part, inside) for part in (value.__code__, *given)])
     if isinstance(value, Mapping):
-        return repr(
-            sorted((_content(name, inside, seen), _content(item, inside, seen)) for name, item in known.items())
-        )
+        return repr(sorted((_content(name, inside), _content(item, inside)) for name, item in known.items()))
     if isinstance(value, (list, tuple)):
-        return repr([kind.__qualname__, *(_content(item, inside, seen) for item in known)])
+        return repr([kind.__qualname__, *(_content(item, inside) for item in known)])
     if isinstance(value, AbstractSet):
-        return repr(["set", *sorted(_content(item, inside, seen) for item in known)])
-    return plainly(value) or _of_object(value, inside, seen)
+        return repr(["set", *sorted(_content(item, inside) for item in known)])
+    return str(getattr(value, "__qualname__", kind.__qualname__))
 
 
-def _of_object(value: Any, depth: int, seen: _Seen) -> str:
-    """What an object is; one that is there several times, or in itself, is looked at once."""
-    if isinstance(value, Program):
-        return value.content_hash()
-    name: str | None = getattr(value, "__qualname__", None)
-    if isinstance(value, MethodType):
-        return repr([_content(value.__self__, depth, seen), name])
-    kind = str(type(value).__qualname__)
-    if not is_value(value) and (name is not None or not callable(value)):
-        return name or kind
-    if id(value) not in seen:
-        seen[id(value)] = value, kind
-        seen[id(value)] = value, f"{kind} {_short(_content(held_in(value), depth, seen))}"
-    return seen[id(value)][1]
+def _in_cell(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a name that is not bound yet
+        return None

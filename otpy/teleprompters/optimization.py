@@ -300,9 +300,7 @@ class Optimization:
         except BudgetExceeded as error:
             if error.cap is None or error.cap.where.run != self.run:
                 raise
-            if (
-                error.asked is None and not self._account.spent().requests
-            ):  # with an unknown price nothing can be asked at all
+            if error.asked is None and not self._account.spent().requests:  # with an unknown price nothing can be asked
                 raise
             self._stopped = "budget"
             self._notes.append(f"ended by a cap: {error}")
