@@ -23,7 +23,18 @@ from otpy.programs import Program
 __all__ = ["described", "metric_name"]
 
 _SCALARS: Final = frozenset({str, int, float, complex, bool, bytes, type(None), type(...)})
-_FIXED: Final = (*_SCALARS, Decimal, Fraction, dt.date, dt.time, dt.timedelta, PurePath, UUID, Enum, re.Pattern)
+_FIXED: Final[tuple[type, ...]] = (
+    *_SCALARS,
+    Decimal,
+    Fraction,
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    PurePath,
+    UUID,
+    Enum,
+    re.Pattern,
+)
 """Types of values that stay as they are, and are written the same in every process."""
 _SHOWN: Final = 40
 """Letters of a value that a name shows; a longer one is told by its digest."""
