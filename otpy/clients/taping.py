@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from otpy.clock import Clock, monotonic
-from otpy.errors import LMContextWindowExceeded, LMError, LMRefusal
+from otpy.errors import LMContextWindowExceeded, LMError, LMRefusal, TeleprompterError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
@@ -97,6 +97,11 @@ class Tape:
         """Know of nothing under way."""
         self._shelf, self._before, self._price, self._clock = shelf, before, price, clock
         self._under_way: dict[str, asyncio.Future[LMResponse]] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """Let nothing be asked any more: the run is over, its caps with it, and whoever still asks was left behind."""
+        self._closed = True
 
     async def answer(
         self, key: str, ask: Callable[[], Coroutine[Any, Any, LMResponse]], client: str = "default"
@@ -109,6 +114,7 @@ class Tape:
             client: Who is asked.
 
         Raises:
+            TeleprompterError: If the tape is closed.
             Exception: Whatever asking raises, or keeping.
         """
         while True:
@@ -141,6 +147,8 @@ class Tape:
         began = self._clock()
         try:
             try:
+                if self._closed:
+                    raise TeleprompterError("the run that this was to be asked for is over")
                 response = await ask()
             finally:
                 self._shelf.end()

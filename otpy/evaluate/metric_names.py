@@ -22,19 +22,9 @@ from otpy.programs import Program
 
 __all__ = ["described", "metric_name"]
 
-_SCALARS: Final = frozenset({str, int, float, complex, bool, bytes, type(None), type(...)})
-_FIXED: Final[tuple[type, ...]] = (
-    *_SCALARS,
-    Decimal,
-    Fraction,
-    dt.date,
-    dt.time,
-    dt.timedelta,
-    PurePath,
-    UUID,
-    Enum,
-    re.Pattern,
-)
+_NUMBERS: Final = (bool, int, float, complex, Decimal, Fraction)
+_TIMES: Final = (dt.date, dt.time, dt.timedelta)
+_FIXED: Final = (*_NUMBERS, *_TIMES, str, bytes, type(None), type(...), PurePath, UUID, Enum, re.Pattern)
 """Types of values that stay as they are, and are written the same in every process."""
 _SHOWN: Final = 40
 """Letters of a value that a name shows; a longer one is told by its digest."""
@@ -92,8 +82,8 @@ def _named(metric: Any, depth: int) -> str:
 
 
 def _name(metric: Any, depth: int) -> str:
+    told = metric
     if isinstance(metric, partial):
-        told = cast("partial[Any]", metric)
         arguments = [_argument("", value, depth) for value in told.args]
         arguments += [f"{name}={_argument(name, value, depth)}" for name, value in sorted(told.keywords.items())]
         return f"partial({', '.join([_named(told.func, depth + 1), *arguments])})"
@@ -115,10 +105,9 @@ def _with(name: str, held: Mapping[str, Any], depth: int) -> str:
 
 
 def _attributes(one: Any) -> dict[str, Any]:
-    made = type(one)
-    if dataclasses.is_dataclass(made):
-        return {field.name: getattr(one, field.name) for field in dataclasses.fields(made) if field.compare}
-    slots = [getattr(kind, "__slots__", ()) for kind in made.__mro__]
+    if dataclasses.is_dataclass(one):
+        return {field.name: getattr(one, field.name) for field in dataclasses.fields(one) if field.compare}
+    slots: list[Any] = [getattr(kind, "__slots__", ()) for kind in type(one).__mro__]
     names = [name for each in slots for name in ([each] if isinstance(each, str) else each)]
     names += list(getattr(one, "__dict__", {}))
     return {name: getattr(one, name) for name in names if not name.startswith("_") and hasattr(one, name)}
@@ -128,11 +117,15 @@ def _closed_over(function: FunctionType) -> dict[str, Any]:
     return dict(zip(function.__code__.co_freevars, map(_in_cell, function.__closure__ or ()), strict=True))
 
 
+def _is_fixed(value: object) -> bool:
+    return isinstance(value, _FIXED)
+
+
 def _counts(value: Any) -> bool:
     """Whether it is one that stays as it is."""
     if isinstance(value, (tuple, frozenset)):
         return all(_counts(item) for item in cast("Any", value))
-    return (isinstance(value, _FIXED) and value is not None) or callable(value)
+    return (_is_fixed(value) and value is not None) or callable(value)
 
 
 def _argument(name: str, value: Any, depth: int) -> str:
@@ -141,7 +134,7 @@ def _argument(name: str, value: Any, depth: int) -> str:
     if callable(value):
         return type(value).__name__ if depth > _DEEPEST else _named(value, depth + 1)
     hidden = isinstance(value, str) and _SECRET.search(name)
-    shown = repr(value) if isinstance(value, _FIXED) and not hidden else ""
+    shown = repr(value) if _is_fixed(value) and not hidden else ""
     return shown if shown and len(shown) <= _SHOWN else described(value)
 
 
@@ -165,7 +158,7 @@ def _short(text: str) -> str:
 def _content(value: Any, depth: int) -> str:  # noqa: PLR0911 - one a kind
     """What a value is, in words that no process says otherwise: no address, no order that is by chance."""
     kind, inside, known = cast("Any", type(value)), depth + 1, value
-    if isinstance(value, _FIXED):
+    if _is_fixed(value):
         return repr(value)
     if depth > _DEEPEST:
         return str(kind.__qualname__)

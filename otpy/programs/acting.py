@@ -14,7 +14,7 @@ from otpy.clients.profiles import PROFILES
 from otpy.clients.running import running
 from otpy.lm import LMRequest, Message, Part, Text, Usage
 from otpy.programs.predict import Predict
-from otpy.programs.trace import asking, record, relabelled, signed, spent
+from otpy.programs.trace import asking, begun, record, relabelled, signed, spent
 from otpy.signatures import Prediction
 from otpy.signatures.example import came_of
 from otpy.types.tool import ToolCalls, ToolResults
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from otpy.lm import LMResponse
     from otpy.lm import Tool as Definition
+    from otpy.programs.lanes import Place
     from otpy.signatures import Signature
 
 __all__ = ["NO_TOOL", "Act", "Step", "as_data", "as_trajectory", "has_tools"]
@@ -153,26 +154,26 @@ class Act(Predict):
             *(turn for step in steps for turn in step.turns()),
         )
         request = LMRequest(messages, None, self.temperature, self.max_tokens, rollout=self.rollout, tools=tools)
-        said = signed(self)
+        said, place = signed(self), begun()
         try:
             number = asking(request)
             try:
                 response = await running().ask(self.client, request)
             finally:
                 over(request)
-            return self._taken(values, response, number)
+            return self._taken(values, response, number, place)
         finally:
             if said is not None:
                 relabelled(said)
 
     def _taken(
-        self, values: Mapping[str, Any], response: LMResponse, number: int
+        self, values: Mapping[str, Any], response: LMResponse, number: int, place: Place
     ) -> tuple[str, ToolCalls, tuple[Part, ...]]:
         usage = Usage() if response.cached else response.usage
         spent(usage)
         thought, calls = response.text.strip(), ToolCalls.of_parts(response.parts)
         prediction = Prediction(thought=thought, tool_calls=calls, usage=usage, attempts=(response.text,))
-        record(self, values, came_of(prediction, (number,)))
+        record(self, values, came_of(prediction, (number,)), place)
         return thought, calls, response.content
 
     def _instructions(self) -> str:

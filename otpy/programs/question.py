@@ -17,7 +17,7 @@ from otpy.programs.abilities import lacks
 from otpy.programs.constraints import unmet
 from otpy.programs.rollouts import SEVERAL, beyond
 from otpy.programs.streaming import FieldEnd, FieldsVoid, FieldText, ThoughtText, listening
-from otpy.programs.trace import asking, place_of, record, relabelled, signed, spent
+from otpy.programs.trace import asking, begun, place_of, record, relabelled, signed, spent
 from otpy.signatures import Prediction
 from otpy.signatures.decisions import weigh
 from otpy.signatures.example import among, came_of
@@ -44,11 +44,13 @@ class Question:
         values: The inputs, validated.
     """
 
-    __slots__ = ("_asked", "_attempts", "_best", "_error", "_heard", "_numbers", "_predictor", "_usage", "_values")
+    __slots__ = (
+        "_asked", "_attempts", "_best", "_error", "_heard", "_numbers", "_place", "_predictor", "_usage", "_values",
+    )  # fmt: skip
 
     def __init__(self, predictor: Predict, values: Mapping[str, Any]) -> None:
         """Ask nothing yet."""
-        self._predictor, self._values = predictor, values
+        self._predictor, self._values, self._place = predictor, values, begun()
         self._attempts: list[str] = []
         self._numbers: list[int] = []
         self._usage = _NOTHING
@@ -251,7 +253,7 @@ class Question:
             for outputs, shoulds in self._best
         ]
         prediction = among(made) if len(made) > 1 else made[0]
-        record(self._predictor, self._values, prediction)
+        record(self._predictor, self._values, prediction, self._place)
         return prediction
 
 

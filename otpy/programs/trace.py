@@ -10,6 +10,7 @@ predictor `predictor`. What is said already stays, so the outermost counts, and 
 from __future__ import annotations
 
 import contextlib
+from bisect import insort
 from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from otpy.clients.history import expected
 from otpy.clients.labels import Labels, current_labels, relabel
 from otpy.lm import Usage
+from otpy.programs.lanes import Place, begun, ordering
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -33,6 +35,7 @@ __all__ = [
     "TraceEntry",
     "asking",
     "attempting",
+    "begun",
     "calling",
     "place_of",
     "record",
@@ -57,12 +60,14 @@ class TraceEntry:
         predictor: The predictor.
         inputs: What it was given.
         prediction: What it returned.
+        place: Where it stands among the others of its trace, however long each took.
     """
 
     path: str | None
     predictor: Predict
     inputs: Mapping[str, Any]
     prediction: Prediction
+    place: Place = field(default=(), compare=False, repr=False)
 
 
 Trace: TypeAlias = list[TraceEntry]
@@ -124,6 +129,8 @@ _call: ContextVar[Call | None] = ContextVar("otpy_call", default=None)
 def tracing() -> Generator[Trace]:
     """Collect every predictor call made inside the block, including those of tasks and threads it starts.
 
+    Calls that were made at the same time stand in the order in which they began, whichever was answered first.
+
     The block begins anew: paths are those in the program that is called first inside it.
 
     Example:
@@ -136,7 +143,8 @@ def tracing() -> Generator[Trace]:
     trace: Trace = []
     traces, call = _traces.set((*_traces.get(), trace)), _call.set(None)
     try:
-        yield trace
+        with ordering():
+            yield trace
     finally:
         _call.reset(call)
         _traces.reset(traces)
@@ -234,7 +242,15 @@ def recorded(trace: Trace) -> None:
         trace: Of the attempt that counts.
     """
     for outer in _traces.get():
-        outer.extend(trace)
+        for entry in trace:
+            _put(outer, entry)
+
+
+def _put(trace: Trace, entry: TraceEntry) -> None:
+    if not trace or trace[-1].place <= entry.place:
+        trace.append(entry)
+    else:
+        insort(trace, entry, key=lambda one: one.place)
 
 
 relabelled = relabel
@@ -267,13 +283,14 @@ def spent(usage: Usage) -> None:
         call = call.outer
 
 
-def record(predictor: Predict, inputs: Mapping[str, Any], prediction: Prediction) -> None:
+def record(predictor: Predict, inputs: Mapping[str, Any], prediction: Prediction, place: Place) -> None:
     """Add a predictor's call to every trace that is being collected here.
 
     Args:
         predictor: Who was asked.
         inputs: What it was given.
         prediction: What it returned.
+        place: What `begun` said when it began.
     """
     if traces := _traces.get():
         call = _call.get()
@@ -281,6 +298,6 @@ def record(predictor: Predict, inputs: Mapping[str, Any], prediction: Prediction
             path, predictor = call.path_of(predictor), call.original_of(predictor)
         else:
             path = "self"
-        entry = TraceEntry(path, predictor, inputs, prediction)
+        entry = TraceEntry(path, predictor, inputs, prediction, place)
         for trace in traces:
-            trace.append(entry)
+            _put(trace, entry)

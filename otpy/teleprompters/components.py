@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from otpy.teleprompters.demos import fits, is_demo_of
+from otpy.errors import SignatureError, TeleprompterError
+from otpy.teleprompters.demos import fits
 from otpy.teleprompters.reflection import calls_of, outputs_of
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from otpy.programs import Predict, Program
+    from otpy.signatures import Example
     from otpy.teleprompters.tried import Tried
 
 __all__ = ["DEMOS", "Components", "Evolves"]
@@ -34,6 +37,25 @@ class Components:
         """Know of no demos yet."""
         self._evolves, self._most = evolves, max_demos
         self._demos: dict[str, tuple[Mapping[str, Any], ...]] = {}
+
+    def check(self, program: Program, rows: Sequence[Example]) -> None:
+        """Refuse rows that cannot be shown, before anything is asked.
+
+        Args:
+            program: The program.
+            rows: What may be shown.
+
+        Raises:
+            TeleprompterError: If a row has a predictor's fields with a value that is none of the field's type.
+        """
+        if self._evolves == "instructions":
+            return
+        for (path, predictor), (at, row) in product(program.named_predictors(), enumerate(rows)):
+            if fits(predictor, row):
+                try:
+                    predictor.replace_demos([{name: row[name] for name in predictor.signature.fields}])
+                except SignatureError as error:
+                    raise TeleprompterError(f"row {at} of the trainset can be no demo of {path}: {error}") from error
 
     def of(self, program: Program) -> dict[str, str]:
         """Return the texts of a program's components, by their names."""
@@ -73,18 +95,26 @@ class Components:
             rng: Chance.
         """
         predictor = dict(program.named_predictors())[path]
-        new: list[Mapping[str, Any]] = []
+
+        def told(demo: Mapping[str, Any]) -> str:
+            return repr([str(demo.get(name)) for name in predictor.signature.input_fields])
+
+        found: dict[str, Mapping[str, Any]] = {}  # one for each question
         for tried in rows:
             calls = calls_of(tried, path)
+            demo: Mapping[str, Any] | None = None
             if tried.score >= perfect and calls:
                 call = rng.choice(calls)
-                new.append({**call.inputs, **outputs_of(call)})
+                demo = {**call.inputs, **outputs_of(call)}
             elif fits(predictor, tried.example):
-                new.append({name: tried.example[name] for name in predictor.signature.fields})
+                demo = {name: tried.example[name] for name in predictor.signature.fields}
+            if demo is not None:
+                found[told(demo)] = demo
+        new = list(found.values())
         if not new:
             return self._text(predictor)
         new = rng.sample(new, min(len(new), self._most))
-        old = [demo for demo in predictor.demos if not any(is_demo_of(demo, tried.example) for tried in rows)]
+        old = [demo for demo in predictor.demos if told(demo) not in map(told, new)]
         kept = sorted(rng.sample(range(len(old)), min(len(old), self._most - len(new))))
         return self._text(predictor.replace_demos([*(old[place] for place in kept), *new]))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.errors import TeleprompterError
@@ -91,7 +91,7 @@ class Evolution:
         """Know of no candidate."""
         self._told, self._lab, self._budget = told, lab, budget
         self._trainset, self._valset = trainset, list(enumerate(valset))
-        self._size = min(told.reflection_minibatch_size, len(trainset))
+        self._size = told.minibatch(len(trainset))
         self._pool, self._components = _Pool(), Components(told.evolve, told.max_demos)
         ours = reflection.REWRITE.configured(
             client=told.reflection_lm, temperature=1.0, max_tokens=told.reflection_max_tokens
@@ -107,6 +107,11 @@ class Evolution:
         Raises:
             TeleprompterError: If the budget does not suffice for a single mutation.
         """
+        if not self._size:
+            raise TeleprompterError(
+                f"evolve={self._told.evolve!r} shows some rows and tries others; give more than one to learn from"
+            )
+        self._components.check(student, self._trainset)
         step = self._told.tries * self._size + len(self._valset)
         if self._budget < len(self._valset) + step:
             raise TeleprompterError(
@@ -137,7 +142,7 @@ class Evolution:
         """Try several mutations at once; what is accepted joins in the order in which it was drawn."""
         first = self._pool.draws
         draws = [self._draw() for _ in range(number)]
-        children = await asyncio.gather(*(self._child(draw, first) for draw in draws))
+        children = await self._lab.together(self._child(draw, first) for draw in draws)
         fresh = False
         for draw, child in zip(draws, children, strict=True):
             if child is not None and all(child != member.texts for member in self._pool.members):
@@ -163,8 +168,8 @@ class Evolution:
         batches = -(-len(self._trainset) // self._size)
         order = list(range(len(self._trainset)))
         self._lab.rng("gepa", "epoch", number // batches).shuffle(order)
-        rows, others = (tuple(pareto.minibatch(order, at % batches, self._size)) for at in (number, number + 1))
-        return _Draw(number, parent, tuple(names), rows, others)
+        rows, others = pareto.apart(order, number % batches, self._size)
+        return _Draw(number, parent, tuple(names), tuple(rows), tuple(others))
 
     def _fronts(self) -> list[tuple[int, ...]]:
         members = self._pool.members
@@ -210,7 +215,7 @@ class Evolution:
         review = self._lab.review
         pinned = {path: text for path, text in review.pins(first).items() if path in parent.texts}
         paths = [name for name in draw.names if not name.endswith(DEMOS) and name not in pinned]
-        written = await asyncio.gather(*(self._written(draw, path, parent, before) for path in paths))
+        written = await self._lab.together(self._written(draw, path, parent, before) for path in paths)
         new = {path: text for path, text in zip(paths, written, strict=True) if text is not None}
         shown: dict[str, str] = {}
         for name in draw.names:
@@ -230,9 +235,11 @@ class Evolution:
         for tried in before.rows:
             calls = reflection.calls_of(tried, path)
             entry = self._lab.rng("gepa", "call", draw.number, path, tried.at).choice(calls) if calls else None
-            record = await reflection.record_of(
-                told.metric, tried, path, predictor, entry=entry, format_failures=told.add_format_failure_as_feedback
-            )
+            about = partial(
+                reflection.record_of, told.metric, tried, path, predictor, entry=entry,
+                format_failures=told.add_format_failure_as_feedback,
+            )  # fmt: skip
+            record = await self._lab.judge(about)
             records += [record] if record is not None else []
         if not records:
             return None

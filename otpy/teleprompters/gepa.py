@@ -174,6 +174,14 @@ class GEPA(Teleprompter[P]):
         """Minibatches that one mutation takes: to learn from, and to be tried on; other ones, if it learns demos."""
         return 2 if self.evolve == "instructions" else 3
 
+    def minibatch(self, learned: int) -> int:
+        """Return how many rows a minibatch has; where demos evolve half of all at most: others are left to be tried.
+
+        Args:
+            learned: Rows of the trainset.
+        """
+        return min(self.reflection_minibatch_size, learned if self.evolve == "instructions" else learned // 2)
+
     def budget(self, learned: int, chosen: int, predictors: int) -> int:
         """Return how many rows may be measured.
 
@@ -189,12 +197,12 @@ class GEPA(Teleprompter[P]):
         wanted = AUTO[self.auto or "light"]
         components = predictors * (2 if self.evolve == "both" else 1)
         tries = math.ceil(max(2 * components * 2 * math.log2(wanted), 1.5 * wanted))
-        return chosen + tries * self.tries * min(self.reflection_minibatch_size, learned) + wanted * chosen
+        return chosen + tries * self.tries * self.minibatch(learned) + wanted * chosen
 
     def requests(self, rows: int, val: int, predictors: int) -> tuple[int, int]:
         """Return as many as if the student were perfect, and as if each minibatch were followed by reflection."""
         measured = self.budget(rows, val, predictors)
-        drawn = max(measured - val, 0) // min(self.reflection_minibatch_size, rows)
+        drawn = max(measured - val, 0) // max(self.minibatch(rows), 1)
         written = predictors if self.component_selector == "all" else 1
         written = 0 if self.evolve == "demos" else written
         return val * predictors, measured * predictors + drawn * written

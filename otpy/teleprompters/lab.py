@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from otpy.evaluate import Metric
-    from otpy.programs import Predict, Program
+    from otpy.programs import Predict, Program, TraceEntry
     from otpy.signatures import Example, Prediction
     from otpy.teleprompters.run_journal import RunJournal
     from otpy.teleprompters.teleprompter import Teleprompter
@@ -163,6 +163,21 @@ class Lab:
         prediction: Prediction = await self.through_outages(lambda: self._in_turn(lambda: predictor.acall(**inputs)))
         return prediction
 
+    async def judge(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Have the metric say more, through outages: it may ask a model itself.
+
+        Args:
+            work: Asks the metric.
+
+        Raises:
+            Exception: What the metric raises for good.
+        """
+
+        def contain() -> Awaitable[Any]:
+            return contained(work())
+
+        return await self.through_outages(contain if self._asks_people else lambda: self._in_turn(contain))
+
     async def through_outages(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Do something that asks models, and again as long as it fails for no fault of its own.
 
@@ -233,6 +248,7 @@ class Lab:
 
     async def _try(self, program: Program, at: int, example: Example) -> Tried:
         prediction: Prediction | None = None
+        calls: tuple[TraceEntry, ...] | None = None
         took: list[Took] = []
 
         def asked() -> Awaitable[Prediction]:
@@ -243,18 +259,17 @@ class Lab:
                 with metered(took):  # what the metric asks is no cost of the program
                     # who waits for a person holds no slot
                     answer: Prediction = await (self._in_turn(asked) if self._asks_people else asked())
-                prediction = answer
+                prediction, calls = answer, tuple(trace)  # those of a metric that asks are none of the program's
                 assert self.metric is not None
                 score = await contained(measure(self.metric, example, answer))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the row's
                 spent = getattr(error, "usage", None) or Usage()
                 words = f"{type(error).__name__}: {error}"
-                return Tried(
-                    at, example, self.failure_score, prediction, words, {}, tuple(trace), error, spent, *in_all(took)
-                )
+                made = tuple(trace) if calls is None else calls
+                return Tried(at, example, self.failure_score, prediction, words, {}, made, error, spent, *in_all(took))
         feedback, subscores = getattr(score, "feedback", ""), dict(getattr(score, "subscores", {}))
         feedback = "\n".join(part for part in (feedback, *prediction.unmet) if part)
-        facts = feedback, subscores, tuple(trace), None, prediction.usage
+        facts = feedback, subscores, calls, None, prediction.usage
         return Tried(at, example, float(score), prediction, *facts, *in_all(took))
 
     async def evaluate(self, program: Program, rows: Sequence[tuple[int, Example]]) -> Scores:

@@ -111,6 +111,7 @@ class Optimization:
         self._noting: asyncio.Task[None] | None = None
         self._account = Account(self.run, self.journal.spent(), inside=current_labels().run is not None)
         self.journal.spending = self._account.part
+        self._tape = Tape(self.journal, before=self.lab.going.wait, price=price_of)
         self._began = time.perf_counter()
         self._paused_at: float | None = None
         self._paused_for = 0.0
@@ -230,10 +231,9 @@ class Optimization:
     async def _whole(self) -> Outcome:
         kind = type(self._teleprompter).__name__
         said = {**current_labels()._asdict(), "run": self.run}
-        tape = Tape(self.journal, before=self.lab.going.wait, price=price_of)
 
         async def work() -> Any:  # in a process that is started by another, with other labels
-            with labels(**said), taped(tape), in_office(self.office):
+            with labels(**said), taped(self._tape), in_office(self.office):
                 self._searching = asyncio.get_running_loop().create_task(self._search())
                 try:
                     return await self._searching
@@ -251,16 +251,21 @@ class Optimization:
             await self.journal.note("notes", list(outcome.notes))
             await self._note(outcome.stopped)
         except Exception as error:
-            await self._account.settled()
+            await self._over()
             with contextlib.suppress(TeleprompterError):  # the journal's own, which says no more than this one
                 await self._note(f"failed: {type(error).__name__}: {error}")
             raise
         except asyncio.CancelledError:
-            await self._account.settled()
+            await self._over()
             with contextlib.suppress(TeleprompterError):
                 await self._note("cancelled")
             raise
         return outcome
+
+    async def _over(self) -> None:
+        """Let nothing more be asked while the caps still hold, and wait for what is in flight."""
+        self._tape.close()
+        await self._account.settled()
 
     async def _note(self, status: str) -> None:
         if self._noting is not None:  # what it says is older
@@ -290,7 +295,7 @@ class Optimization:
         lab.review.begin()
         try:
             if self._stopped != "done":  # before it began, or its process was killed after that
-                await self._account.settled()
+                await self._over()
                 return self._outcome(self._so_far(), lab.named("student"))
             if teleprompter.uses_valset:
                 first = await lab.candidate("student", await lab.evaluate(program, numbered(self._valset)))
@@ -309,7 +314,7 @@ class Optimization:
             if self._stopped != "stopped":
                 raise
             program = self._so_far()
-        await self._account.settled()
+        await self._over()
         return self._outcome(program, first)
 
     async def _as_pinned(self, program: Program) -> Program:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["Merge", "ancestors", "drawn", "fronts", "merges", "minibatch", "subsample", "undominated"]
+__all__ = ["Merge", "ancestors", "apart", "drawn", "fronts", "merges", "minibatch", "subsample", "undominated"]
 
 
 def fronts(columns: Sequence[Sequence[float]]) -> list[tuple[int, ...]]:
@@ -85,6 +85,24 @@ def minibatch(order: Sequence[int], number: int, size: int) -> list[int]:
     """
     size = min(size, len(order))
     return [order[at % len(order)] for at in range(number * size, (number + 1) * size)]
+
+
+def apart(order: Sequence[int], number: int, size: int) -> tuple[list[int], list[int]]:
+    """Return a minibatch, and of the one that follows what is not in it.
+
+    Args:
+        order: The epoch's order.
+        number: Which minibatch of it.
+        size: How many positions; the second has some in any case if that is no more than half of all.
+
+    Example:
+        >>> from otpy.teleprompters.pareto import apart
+        >>> apart([3, 1, 0, 2, 4], 2, 2)
+        ([4, 3], [1])
+    """
+    rows = minibatch(order, number, size)
+    following = minibatch(order, (number + 1) % -(-len(order) // size), size)
+    return rows, [at for at in following if at not in rows]
 
 
 # -- merging -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ Source: the optimizer of this name in DSPy, "Stochastic Introspective Mini-Batch
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -224,7 +223,7 @@ class _Ascent:
                 changes.append(_Change(step * len(tries) + number, source, rule, row))
             if len(changes) > told.num_candidates:
                 break
-        made = await asyncio.gather(*(self._ruled(one, step) if one.rule else self._shown(one) for one in changes))
+        made = await self._lab.together(self._ruled(one, step) if one.rule else self._shown(one) for one in changes)
         pinned = self._lab.review.pins(step)
         made = [None if program is None else kept_to(program, pinned) for program in made]
         fresh: list[Program] = []

@@ -8,6 +8,8 @@ import random
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import otpy
 from otpy.errors import TeleprompterError
@@ -16,8 +18,9 @@ from otpy.signatures import Prediction
 from otpy.teleprompters.components import DEMOS, Components
 from otpy.teleprompters.gepa import GEPA
 from otpy.teleprompters.outcome import outcome_of
+from otpy.teleprompters.pareto import apart
 from otpy.teleprompters.tried import Tried
-from tests.teleprompters.test_gepa import GROUPS, STUDENT, TwoSteps, compiled, feedback, rewritten
+from tests.teleprompters.test_gepa import GROUPS, STUDENT, VAL, TwoSteps, compiled, feedback, rewritten
 
 SEEDS = range(int(os.environ.get("PLANTED_SEEDS", "5")))
 ROWS = [otpy.Example(word=f"{group}{number}", kind=group) for number in range(4, 12) for group in GROUPS]
@@ -156,6 +159,50 @@ class TestWhatIsShown:
             assert len(words) == len(set(words)) == 4
             assert {"w1", "new"} <= set(words)
         assert len(shown(student, rows, most=1).demos) == 1
+
+    def test_demos_that_share_only_a_part_of_their_inputs_stay(self):
+        said = [{"word": f"w{n}", "lang": "en", "kind": "x"} for n in range(3)]
+        student = Predict("word, lang -> kind").with_demos(said)
+        entry = TraceEntry("self", student, {"word": "new", "lang": "en"}, Prediction({"kind": "y"}))
+        row = otpy.Example(word="new", lang="en", kind="y").with_inputs("word", "lang")
+        rows = [Tried(0, row, 1.0, entry.prediction, trace=(entry,))]
+        assert len(shown(student, rows, most=16).demos) == 4
+
+    def test_a_step_that_was_asked_the_same_for_several_rows_is_shown_it_once(self):
+        student = Predict("part -> kind")
+        entry = TraceEntry("self", student, {"part": "p"}, Prediction({"kind": "x"}))
+        rows = [
+            Tried(n, otpy.Example(word=f"w{n}").with_inputs("word"), 1.0, entry.prediction, trace=(entry,))
+            for n in range(4)
+        ]
+        assert len(shown(student, rows).demos) == 1
+
+
+@given(st.integers(2, 40).flatmap(lambda count: st.tuples(st.just(count), st.integers(1, count // 2))), st.data())
+def test_what_is_shown_and_what_it_is_tried_on_have_nothing_in_common(sizes, data):
+    count, size = sizes
+    rows, others = apart(range(count), data.draw(st.integers(0, -(-count // size) - 1)), size)
+    assert len(rows) == size
+    assert 0 < len(others) <= size
+    assert not set(rows) & set(others)
+
+
+def test_a_single_row_is_refused():
+    with pytest.raises(TeleprompterError, match="evolve='demos' shows some rows and tries others; give more than one"):
+        compiled(GEPA(METRIC, max_metric_calls=80, evolve="demos"), script=by_demos, trainset=ROWS[:1])
+
+
+def test_a_row_that_can_be_no_demo_is_refused_before_anything_is_asked():
+    student = Predict("word -> kind: Literal['a', 'b']")
+    asked = []
+
+    def script(body):
+        asked.append(body)
+        return {"kind": "a"}
+
+    with pytest.raises(TeleprompterError, match=r"row 2 of the trainset can be no demo of self: .*kind"):
+        compiled(GEPA(METRIC, max_metric_calls=80, evolve="demos"), student, script, trainset=ROWS[:8])
+    assert len(asked) <= len(VAL)
 
 
 @pytest.mark.parametrize("cut", [30, 50, 70])
