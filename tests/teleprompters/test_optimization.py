@@ -272,16 +272,24 @@ class TestWhatCanBeDoneToIt:
     def test_its_process_may_be_killed_and_nothing_is_asked_again(self, whom, teleprompter):
         sets = {"trainset": ROWS, **({"valset": ROWS} if teleprompter.uses_valset else {})}
 
+        held_from = []
+
+        def script(body):  # it cannot have ended before it is killed
+            server = held_from[0] if held_from else None
+            return Scripted(model(body), hold=server is not None and len(server.requests) > held_from[1] + 3)
+
         async def work(app, server):
             undisturbed = await teleprompter.start(STUDENT, **sets).result()
             before = len(server.requests)
+            held_from[:] = server, before
             running = teleprompter.start(STUDENT, **sets)
-            await asyncio.to_thread(server.wait_for, before + 3)
+            await asyncio.to_thread(server.wait_for, before + 4)
             (child,) = await app.teleprompters.which_children()
             (child.ref if whom == "the run" else app.names.get("teleprompters")).exit(KILL)
+            server.release()
             return undisturbed, await running.result(), before
 
-        (undisturbed, found, before), server = optimized(work)
+        (undisturbed, found, before), server = optimized(work, script)
         assert found.program.content_hash() == undisturbed.program.content_hash()
         assert [one.name for one in found.candidates] == [one.name for one in undisturbed.candidates]
         twice = len(server.requests) - before - len(set(bodies(server)[before:]))
