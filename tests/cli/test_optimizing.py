@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -11,7 +12,8 @@ import threading
 
 import pytest
 
-from otpy.cli.optimizers import made, names, parameters
+from otpy import teleprompters
+from otpy.cli.optimizers import COMMAND_NAMES, made, names, parameters
 from otpy.cli.telling import Told, duration, progress_line
 from otpy.errors import ProgramError
 from otpy.evaluate import exact_match
@@ -19,6 +21,7 @@ from otpy.programs import load_file
 from otpy.teleprompters import Status
 
 METRIC = exact_match("kind")
+KINDS = {name: kind for kind, name in COMMAND_NAMES.items()}
 ROWS = ["--data", "train.jsonl", "--val", "val.jsonl"]
 SEARCH = ["--optimizer", "random-search", "--set", "num_candidate_programs=3", *ROWS]
 
@@ -50,9 +53,19 @@ class TestTheOptimizers:
         bootstrap = made("bootstrap", METRIC, [], seed=0, max_demos=8)
         assert (bootstrap.max_bootstrapped_demos, bootstrap.max_labeled_demos) == (2, 8)
 
-    def test_what_only_code_can_give_is_no_parameter(self):
-        assert "embedder" not in parameters("knn")
-        assert "instruction_proposer" not in parameters("gepa")
+    @pytest.mark.parametrize("name", names())
+    def test_all_but_what_only_code_can_give_may_be_set(self, name):
+        code = {"metric", "embedder", "instruction_proposer", "trainer"}
+        elsewhere = {"seed", "max_concurrency", "display_progress"}
+        there = {
+            one.name
+            for one in inspect.signature(getattr(teleprompters, KINDS[name])).parameters.values()
+            if one.kind is not one.VAR_KEYWORD
+        }
+        assert parameters(name).keys() == there - code - elsewhere
+
+    def test_a_type_that_a_room_imports_for_checkers_only_is_known(self):
+        assert made("gepa", METRIC, ["evolve=demos"], seed=0).evolve == "demos"
 
 
 MISTAKES = [
