@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from otpy.evaluate import Metric
     from otpy.teleprompters import Teleprompter
 
-__all__ = ["COMMAND_NAMES", "made", "names", "parameters"]
+__all__ = ["COMMAND_NAMES", "by_class", "made", "names", "parameters"]
 
 _KNOWN: Final = {
     "labeled": ("labeled_few_shot", "LabeledFewShot"),
@@ -52,6 +52,20 @@ _PARAMETER: Final = re.compile(r"(?P<name>[A-Za-z_][\w-]*)=(?P<value>.*)", re.DO
 def names() -> list[str]:
     """Return the names that `--optimizer` may say: those of the optimizers that are installed."""
     return [name for name, (room, _) in _KNOWN.items() if importlib.util.find_spec(f"{_ROOMS}.{room}") is not None]
+
+
+def by_class(name: str) -> str:
+    """Return what an optimizer is called on the command line, where it is called by its class, in whatever letters.
+
+    Args:
+        name: The class's name; any other is returned as it is.
+
+    Example:
+        >>> from otpy.cli.optimizers import by_class
+        >>> by_class("miprov2"), by_class("gepa"), by_class("magic")
+        ('mipro', 'gepa', 'magic')
+    """
+    return {kind.lower(): known for kind, known in COMMAND_NAMES.items()}.get(name.lower(), name)
 
 
 def _class(name: str) -> type[Teleprompter[Any]]:

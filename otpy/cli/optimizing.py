@@ -55,7 +55,7 @@ def optimize(
             "--optimizer",
             metavar="NAME",
             help="labeled, bootstrap, random-search, optuna, knn, copro, mipro, simba, gepa, infer-rules, finetune,"
-            " grpo.",
+            " grpo; or as its class is called.",
         ),
     ] = "bootstrap",
     settings: Annotated[
@@ -155,6 +155,7 @@ def optimize(
     The status is 0 if it went well, 1 if it did not, 2 if the command cannot be carried out, 130 after Ctrl-C.
     """
     from otpy.cli.improving import run_optimize
+    from otpy.cli.optimizers import by_class
     from otpy.cli.order import Order
     from otpy.cli.screen import Screen
     from otpy.cli.targets import refused
@@ -165,7 +166,7 @@ def optimize(
         program,
         data,
         metric,
-        optimizer,
+        by_class(optimizer),
         str(out),
         tuple(settings or ()),
         max_demos,

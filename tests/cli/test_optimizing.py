@@ -108,6 +108,15 @@ def test_an_estimate_asks_nothing_and_leaves_nothing(here, sorting, server, tmp_
     assert "requests" in here("optimize", *sorting, *SEARCH, "--estimate").out
 
 
+def test_an_optimizer_may_be_called_by_its_class(here, sorting, server):
+    command, kind = (
+        here("optimize", *sorting, *ROWS, "--optimizer", name, "--set", "auto=light", "--estimate").out
+        for name in ("mipro", "MIPROv2")
+    )
+    assert command == kind != ""
+    assert server.asked == []
+
+
 @pytest.mark.parametrize("optimizer", ["labeled", "bootstrap", "random-search"])
 def test_the_same_command_again_asks_nothing_and_says_the_same(here, sorting, server, optimizer):
     search = SEARCH if optimizer == "random-search" else ["--data", "train.jsonl", "--optimizer", optimizer]
