@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from otpy.errors import ProgramError, SignatureError
 from otpy.programs import dspy_state, files, state
+from otpy.programs.aggregation import majority
 from otpy.programs.chain_of_thought import ChainOfThought
 from otpy.programs.parts import frozen
 from otpy.programs.predict import Predict
@@ -197,6 +198,8 @@ class _Building:
                 return frozen(value)
             case {"signature": contract}:
                 return self.signature(contract)
+            case {"code": state.MAJORITY}:
+                return majority
             case _:
                 what = node.get("code", "?")
                 raise ProgramError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from otpy.errors import ProgramError, SignatureError
 from otpy.programs import dspy_state, files
+from otpy.programs.aggregation import majority
 from otpy.programs.lineage import descended, lineage_of, read_lineage
 from otpy.programs.parts import frozen, programs_in
 from otpy.signatures import SignatureMeta
@@ -21,11 +22,25 @@ if TYPE_CHECKING:
     from otpy.programs.predict import Predict
     from otpy.programs.program import Program
 
-__all__ = ["check_values", "class_path", "dumped", "filled", "is_code", "is_predictor", "kind_of", "loaded", "saved"]
+__all__ = [
+    "MAJORITY",
+    "check_values",
+    "class_path",
+    "dumped",
+    "filled",
+    "is_code",
+    "is_predictor",
+    "kind_of",
+    "loaded",
+    "saved",
+]
 
 P = TypeVar("P", bound="Program")
 
 _NO: Final = object()
+
+MAJORITY: Final = "otpy.majority"
+"""What a file calls the one function of otpy's own that a program holds unless told otherwise."""
 
 
 def kind_of(program: Program) -> type[Program]:
@@ -85,7 +100,7 @@ def _node(value: Any, kind: type[Program]) -> dict[str, Any]:
     if isinstance(value, SignatureMeta):
         return {"signature": value.dump_state()}
     data = _plain(value)
-    return {"code": type(value).__name__} if data is _NO else {"value": data}
+    return {"value": data} if data is not _NO else {"code": MAJORITY if value is majority else type(value).__name__}
 
 
 def _guards(predictor: Any) -> list[str]:

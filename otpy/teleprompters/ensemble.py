@@ -5,59 +5,20 @@ Source: the optimizer of this name in DSPy; a vote of several is Hansen and Sala
 
 from __future__ import annotations
 
-import asyncio
-import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from otpy.errors import TeleprompterError
 from otpy.programs import Program, majority
+from otpy.programs.together import Together
 from otpy.teleprompters.teleprompter import check_integer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from otpy.signatures import Prediction
+    from otpy.programs.together import Reduce
 
 __all__ = ["Ensemble", "Together"]
-
-Reduce: TypeAlias = "Callable[[list[Prediction]], Prediction]"
-"""Makes one prediction of several, such as `majority`."""
-
-
-class Together(Program):
-    """Runs several programs on the same inputs at the same time, and makes one prediction of theirs.
-
-    If one of them fails, its error is raised when the others are through: a vote with fewer voters is another program.
-
-    Args:
-        programs: The programs, at least one.
-        reduce_fn: Makes one prediction of theirs, which come in the order of the programs.
-        size: How many are asked; `None` asks all. Which ones depends on `seed` and the inputs alone.
-        seed: See `size`.
-    """
-
-    programs: tuple[Program, ...]
-    reduce_fn: Reduce
-    size: int | None
-    seed: int
-
-    @property
-    def input_names(self) -> tuple[str, ...] | None:
-        """The names of the inputs: those of the first program."""
-        return self.programs[0].input_names
-
-    async def forward(self, **inputs: Any) -> Prediction:
-        """Ask them."""
-        chosen = self.programs
-        if self.size is not None:
-            rng = random.Random(f"{self.seed}/{sorted(inputs.items())!r}")  # noqa: S311 - a seeded choice, no secret
-            chosen = tuple(chosen[at] for at in sorted(rng.sample(range(len(chosen)), self.size)))
-        results = await asyncio.gather(*(program.acall(**inputs) for program in chosen), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return self.reduce_fn(cast("list[Prediction]", results))
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """An ensemble asks its programs at the same time and makes one answer of theirs."""
 
 import asyncio
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import otpy
-from otpy.errors import TeleprompterError
+from otpy.errors import ProgramError, TeleprompterError
 from otpy.programs import tracing
 from otpy.teleprompters.ensemble import Ensemble
 from otpy.testing import LoopbackLM
@@ -107,3 +108,50 @@ def test_it_is_a_value_that_can_be_saved_and_loaded(tmp_path):
 def test_what_cannot_be_is_refused_by_name(make, message):
     with pytest.raises(TeleprompterError, match=message):
         make()
+
+
+class Bank(otpy.Program):
+    """A composition of somebody's own."""
+
+    answer: otpy.Predict = otpy.Predict("question -> answer")
+
+    async def forward(self, question):
+        return await self.answer.acall(question=question)
+
+
+class TestSaving:
+    def test_it_is_loaded_with_the_classes_of_its_programs_alone(self, tmp_path):
+        path = tmp_path / "together.json"
+        first, second = Bank(), Bank().with_instructions("Be sure.")
+        program = Ensemble(size=1, seed=3).compile([first, second])
+        program.save(path)
+        assert otpy.load_program(path, classes=[Bank]) == program
+        assert otpy.load(Ensemble(size=2).compile([first, first]), path) == program
+
+    def test_a_function_of_ones_own_is_in_no_file_and_that_is_said(self, tmp_path):
+        path = tmp_path / "together.json"
+        program = Ensemble(lambda predictions: predictions[0]).compile([Bank(), Bank()])
+        program.save(path)
+        with pytest.raises(ProgramError, match=r"reduce_fn is code .* load\(program, path\)"):
+            otpy.load_program(path, classes=[Bank])
+        assert otpy.load(program, path) == program
+
+    @pytest.mark.parametrize(
+        ("part", "value"),
+        [
+            ("programs", {"list": []}),
+            ("programs", {"value": "x"}),
+            ("reduce_fn", {"value": 3}),
+            ("size", {"value": 3}),
+            ("size", {"value": True}),
+            ("seed", {"value": -1}),
+        ],
+    )
+    def test_a_file_that_holds_what_its_constructor_refuses_is_refused(self, tmp_path, part, value):
+        path = tmp_path / "together.json"
+        Ensemble().compile([Bank(), Bank()]).save(path)
+        content = json.loads(path.read_text())
+        content["tree"]["parts"][part] = value
+        path.write_text(json.dumps(content))
+        with pytest.raises(ProgramError, match=f"{part}="):
+            otpy.load_program(path, classes=[Bank], verify=False)
