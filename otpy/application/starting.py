@@ -11,6 +11,8 @@ from otpy.config.settings import Settings
 from otpy.errors import ConfigError
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from pydantic import SecretStr
 
     from otpy.clients.recording import Mode
@@ -30,6 +32,8 @@ def start(  # noqa: PLR0913 - the shorthand for everything one client needs
     cache: bool | None = None,
     max_concurrency: int | None = None,
     requests_per_minute: int | None = None,
+    input_price: Decimal | float | str | None = None,
+    output_price: Decimal | float | str | None = None,
     recording: str | Path | None = None,
     recording_mode: Mode | None = None,
     settings: Settings | dict[str, Any] | str | Path | None = None,
@@ -52,6 +56,8 @@ def start(  # noqa: PLR0913 - the shorthand for everything one client needs
         cache: Whether answers are remembered, in memory and on disk.
         max_concurrency: Requests in flight at the same time, at least 1.
         requests_per_minute: The provider's limit.
+        input_price: Dollars per million tokens read, where no published price is known, as for a server of one's own.
+        output_price: Dollars per million tokens written; the two are given together.
         recording: The file in which what is asked and answered is recorded, and from which it is replayed.
         recording_mode: `"record"`, `"replay"` (nothing is ever sent), or `"until_divergence"`, the default: what has
             not changed is replayed, and the rest is asked and recorded.
@@ -76,6 +82,8 @@ def start(  # noqa: PLR0913 - the shorthand for everything one client needs
         "timeout": timeout,
         "max_concurrency": max_concurrency,
         "requests_per_minute": requests_per_minute,
+        "input_price": input_price,
+        "output_price": output_price,
     }
     overrides: dict[str, Any] = {}
     given = {key: value for key, value in client.items() if value is not None}

@@ -172,7 +172,7 @@ class _Meter:
         self.reserved: Any = self.spent
         self.refused = 0
 
-    def asked(self, estimate: Estimate) -> Any:
+    def asked(self, estimate: Estimate, client: str | None) -> Any:
         """How much of this cap a request may take; refuse it if that is too much."""
         kind, limit = self.cap.kind, self.cap.limit
         asked = 1 if kind == "requests" else estimate.tokens if kind == "tokens" else estimate.money
@@ -183,15 +183,17 @@ class _Meter:
             return asked
         self.refused += 1
         raise BudgetExceeded(
-            self._words(asked), cap=self.cap, limit=limit, spent=self.spent, reserved=self.reserved, asked=asked
+            self._words(asked, client), cap=self.cap, limit=limit, spent=self.spent, reserved=self.reserved, asked=asked
         )
 
-    def _words(self, asked: Any) -> str:
+    def _words(self, asked: Any, client: str | None) -> str:
         kind = self.cap.kind
         if asked is None:
             return (
-                f"{self.cap} cannot be kept: the price of this request is not known, and it was not sent; set the"
-                " model's prices (input_price, output_price), or put a cap on tokens instead"
+                f"{self.cap} cannot be kept: the price of this request is not known, and it was not sent; say"
+                " input_price and output_price, in dollars per million tokens, in"
+                f"{' otpy.start(…) or' if client == 'default' else ''} [clients.{client or 'NAME'}] of otpy.toml, or"
+                " put a cap on tokens instead"
             )
         return (
             f"{self.cap} would be passed: {_amount(kind, self.spent)} spent, {_amount(kind, self.reserved)} reserved"
@@ -345,7 +347,7 @@ max_tokens
         holds: list[tuple[_Meter, Any]] = []
         for shape in self._shapes:
             where = ANYBODY if not shape else Labels(*(labels[place] if place in shape else None for place in range(6)))
-            holds.extend((meter, meter.asked(estimate)) for meter in self._meters.get(where, ()))
+            holds.extend((meter, meter.asked(estimate, labels.client)) for meter in self._meters.get(where, ()))
         for meter, amount in holds:
             meter.reserved += amount
         if labels.run is not None:

@@ -13,7 +13,7 @@ from otpy.actors import KILL
 from otpy.clients.budget import Cap
 from otpy.clients.labels import ANYBODY, Labels, current_labels
 from otpy.clients.ledger import GetCaps, OpenRun
-from otpy.errors import AdapterParseError, ConfigError
+from otpy.errors import AdapterParseError, BudgetExceeded, ConfigError
 from otpy.evaluate import runs
 from otpy.teleprompters import Teleprompter
 from otpy.testing import FakeProvider, Fault
@@ -425,3 +425,16 @@ def test_a_question_that_the_ledger_cannot_answer_is_refused_and_harms_nobody(by
             app.spent(*by, **where)
         assert app.book.restarts == 1
         assert app.spent("example", run="never") == {}
+
+
+def test_a_cap_on_money_without_prices_says_where_they_are_set_and_there_they_count():
+    with FakeProvider(ANSWER) as fake:
+        where = {"lm": "acme/m", "base_url": fake.url("openai_chat"), "cache": False, "max_tokens": 10}
+        capped = {"budget": {"money": 1}}
+        with otpy.start(**where, settings=capped), pytest.raises(BudgetExceeded, match=r"input_price.*otpy\.start"):
+            otpy.Predict("question -> answer")(question="number 1")
+        assert fake.requests == ()
+        with otpy.start(**where, settings=capped, input_price=1, output_price="2.5") as app:
+            otpy.Predict("question -> answer")(question="number 1")
+            (sums,) = app.spent().values()
+            assert sums.money > 0

@@ -216,6 +216,8 @@ def test_a_request_without_a_known_price_is_refused_by_a_cap_on_money_unless_tha
         Budget([Cap("money", 5)]).admit(Estimate(10), ME)
     assert caught.value.asked is None
     assert not caught.value.may_fit_later
+    with pytest.raises(BudgetExceeded, match=r"in \[clients\.slow\] of otpy\.toml"):
+        Budget([Cap("money", 5)]).admit(Estimate(10), Labels("slow"))
     lenient = Budget([Cap("money", 5, allow_unpriced=True)])
     lenient.admit(Estimate(10), ME).settle(Usage(10, 0), None)
     assert state(lenient) == (0, 0)
