@@ -7,8 +7,10 @@ from typing import Final
 
 __all__ = ["signpost"]
 
-_ROOMS: Final = ("actors", "adapters", "clients.budget", "errors", "evaluate", "lm", "programs", "programs.streaming",
-                 "retrieval", "sandboxes", "supervisors", "teleprompters", "testing", "types")  # fmt: skip
+_ROOMS: Final = ("teleprompters", "teleprompters.estimate", "actors", "adapters", "errors", "evaluate", "lm", "programs",
+                 "programs.streaming", "retrieval", "supervisors", "testing", "types", "sandboxes",
+                 "clients.budget")  # fmt: skip
+"""Of two rooms that have the same name, the one that is meant more often is first."""
 _DSPY: Final = {
     "Module": "it is `Program` here",
     "LM": "models are clients: `otpy.start(lm=…)`",
@@ -20,6 +22,8 @@ _DSPY: Final = {
     "asyncify": "every program has `acall`",
     "track_usage": "`prediction.usage`, and `app.spent()`",
     "Retry": "`Refine`, or constraints",
+    "answer_exact_match": '`otpy.exact_match("answer")`',
+    "SemanticF1": "a metric may call a program: `otpy.Predict` as a judge; `otpy.f1` compares words",
     "BootstrapRS": "`BootstrapFewShotWithRandomSearch`",
 }
 

@@ -24,6 +24,7 @@ from otpy.programs.retrieve import RAG, Retrieve
 from otpy.programs.rlm import RLM
 from otpy.programs.saving import load, load_dspy, load_file, load_program, save
 from otpy.programs.streaming import status
+from otpy.programs.together import Together
 from otpy.programs.tool_use import use_tools
 from otpy.programs.trace import Trace, TraceEntry, tracing
 
@@ -53,6 +54,7 @@ __all__ = [
     "Refine",
     "Retrieve",
     "Suggest",
+    "Together",
     "Trace",
     "TraceEntry",
     "check",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from otpy.clients.running import running
 from otpy.errors import NoApplication
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Ways"]
 
+_DSPY: Final = {
+    "set_lm": "`program.with_client(name)` returns a copy that asks another client",
+    "predictors": "`program.named_predictors()` has them with their paths",
+    "candidate_programs": "`otpy.outcome_of(program).candidates`",
+    "detailed_results": "`otpy.outcome_of(program)`",
+    "inspect_history": "`otpy.inspect(prediction)`, or `app.history()`",
+}
+
 
 class Ways:
     """What every program can do, as it can be called."""
@@ -25,6 +33,12 @@ class Ways:
 
     if TYPE_CHECKING:
         acall: Callable[..., Coroutine[Any, Any, Prediction]]
+    else:  # a checker is to know what is not there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say of what DSPy's programs have where it is here."""
+            hint = f"; {_DSPY[name]}" if name in _DSPY else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
     def batch(self, examples: Iterable[Any], **how: Any) -> list[Any]:
         """Run it on many examples at the same time and wait, in synchronous code.

@@ -367,12 +367,34 @@ def test_a_check_that_would_have_to_be_awaited_is_refused():
     [
         ("Module", "it is `Program` here"),
         ("BudgetExceeded", "it is in otpy.errors"),
+        ("Outcome", "it is in otpy.teleprompters$"),
+        ("Estimate", "it is in otpy.teleprompters.estimate$"),
+        ("Together", "it is in otpy.programs$"),
+        ("answer_exact_match", 'otpy.exact_match\\("answer"\\)'),
+        ("SemanticF1", "a metric may call a program"),
         ("nothing", "attribute 'nothing'$"),
     ],
 )
 def test_a_name_that_is_not_at_the_front_door_is_pointed_to(name, where):
     with pytest.raises(AttributeError, match=where):
         getattr(otpy, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("set_lm", "with_client"),
+        ("predictors", "named_predictors"),
+        ("candidate_programs", r"outcome_of\(program\)\.candidates"),
+        ("detailed_results", r"outcome_of\(program\)"),
+        ("nothing", "attribute 'nothing'$"),
+    ],
+)
+def test_what_dspys_programs_have_and_ours_have_not_is_pointed_to(name, where):
+    for program in (QA, otpy.ChainOfThought("question -> answer")):
+        with pytest.raises(AttributeError, match=f"'{type(program).__name__}' object has no.*{where}"):
+            getattr(program, name)
+        assert not hasattr(program, name)
 
 
 def test_a_part_must_not_hide_what_every_program_can_do():
