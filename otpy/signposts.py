@@ -7,8 +7,8 @@ from typing import Final
 
 __all__ = ["signpost"]
 
-_ROOMS: Final = ("teleprompters", "teleprompters.estimate", "actors", "adapters", "errors", "evaluate", "lm", "programs",
-                 "programs.streaming", "retrieval", "supervisors", "testing", "types", "sandboxes",
+_ROOMS: Final = ("teleprompters", "teleprompters.estimate", "actors", "adapters", "errors", "evaluate", "lm",
+                 "programs", "programs.streaming", "retrieval", "supervisors", "testing", "types", "sandboxes",
                  "clients.budget")  # fmt: skip
 """Of two rooms that have the same name, the one that is meant more often is first."""
 _DSPY: Final = {

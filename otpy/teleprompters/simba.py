@@ -52,7 +52,7 @@ class SIMBA(Teleprompter[P]):
         num_candidates: Tries of each row, and about as many new programs a step.
         max_steps: Steps.
         max_demos: Demos a predictor has at most, of those it gains; with 0 only rules are made.
-        prompt_model: The name of the client that advises.
+        prompt_client: The name of the client that advises.
         prompt_max_tokens: Its longest answer; a model that thinks before needs more.
         demo_input_field_maxlen: Characters of an input's text in a demo.
         temperature_for_sampling: How little the score decides who tries a row; greater than 0.
@@ -77,7 +77,7 @@ class SIMBA(Teleprompter[P]):
         num_candidates: int = 6,
         max_steps: int = 8,
         max_demos: int = 4,
-        prompt_model: str = "default",
+        prompt_client: str = "default",
         prompt_max_tokens: int = 1000,
         demo_input_field_maxlen: int = 100_000,
         temperature_for_sampling: float = 0.2,
@@ -108,7 +108,7 @@ class SIMBA(Teleprompter[P]):
         if not is_number(failure_score):
             raise TeleprompterError(f"failure_score={failure_score!r}; allowed: a finite number")
         self.metric, self.bsize, self.num_candidates = metric, bsize, num_candidates
-        self.max_steps, self.max_demos, self.prompt_model = max_steps, max_demos, prompt_model
+        self.max_steps, self.max_demos, self.prompt_client = max_steps, max_demos, prompt_client
         self.prompt_max_tokens = prompt_max_tokens
         self.demo_input_field_maxlen = demo_input_field_maxlen
         self.temperature_for_sampling = temperature_for_sampling
@@ -265,7 +265,7 @@ class _Ascent:
         best, worst, source = change.tries[0], change.tries[-1], change.source
         told = self._told
         asking = reflection.ADVISE.configured(
-            client=told.prompt_model, temperature=1.0, max_tokens=told.prompt_max_tokens, rollout=change.number
+            client=told.prompt_client, temperature=1.0, max_tokens=told.prompt_max_tokens, rollout=change.number
         )
         answer = await reflection.asked_for(
             self._lab,
