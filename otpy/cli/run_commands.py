@@ -110,7 +110,7 @@ def runs_diff(
     as_json: JSONOption = False,
 ) -> None:
     """Show in what two candidates differ, or the programs that two runs ended in."""
-    from otpy.cli.runs import diff_runs
+    from otpy.cli.run_files import diff_runs
     from otpy.cli.screen import Screen
 
     diff_runs(Screen(as_json=as_json), run, one, other)
@@ -138,7 +138,7 @@ def runs_export(
     as_json: JSONOption = False,
 ) -> None:
     """Write any candidate's program to a file, or all scores."""
-    from otpy.cli.runs import export_run
+    from otpy.cli.run_files import export_run
     from otpy.cli.screen import Screen
 
     export_run(Screen(as_json=as_json), run, out, candidate=candidate, form=form.value)

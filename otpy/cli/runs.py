@@ -1,24 +1,19 @@
-"""`otpy runs`: the journals of optimizations, listed, shown, gone on with, compared and taken apart."""
+"""`otpy runs`: the journals of optimizations, listed, shown and gone on with."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import datetime as dt
-import io
-import json
 import os
 import shlex
-import tempfile
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from otpy.cli.columns import said
 from otpy.cli.improving import RUNS, run_optimize
 from otpy.cli.order import Order
-from otpy.cli.targets import refused, writable
+from otpy.cli.targets import refused
 from otpy.errors import TeleprompterError
-from otpy.programs.difference import diff
 from otpy.teleprompters.run_view import LEVEL, RunView
 from otpy.teleprompters.spent import in_dollars
 
@@ -28,7 +23,7 @@ if TYPE_CHECKING:
     from otpy.cli.screen import Screen
     from otpy.teleprompters.run_view import Trial
 
-__all__ = ["diff_runs", "export_run", "found_run", "list_runs", "resume_run", "run_path", "show_run"]
+__all__ = ["found_run", "list_runs", "named", "resume_run", "run_path", "show_run"]
 
 
 def found_run(text: str) -> RunView:
@@ -96,10 +91,14 @@ def list_runs(screen: Screen, places: Sequence[Path]) -> None:
     if not seen:
         screen.line(f"no runs in {', '.join(map(str, places or [RUNS]))}; `otpy optimize` makes one")
     else:
-        screen.table(
-            ["run", "status", "optimizer", "candidates", "best", "requests", "tokens", "changed"],
+        screen.rows(
+            ["run", "status", "optimizer", "tried", "best", "requests", "tokens", "changed"],
             [_row(path, view) for path, view in seen],
+            less=["optimizer", "tokens", "tried", "requests", "changed"],
         )
+        for path, view in seen:
+            if not isinstance(view, RunView):
+                screen.words(view if view.startswith(str(path)) else f"{path}: {view}")
     told = [_facts(view) if isinstance(view, RunView) else {"run": str(path), "error": view} for path, view in seen]
     screen.result({"command": "runs list", "runs": told})
 
@@ -114,18 +113,24 @@ def _looked_at(path: Path) -> tuple[Path, RunView | str]:
 def _row(path: Path, view: RunView | str) -> list[object]:
     name = path.stem if path.is_relative_to(RUNS) else path
     if not isinstance(view, RunView):
-        return [name, view, "", "", "", "", "", ""]
+        return [name, "unreadable", "", "", "", "", "", ""]
     spent = view.spent
     return [
         name,
-        view.status if len(view.status) < 40 else view.status[:39] + "…",
+        _status(view)[0],
         view.optimizer,
         len(view.candidates),
         _percent(view.best),
         f"{spent.requests:,}",
         f"{spent.tokens:,}",
-        _when(view.changed),
+        _when(view.changed)[:-3],
     ]
+
+
+def _status(view: RunView) -> tuple[str, str]:
+    """How a run is, in a word or a few; and why, if it has failed."""
+    status, _, why = view.status.partition(": ")
+    return status, why
 
 
 def _percent(trial: Trial | None) -> str:
@@ -138,9 +143,11 @@ def _when(time: float) -> str:
 
 def _facts(view: RunView) -> dict[str, Any]:
     spent, best = view.spent, view.best
+    status, why = _status(view)
     return {
         "run": str(view.path),
-        "status": view.status,
+        "status": status,
+        **({"error": why} if why else {}),
         "optimizer": view.optimizer,
         "candidates": len(view.candidates),
         "best": None if best is None else {"name": best.name, "score": best.score, "program": best.program},
@@ -170,43 +177,33 @@ def show_run(screen: Screen, run: str, *, instructions: bool = False) -> None:
         instructions: Whether the candidates' instructions are shown too.
     """
     view = found_run(run)
-    screen.line(f"{view.path}: {view.status}", "bold")
-    kept = view.about.get("command")
-    header = view.header
-    facts = {
-        "optimizer": view.optimizer,
-        "parameters": ", ".join(f"{name}={value!r}" for name, value in header.get("params", {}).items()),
-        "student": header.get("student"),
-        "teacher": header.get("teacher"),
-        "data": header.get("data"),
-        "began": _when(view.began),
-        "changed": _when(view.changed),
-        "command": None if kept is None else _order(view).command(),
-    }
-    for name, value in facts.items():
-        if value is not None:
-            screen.line(f"{name:10}  {value}")
+    kept, command = view.about.get("command"), _headed(screen, view)
     student = view.student
     if view.candidates:
         screen.heading("Candidates")
         columns = ["candidate", "score", "95 %", "rows", "failed", "against the student", "program", "parameters"]
-        screen.table(columns, [_candidate(one, student) for one in view.candidates])
-        screen.line("p is of each alone; the more there are, the more often one is small by chance", "dim")
+        screen.rows(
+            columns,
+            [_candidate(one, student) for one in view.candidates],
+            less=["program", "failed", "rows"],
+            below="parameters",
+        )
+        screen.words("p is of each alone; the more there are, the more often one is small by chance", "dim")
     best, spent = view.result or view.best, view.spent
     if best is not None:
-        screen.line(f"{'ended in' if view.result else 'best so far'}: {_named(view, best)}")
+        screen.words(f"{'ended in' if view.result else 'best so far'}: {named(view, best)}")
     cost = in_dollars(spent.dollars, lower_bound=spent.money_is_lower_bound)
     money = f", {cost}" if spent.dollars != 0 else ""
-    screen.line(
+    screen.words(
         f"spent: {spent.requests:,} requests, {spent.tokens:,} tokens{money}; {view.answers:,} answers are kept"
     )
     if view.unanswered:
         screen.line(f"{view.unanswered} judgements are awaited: otpy judge {shlex.quote(str(view.path))}")
     watched: dict[str, Any] = view.about.get("continual") or {}
     if watched.get("refused"):
-        screen.line(f"rows of feedback left out: {watched['refused']}; the last: {'; '.join(watched['left_out'])}")
+        screen.words(f"rows of feedback left out: {watched['refused']}; the last: {'; '.join(watched['left_out'])}")
     for note in view.notes:
-        screen.line(f"note: {note}")
+        screen.words(f"note: {note}")
     texts = _instructions(view) if instructions else {}
     for name, predictors in texts.items():
         screen.heading(name)
@@ -214,15 +211,39 @@ def show_run(screen: Screen, run: str, *, instructions: bool = False) -> None:
             screen.line(f"{predictor}: {text}")
     told = {
         **_facts(view),
-        "header": header,
+        "header": view.header,
         "directory": None if kept is None else kept["directory"],
-        "command_line": facts["command"],
+        "command_line": command,
         "notes": list(view.notes),
         "feedback_refused": watched.get("refused"),
         "feedback_left_out": watched.get("left_out"),
         "all": [_trial_facts(one, student) for one in view.candidates],
     }
     screen.result({"command": "runs show", **told, **({"instructions": texts} if instructions else {})})
+
+
+def _headed(screen: Screen, view: RunView) -> str | None:
+    """Show what a run is of, and return the command that began it, if one did."""
+    status, why = _status(view)
+    screen.line(f"{view.path}: {status}", "bold")
+    header = view.header
+    facts = {
+        "error": why or None,
+        "optimizer": view.optimizer,
+        "parameters": said(header.get("params", {})),
+        "student": header.get("student"),
+        "teacher": header.get("teacher"),
+        "data": header.get("data"),
+        "began": _when(view.began),
+        "changed": _when(view.changed),
+    }
+    for name, value in facts.items():
+        if value is not None:
+            screen.fact(name, value)
+    command = None if "command" not in view.about else _order(view).command()
+    if command is not None:
+        screen.line(f"command     {command}")  # as it is, to be copied
+    return command
 
 
 def _candidate(trial: Trial, student: Trial | None) -> list[object]:
@@ -236,7 +257,7 @@ def _candidate(trial: Trial, student: Trial | None) -> list[object]:
         trial.failed or "",
         "" if against is None else f"{100 * against.difference:+.1f}, p = {against.p_value:.2g}",
         trial.program[:12],
-        ", ".join(f"{name}={value!r:.40}" for name, value in trial.params.items()),
+        said(trial.params),
     ]
 
 
@@ -258,8 +279,13 @@ def _trial_facts(trial: Trial, student: Trial | None) -> dict[str, Any]:
     }
 
 
-def _named(view: RunView, trial: Trial) -> str:
-    """A program by the name of the candidate that it was, with its score."""
+def named(view: RunView, trial: Trial) -> str:
+    """Return what a program is called in words: by the candidate that it was, with its score.
+
+    Args:
+        view: The run.
+        trial: The program, as a candidate or as what the run ended in.
+    """
     same = next((one for one in view.candidates if one.program == trial.program and one.scores), None)
     score = "" if same is None else f" {same.name}, {_percent(same)},"
     return f"{score} program {trial.program}".strip()
@@ -298,10 +324,10 @@ def resume_run(screen: Screen, run: str) -> None:
         TeleprompterError: If no command began it, or its directory is gone.
     """
     view = found_run(run)
-    if (watch := view.about.get("continual")) is not None:
-        raise TeleprompterError(
-            f"{view.path} belongs to what watches in {watch}; the same `otpy optimize --watch` goes on"
-        )
+    if (watched := view.about.get("continual")) is not None:
+        source = f" --watch {shlex.quote(watched['watch'])}" if "watch" in watched else ""
+        told = f"the same `otpy optimize …{source}` goes on" if source else "the same Continual goes on"
+        raise TeleprompterError(f"{view.path} belongs to what looks for better programs as rows come; {told}")
     if "command" not in view.about:
         raise TeleprompterError(
             f"{view.path} was begun by Python code; call the same there: {view.optimizer}(…).compile(…,"
@@ -315,80 +341,3 @@ def resume_run(screen: Screen, run: str) -> None:
     except OSError as error:
         raise TeleprompterError(f"{directory}, in which {view.path} was begun: {error.strerror or error}") from error
     run_optimize(screen, order)
-
-
-# -- diff and export ------------------------------------------------------------------------------------------------
-
-
-def diff_runs(screen: Screen, run: str, one: str, other: str | None) -> None:
-    """Show in what two candidates of a run differ, or what two runs ended in.
-
-    Args:
-        screen: Where it is shown.
-        run: Which run.
-        one: A candidate of it; or another run, if there is no `other`.
-        other: Another candidate.
-    """
-    first = found_run(run)
-    second = first if other is not None else found_run(one)
-    before, after = (first.named(one), first.named(other)) if other is not None else (first.named(), second.named())
-    with tempfile.TemporaryDirectory() as directory:
-        paths = [Path(directory, name) for name in ("before.json", "after.json")]
-        for view, trial, path in ((first, before, paths[0]), (second, after, paths[1])):
-            view.export(trial, path)
-        difference = diff(*paths)
-    told: dict[str, Any] = {}
-    for side, view, trial in (("before", first, before), ("after", second, after)):
-        screen.line(f"{side:6}  {view.path}  {_named(view, trial)}")
-        told[side] = {"run": str(view.path), "candidate": trial.name, "program": trial.program}
-    screen.line(str(difference))
-    screen.result({"command": "runs diff", **told, "changes": difference.to_json()})
-
-
-def export_run(screen: Screen, run: str, out: Path, *, candidate: str | None, form: str) -> None:
-    """Write a candidate's program to a file, or the scores of all of them.
-
-    Args:
-        screen: Where it is said.
-        run: Which run.
-        out: The file; an older one is replaced.
-        candidate: Whose program; by default the one it ended in, or the best so far.
-        form: `"program"`, `"jsonl"` or `"csv"`.
-
-    Raises:
-        typer.BadParameter: If the file cannot be written.
-        TeleprompterError: If there is no such candidate.
-    """
-    writable(out, "--out")
-    view = found_run(run)
-    told: dict[str, Any] = {"command": "runs export", "run": str(view.path), "out": str(out), "format": form}
-    if form == "program":
-        trial = view.named(candidate)
-        view.export(trial, out)
-        screen.line(f"saved {out}: {_named(view, trial)}")
-        told |= {"candidate": trial.name, "program": trial.program}
-    else:
-        if candidate is not None:
-            raise refused("--candidate", f"--format {form} writes the scores of all of them; leave it out")
-        rows = list(view.rows())
-        _write(out, _csv(rows) if form == "csv" else "".join(json.dumps(row) + "\n" for row in rows))
-        screen.line(f"saved {out}: {len(rows)} scores of {len(view.candidates)} candidates")
-        told["rows"] = len(rows)
-    screen.result(told)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["candidate", "program", "row", "score"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

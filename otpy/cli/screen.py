@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from otpy.cli import columns as layout
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -56,6 +58,7 @@ class Screen:
         terminal = sys.stdout.isatty()
         self._box = box.SIMPLE_HEAD if terminal else None
         # A pipe has no width: lines are for grep, not for 80 columns.
+        self._terminal = terminal
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a model may answer what no encoding knows
@@ -82,6 +85,49 @@ class Screen:
         for row in rows:
             table.add_row(*(Text(harmless(str(cell))) for cell in row))
         self._console.print(table)
+
+    def words(self, text: str, style: str = "", *, indent: int = 2) -> None:
+        """Print a text; on a terminal its lines are broken between words, and all but the first indented."""
+        text = harmless(text)
+        self.line(layout.wrapped(text, self._console.width, indent) if self._terminal else text, style)
+
+    def fact(self, name: str, value: object) -> None:
+        """Print what something is, beside its name."""
+        self.words(f"{name:10}  {value}", indent=12)
+
+    def rows(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        less: Sequence[str],
+        below: str | None = None,
+    ) -> None:
+        """Print rows of short cells under column titles, none of them wrapped.
+
+        Args:
+            columns: The titles.
+            rows: The cells.
+            less: Titles of columns that a terminal is not shown where it is too narrow, the first of them first.
+            below: The title of a column that a terminal is shown in a line of its own, cut where it is too long.
+        """
+        if self.as_json:
+            return
+        cells = [[harmless(str(cell)) for cell in row] for row in rows]
+        if not self._terminal:
+            for line in layout.table(columns, cells, (), None):
+                self.line(line)
+            return
+        width = self._console.width
+        apart = None if below is None else list(columns).index(below)
+        beside = [place for place in range(len(columns)) if place != apart]
+        shown = [[row[place] for place in beside] for row in cells]
+        title, *lines = layout.table([columns[place] for place in beside], shown, less, width)
+        self.line(title, "bold")
+        for line, row in zip(lines, cells, strict=True):
+            self.line(line)
+            if apart is not None and row[apart]:
+                self.line(layout.cut(f"  {row[apart]}", width), "dim")
 
     def result(self, result: dict[str, Any]) -> None:
         """Print the one JSON object, if that is what was asked for."""

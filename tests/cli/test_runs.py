@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import os
+import re
 import shutil
 import sqlite3
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +74,82 @@ def run(made, here, tmp_path):
 
 def content(path):
     return hashlib.blake2b(path.read_bytes()).hexdigest(), sorted(one.name for one in path.parent.iterdir())
+
+
+def on_a_terminal(width, tmp_path, environment, *arguments):
+    """What a command writes to a terminal that is so wide, in lines."""
+    pty, termios, fcntl = (pytest.importorskip(name) for name in ("pty", "termios", "fcntl"))
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    variables = {name: value for name, value in environment.items() if name != "COLUMNS"} | {"TERM": "xterm"}
+    command = [sys.executable, "-m", "otpy", *map(str, arguments)]
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, cwd=tmp_path, env=variables)
+    os.close(its)
+    wrote = b""
+    with contextlib.suppress(OSError):  # how the end of a terminal is told
+        while found := os.read(ours, 65536):
+            wrote += found
+    os.close(ours)
+    assert process.wait(60) == 0, wrote.decode()
+    return re.sub(r"\x1b\[\d+m", "", wrote.decode()).replace("\r\n", "\n").splitlines()
+
+
+def changed(path, sql, *values):
+    with contextlib.closing(sqlite3.connect(path)) as base:
+        base.execute(sql, values)
+        base.commit()
+        base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+WHY = "failed: ModelNotAvailable: the model x of openai did not answer"
+
+
+@pytest.mark.parametrize("width", [80, 60])
+class TestOnATerminal:
+    def test_in_a_list_no_name_number_or_time_is_cut_or_wrapped(self, run, width, tmp_path, environment):
+        long = run.with_name("random-search-0c61f2a80b11.run")
+        shutil.copy(run, long)
+        header = json.dumps(HEADER | {"optimizer": "BootstrapFewShotWithRandomSearch"})
+        changed(long, "UPDATE about SET value = ? WHERE name = 'header'", header)
+        changed(long, "UPDATE about SET value = ? WHERE name = 'status'", json.dumps(WHY))
+        title, *lines = on_a_terminal(width, tmp_path, environment, "runs", "list")
+        assert title.split()[:3] == ["run", "status", "best" if width == 60 else "tried"]
+        assert [line for line in lines if len(line) > width or "…" in line] == []
+        assert len(lines) == 2
+        found = {line.split()[0]: line for line in lines}
+        assert found["random-search-0c61f2a80b11"].split()[1] == "failed"
+        for line in found.values():
+            assert re.search(r"  100\.0 %(  24 .*  \d{4}-\d\d-\d\d \d\d:\d\d)?$", line), line
+            assert ("24" in line) == ("requests" in title)
+
+    def test_a_candidate_is_one_line_and_its_parameters_another(self, run, width, tmp_path, environment):
+        params = {"score": 0.9714285714285714, "texts": {"predict": "Sort it. " * 20}, "parents": [1]}
+        changed(run, "UPDATE trials SET data = json_set(data, '$.params', json(?))", json.dumps(params))
+        changed(run, "UPDATE about SET value = ? WHERE name = 'status'", json.dumps(WHY))
+        lines = on_a_terminal(width, tmp_path, environment, "runs", "show", "short")
+        assert [line for line in lines if len(line) > width] == []
+        assert lines[0].endswith("short-1a.run: failed")
+        assert lines[1].startswith("error       ModelNotAvailable: the model x of openai did")
+        at = next(number for number, line in enumerate(lines) if re.match("student .*%", line))
+        assert re.match(r"student +50\.0 %   ?25\.4 to 74\.6 ", lines[at])
+        assert lines[at + 1].startswith("  score=0.9714, texts={predict: 'Sort it. ")
+        assert re.match(r"told +100\.0 %  75\.7 to 100\.0  .*\+50\.0, p = 0\.031", lines[at + 2])
+
+
+class TestInAPipe:
+    def test_a_candidate_is_one_line_with_its_parameters_in_few_words(self, here, run):
+        params = {"score": 0.9714285714285714, "texts": {"predict": "Sort it. " * 20}}
+        changed(run, "UPDATE trials SET data = json_set(data, '$.params', json(?))", json.dumps(params))
+        ran = here("runs", "show", "short")
+        (line,) = (line for line in ran.out.splitlines() if line.startswith("told "))
+        assert line.endswith("  score=0.9714, texts={predict: 'Sort it. Sort it. Sort it. Sort it. Sor…'}")
+
+    def test_a_failed_run_has_a_word_as_its_status_and_its_error_beside_it(self, here, run):
+        changed(run, "UPDATE about SET value = ? WHERE name = 'status'", json.dumps(WHY))
+        (found,) = here("runs", "list", "--json").json["runs"]
+        assert (found["status"], found["error"]) == ("failed", WHY.removeprefix("failed: "))
+        assert WHY.removeprefix("failed: ") not in here("runs", "list").out
+        assert "error       ModelNotAvailable: the model x" in here("runs", "show", "short").out
 
 
 class TestList:
@@ -283,6 +365,14 @@ class TestResume:
         ran = here("runs", "resume", "short")
         assert ran.status == 2
         assert "Short(…).compile(…, journal=" in ran.err
+
+    def test_a_run_that_belongs_to_watching_is_refused_with_the_option_that_goes_on(self, here, run):
+        watched = json.dumps({"source": "s", "watch": "new rows.jsonl", "line": 3, "generation": 1})
+        changed(run, "INSERT INTO about (name, value) VALUES ('continual', ?)", watched)
+        ran = here("runs", "resume", "short")
+        assert ran.status == 2
+        assert "the same `otpy optimize … --watch 'new rows.jsonl'` goes on" in ran.err
+        assert "{" not in ran.err
 
     def test_a_command_is_gone_on_with_from_anywhere(self, here, sorting, server, tmp_path, monkeypatch):
         options = ["--data", "train.jsonl", "--set", "max_rounds=2", "--max-demos", "4"]
