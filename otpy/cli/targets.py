@@ -15,6 +15,7 @@ import typer
 from otpy.errors import ConfigError, OtpyError
 from otpy.evaluate import check_labels, exact_match, f1, load_dataset
 from otpy.programs import ChainOfThought, Embedder, Predict, Program, files, load, load_file
+from otpy.programs.saving import NeedsCode
 from otpy.signatures import SignatureMeta
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _named_program(text: str, option: str) -> Program:
             raise refused(option, f"no such file: {text}")
         if files.parsed(text).get("program") == "NearestDemos":
             raise refused(option, f"{text} shows the demos of another program; name that, and --load {text}")
-        return load_file(text)
+        return _loaded(option, text)
     if not (match := _PATH.fullmatch(text)):
         raise refused(
             option,
@@ -77,6 +78,18 @@ def _named_program(text: str, option: str) -> Program:
     if inspect.isclass(found) and issubclass(found, Program):
         raise refused(option, f"{text} is the class {found.__name__}; name a program made from it")
     raise refused(option, f"{text} is {_kind(found)}; name a program or a signature")
+
+
+def _loaded(option: str, path: str) -> Program:
+    try:
+        return load_file(path)
+    except NeedsCode as error:
+        then = (
+            f"name the program that it was made from, and --load {path}"
+            if option == "--program"
+            else "name a program of a module, as module:attribute"
+        )
+        raise refused(option, f"{path}: {error.what}, which no file holds; {then}") from error
 
 
 def signature_of(program: Program) -> SignatureMeta | None:

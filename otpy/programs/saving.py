@@ -24,9 +24,29 @@ if TYPE_CHECKING:
 
     from otpy.programs.lineage import Lineage
 
-__all__ = ["load", "load_dspy", "load_file", "load_program", "save"]
+__all__ = ["NeedsCode", "load", "load_dspy", "load_file", "load_program", "save"]
 
 P = TypeVar("P", bound=Program)
+
+
+class NeedsCode(ProgramError):
+    """A file is of a program that holds code, which is in no file.
+
+    Args:
+        path: The file.
+        what: What of it.
+        then: What to do, in Python.
+    """
+
+    def __init__(self, path: object, what: str, then: str) -> None:
+        """Keep what it needs apart from what to do."""
+        super().__init__(path, what, then)
+        self.path, self.what, self.then = path, what, then
+
+    def __str__(self) -> str:
+        """Print all of it."""
+        return f"{self.path}: {self.what}{self.then}"
+
 
 _OWN: Final = re.compile(r"otpy\.programs\.[a-z_]+")
 """The rooms whose classes a file may name: those of otpy itself."""
@@ -171,9 +191,11 @@ class _Building:
         cls = self.known(node["class"])
         if issubclass(cls, Predict):
             if guards := node.get("code"):
-                raise ProgramError(
-                    f"{self.path}: {at or 'the predictor'} has {' and '.join(guards)}, which are code that no file"
-                    " holds, and without which it would let other answers through; load it with load(program, path)"
+                raise NeedsCode(
+                    self.path,
+                    f"{at or 'the predictor'} has {' and '.join(guards)}",
+                    ", which are code that no file holds, and without which it would let other answers through; load it"
+                    " with load(program, path)",
                 )
             making = cast("type[Predict[Any]]", cls)  # type: ignore[redundant-cast]  # not to pyright
             return making(self.signature(self.predictors[at or "self"]["signature"]))
@@ -202,8 +224,10 @@ class _Building:
                 return majority
             case _:
                 what = node.get("code", "?")
-                raise ProgramError(
-                    f"{self.path}: {at} is code (of type {what}), which no file holds; load it with load(program, path)"
+                raise NeedsCode(
+                    self.path,
+                    f"{at} is code (of type {what})",
+                    ", which no file holds; load it with load(program, path)",
                 )
 
     def known(self, path: str) -> type[Program]:
@@ -215,9 +239,11 @@ class _Building:
             if isinstance(cls, type) and issubclass(cls, Program) and cls.__module__ == module:
                 return cls
         allowed = ", ".join(["those of otpy.programs", *self.programs])
-        raise ProgramError(
-            f"{self.path}: a {name} needs its class, which no file may choose: load_program(path, classes=[{name}]) or"
-            f" load({name}(...), path); allowed now: {allowed}"
+        raise NeedsCode(
+            self.path,
+            f"a {name} needs its class",
+            f", which no file may choose: load_program(path, classes=[{name}]) or load({name}(...), path); allowed now:"
+            f" {allowed}",
         )
 
     def signature(self, contract: Mapping[str, Any]) -> type[Signature]:
@@ -226,9 +252,11 @@ class _Building:
             try:
                 kind = parse_string(f"x -> y: {field['type']}", self.types)[1].annotation
             except SignatureError as error:
-                raise ProgramError(
-                    f"{self.path}: field {field['name']!r} has the type {field['type']}, which only your code knows;"
-                    f" load_program(path, classes=[{field['type']}]) or load(program, path)"
+                raise NeedsCode(
+                    self.path,
+                    f"field {field['name']!r} has the type {field['type']}",
+                    f", which only your code knows; load_program(path, classes=[{field['type']}]) or"
+                    " load(program, path)",
                 ) from error
             constraints = tuple(field.get("constraints", {}).items())
             fields.append(FieldSpec(field["name"], field["side"], kind, field["desc"], constraints))

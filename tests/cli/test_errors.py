@@ -22,6 +22,18 @@ number = 7
 def two(example, prediction):
     return True
 '''
+BANK = """
+from otpy.programs import Predict, Program
+from triage import Triage
+
+class Bank(Program):
+    triage: Predict = Predict(Triage)
+
+    async def forward(self, query):
+        return await self.triage.acall(query=query)
+
+program = Bank()
+"""
 FILES = {
     "triage.py": MODULE,
     "broken.py": "x = 1\n1 / 0\n",
@@ -119,6 +131,28 @@ def test_a_mistake_in_any_command_is_one_line_that_names_it(here, write, argumen
     for name, text in FILES.items():
         write(name, text)
     assert_one_line(here(*arguments), status, named)
+
+
+def test_a_file_that_needs_code_is_loaded_over_the_program_it_was_made_from(here, write):
+    write("triage.py", MODULE)
+    write("bank.py", BANK)
+    write("rows.jsonl", FILES["rows.jsonl"])
+    write(
+        "save.py",
+        "import bank\nfrom otpy.programs import Predict\nbank.program.save('rs.json')\nprogram = Predict('a -> b')\n",
+    )
+    assert here("eval", "--program", "save:program", "--data", "none.jsonl", "--metric", "exact_match:b").status == 2
+    ran = here("eval", "--program", "rs.json", "--data", "rows.jsonl", "--metric", "exact_match:intent")
+    assert ran.status == 2
+    assert "rs.json: a Bank needs its class" in ran.err
+    assert "name the program that it was made from, and --load rs.json" in ran.err
+    assert "load_program(" not in ran.err
+    same = here(
+        "eval", "--program", "bank:program", "--load", "rs.json", "--data", "none.jsonl", "--metric", "f1:intent"
+    )
+    assert "none.jsonl" in same.err
+    taught = ("--program", "bank:program", "--data", "rows.jsonl", "--metric", "f1:intent", "--teacher", "rs.json")
+    assert "name a program of a module, as module:attribute" in here("optimize", *taught).err
 
 
 def test_a_process_of_its_own_says_the_same(otpy, write):
