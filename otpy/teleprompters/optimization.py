@@ -30,7 +30,7 @@ from otpy.teleprompters.outcome import Outcome, Stopped, marked
 from otpy.teleprompters.process import run
 from otpy.teleprompters.questions import agreement
 from otpy.teleprompters.review import Review, kept_to
-from otpy.teleprompters.run_journal import RunJournal
+from otpy.teleprompters.run_journal import RunJournal, kept_in
 from otpy.teleprompters.status import Status
 from otpy.teleprompters.tried import best_of
 
@@ -221,9 +221,10 @@ class Optimization:
         """
         try:
             return await asyncio.shield(self._task)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             self._task.cancel()
             await asyncio.wait({self._task})
+            kept_in(error, self.journal.path)
             raise
 
     # -- the work --------------------------------------------------------------------------------------------------

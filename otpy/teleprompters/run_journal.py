@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from otpy.errors import LMError
     from otpy.lm import LMResponse
 
-__all__ = ["RunJournal", "Spent", "lock_of", "locked"]
+__all__ = ["RunJournal", "Spent", "kept_in", "lock_of", "locked"]
 
 SCHEMA: Final = 2
 _TABLES: Final = (
@@ -40,6 +40,17 @@ _TABLES: Final = (
     "CREATE TABLE programs (hash TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID",
     *judgement_tables.TABLES,
 )
+
+
+def kept_in(error: BaseException, path: object) -> None:
+    """Note on what ended a run that the same call goes on from its journal, if it has one.
+
+    Args:
+        error: What ended it.
+        path: The journal's; `None` if there is none.
+    """
+    if path is not None:
+        error.add_note(f"what was answered is kept in {path}: the same call, with the same journal, goes on from there")
 
 
 class RunJournal:

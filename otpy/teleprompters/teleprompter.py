@@ -60,7 +60,13 @@ class Teleprompter(Generic[P]):
             ClientError: If the model could not be asked.
             NoApplication: If no application is running.
         """
-        return running().run(self.acompile(student, trainset=trainset, **options))
+        try:
+            return running().run(self.acompile(student, trainset=trainset, **options))
+        except KeyboardInterrupt as error:
+            from otpy.teleprompters.run_journal import kept_in  # noqa: PLC0415 - it needs sqlite3
+
+            kept_in(error, options.get("journal"))
+            raise
 
     async def acompile(self, student: P, *, trainset: Rows, **options: Any) -> P:
         """Return a better copy of a program, in asynchronous code; arguments and errors as for `compile`.

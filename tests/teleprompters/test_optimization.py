@@ -1,7 +1,9 @@
 """A run of an optimizer: what can be done to it, what comes of it, and what is refused before anything is touched."""
 
 import asyncio
+import functools
 import json
+import signal
 import sqlite3
 import threading
 from contextlib import asynccontextmanager
@@ -207,6 +209,33 @@ class TestWhatCanBeDoneToIt:
         assert found.score == max(one.score for one in found.candidates)
         assert found.program == found.best.program
         assert (status.state, status.best) == ("stopped", found.score)
+
+    def test_one_cancelled_says_that_the_same_call_goes_on_from_the_journal(self, tmp_path):
+        async def work(app, server, **kept):
+            running = Best().start(STUDENT, trainset=ROWS, valset=ROWS, **kept)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await running.result()
+            return getattr(caught.value, "__notes__", [])
+
+        (note,), _ = optimized(functools.partial(work, journal=tmp_path / "best.run"))
+        assert note.endswith("best.run: the same call, with the same journal, goes on from there")
+        assert optimized(work)[0] == []
+
+    def test_ctrl_c_says_that_the_same_call_goes_on_from_the_journal(self, tmp_path):
+        def interrupting(body):
+            signal.raise_signal(signal.SIGINT)
+            return model(body)
+
+        with (
+            LoopbackLM(interrupting) as server,
+            otpy.start(lm="openai/x", base_url=server.url, api_key="none", cache=False),
+            pytest.raises(KeyboardInterrupt) as caught,
+        ):
+            Best().compile(STUDENT, trainset=ROWS, valset=ROWS, journal=tmp_path / "best.run")
+        (note,) = caught.value.__notes__
+        assert note.startswith("what was answered is kept in ")
+        assert "best.run: the same call" in note
 
     def test_one_stopped_at_once_returns_the_student_and_asks_nothing(self):
         async def work(app, server):
