@@ -16,7 +16,7 @@ from otpy.application import start
 from otpy.cli.failures import FAILED, INTERRUPTED, Stopped
 from otpy.cli.measuring import finished, summary
 from otpy.cli.optimizers import made
-from otpy.cli.targets import found_program, signature_of, writable
+from otpy.cli.targets import found_program, refused, signature_of, writable
 from otpy.cli.telling import Told, duration, telling
 from otpy.config import Settings
 from otpy.errors import ProgramError, TeleprompterError
@@ -74,6 +74,12 @@ class Plan:
             max_demos=order.max_demos,
             max_concurrency=order.max_concurrency,
         )
+        for option, given, used in (
+            ("--val", order.val, self.teleprompter.uses_valset),
+            ("--teacher", order.teacher, self.teleprompter.uses_teacher),
+        ):
+            if given is not None and not used:
+                raise refused(option, f"{order.optimizer} does not use it; leave out {option}")
         asks = self.devset is not None or order.optimizer != "labeled"
         self.application: Application = job.application() if asks else start(settings=Settings())
 

@@ -329,6 +329,8 @@ class Judgements:
         try:
             yield
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+                raise TeleprompterError(f"{self.path} is neither the journal of a run nor a queue") from error
             raise TeleprompterError(f"{self.path}: {error}; what is in it counts") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, TeleprompterError):

@@ -121,6 +121,12 @@ class TestTheCommand:
     def test_options_that_do_not_fit_are_refused(self, here, queue, options):
         assert here("judge", queue, *options).status == 2
 
+    def test_a_file_that_is_no_database_is_said_to_be_neither_a_run_nor_a_queue(self, here, tmp_path):
+        (tmp_path / "rows.jsonl").write_text('{"word": "saw", "kind": "tool"}\n' * 20)
+        ran = here("judge", tmp_path / "rows.jsonl", "--list")
+        assert ran.status == 2
+        assert "rows.jsonl is neither the journal of a run nor a queue" in ran.err
+
     def test_a_file_that_is_not_there_is_named(self, here, tmp_path):
         ran = here("judge", "nothing.db", "--list")
         assert ran.status == 2

@@ -133,7 +133,7 @@ class TestOnATerminal:
         at = next(number for number, line in enumerate(lines) if re.match("student .*%", line))
         assert re.match(r"student +50\.0 %   ?25\.4 to 74\.6 ", lines[at])
         assert lines[at + 1].startswith("  score=0.9714, texts={predict: 'Sort it. ")
-        assert re.match(r"told +100\.0 %  75\.7 to 100\.0  .*\+50\.0, p = 0\.031", lines[at + 2])
+        assert re.match(r"told +100\.0 %  75\.8 to 100\.0  .*\+50\.0, p = 0\.031", lines[at + 2])
 
 
 class TestInAPipe:
