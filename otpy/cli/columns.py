@@ -92,7 +92,7 @@ def _said(value: Any) -> str:
     if isinstance(value, str):
         return repr(value if len(value) <= _LONGEST else value[: _LONGEST - 1] + "…")
     if isinstance(value, list):
-        items = cast("list[Any]", value)
+        items: list[Any] = value  # pyright: ignore[reportUnknownVariableType] - JSON
         more = [f"… {len(items) - _MOST} more"] if len(items) > _MOST else []
         return f"[{', '.join([*map(_said, items[:_MOST]), *more])}]"
     if isinstance(value, dict):

@@ -137,19 +137,15 @@ def test_a_file_that_needs_code_is_loaded_over_the_program_it_was_made_from(here
     write("triage.py", MODULE)
     write("bank.py", BANK)
     write("rows.jsonl", FILES["rows.jsonl"])
-    write(
-        "save.py",
-        "import bank\nfrom otpy.programs import Predict\nbank.program.save('rs.json')\nprogram = Predict('a -> b')\n",
-    )
-    assert here("eval", "--program", "save:program", "--data", "none.jsonl", "--metric", "exact_match:b").status == 2
+    write("save.py", "import bank\nbank.program.save('rs.json')\n")
+    assert "has no 'program'" in here("eval", "--program", "save:program", "--data", "x", "--metric", "f1:x").err
     ran = here("eval", "--program", "rs.json", "--data", "rows.jsonl", "--metric", "exact_match:intent")
     assert ran.status == 2
     assert "rs.json: a Bank needs its class" in ran.err
     assert "name the program that it was made from, and --load rs.json" in ran.err
     assert "load_program(" not in ran.err
-    same = here(
-        "eval", "--program", "bank:program", "--load", "rs.json", "--data", "none.jsonl", "--metric", "f1:intent"
-    )
+    over = ("--program", "bank:program", "--load", "rs.json")
+    same = here("eval", *over, "--data", "none.jsonl", "--metric", "f1:intent")
     assert "none.jsonl" in same.err
     taught = ("--program", "bank:program", "--data", "rows.jsonl", "--metric", "f1:intent", "--teacher", "rs.json")
     assert "name a program of a module, as module:attribute" in here("optimize", *taught).err
