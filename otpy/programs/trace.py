@@ -22,7 +22,7 @@ from otpy.lm import Usage
 from otpy.programs.lanes import Place, begun, ordering
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from otpy.lm import LMRequest
     from otpy.programs.predict import Predict
@@ -52,7 +52,7 @@ KEPT: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class TraceEntry:
-    """One call of one predictor.
+    """One call of one predictor; unpacked it is DSPy's triple: `predictor, inputs, prediction = entry`.
 
     Args:
         path: Where the predictor stands in the program that was called, as in `named_predictors()`; `None` if it is no
@@ -61,6 +61,14 @@ class TraceEntry:
         inputs: What it was given.
         prediction: What it returned.
         place: Where it stands among the others of its trace, however long each took.
+
+    Example:
+        >>> from otpy.programs import Predict, TraceEntry
+        >>> from otpy.signatures import Prediction
+        >>> asked = TraceEntry("self", Predict("q -> a"), {"q": "why?"}, Prediction(a="so"))
+        >>> for predictor, inputs, prediction in [asked]:
+        ...     print(inputs["q"], prediction.a)
+        why? so
     """
 
     path: str | None
@@ -68,6 +76,10 @@ class TraceEntry:
     inputs: Mapping[str, Any]
     prediction: Prediction
     place: Place = field(default=(), compare=False, repr=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Unpack it into the predictor, its inputs and its prediction."""
+        return iter((self.predictor, self.inputs, self.prediction))
 
 
 Trace: TypeAlias = list[TraceEntry]

@@ -188,7 +188,9 @@ class BootstrapFewShot(Teleprompter[P]):
             return
         errors = [outcome.error for outcome in search.outcomes.values() if outcome.error is not None]
         scores = [outcome.score for outcome in search.outcomes.values() if outcome.score is not None]
-        best = f"the best score was {max(scores):g}" if scores else "no example came as far as the metric"
+        raised = sum(outcome.of_metric for outcome in search.outcomes.values())
+        best = f"the metric raised on {raised}" if raised else "no example came as far as the metric"
+        best = f"the best score was {max(scores):g}" if scores else best
         failed = f"; {len(errors)} failed, the last with {_in_words(errors[-1])}" if errors else ""
         needed = "" if self.metric_threshold is None else f" of at least {self.metric_threshold:g}"
         raise TeleprompterError(
@@ -208,7 +210,7 @@ class BootstrapFewShot(Teleprompter[P]):
     async def _bootstrap(
         self, lab: Lab, search: BootstrapSearch, teacher: Program, rows: list[Example], known: dict[Any, Any]
     ) -> BootstrapSearch:
-        errors = 0
+        errors, metrics = 0, list[BaseException]()
 
         async def attempt(trial: Trial) -> Outcome:
             with unsaid(example=trial.at):
@@ -220,7 +222,11 @@ class BootstrapFewShot(Teleprompter[P]):
             program = _for(teacher, example, trial.round)
             with tracing() as trace:
                 prediction = await program.acall(**example.inputs())
-            score = await measure(self.metric, example, prediction, tuple(trace))  # type: ignore[arg-type]
+            try:
+                score = await measure(self.metric, example, prediction, tuple(trace))  # type: ignore[arg-type]
+            except Exception as error:
+                metrics.append(error)
+                raise
             threshold = self.metric_threshold
             satisfied = bool(score) if threshold is None else score >= threshold
             return Outcome(trial, score, tuple(trace) if satisfied else None)
@@ -240,7 +246,8 @@ class BootstrapFewShot(Teleprompter[P]):
                             raise self._given_up(result.reason)
                         if may_pass(result.reason):
                             continue  # it stays unknown, so it is proposed again
-                        outcome = Outcome(trials[result.index], None, None, result.reason)
+                        of_metric = any(result.reason is error for error in metrics)
+                        outcome = Outcome(trials[result.index], None, None, result.reason, of_metric)
                     search = search.record(outcome)
                     known[outcome.trial] = outcome
                     if telemetry.listening:

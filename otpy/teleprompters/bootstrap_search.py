@@ -33,12 +33,14 @@ class Outcome:
         score: What the metric said; `None` if it did not come to that.
         trace: The calls of the predictors, if the metric was satisfied.
         error: What the program or the metric raised, if it did.
+        of_metric: Whether it was the metric.
     """
 
     trial: Trial
     score: float | None
     trace: tuple[TraceEntry, ...] | None
     error: BaseException | None = None
+    of_metric: bool = False
 
     def demo(self, path: str) -> dict[str, Any] | None:
         """Return the demo that this is for a predictor; of several calls the last, which had the most to go on.

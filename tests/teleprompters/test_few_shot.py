@@ -153,6 +153,13 @@ class TestBootstrapFewShot:
         ):
             compile_(otpy.BootstrapFewShot(METRIC), knows(), trainset=[row for row in TRAIN if row.kind == "tool"])
 
+    def test_a_metric_that_raises_on_every_example_is_what_is_said(self):
+        def broken(example, prediction, trace=None):
+            raise KeyError("colour")
+
+        with pytest.raises(TeleprompterError, match=r"the metric raised on 4; 4 failed, the last with KeyError: 'colour'"):
+            compile_(otpy.BootstrapFewShot(broken), knows(), trainset=TRAIN[:4])
+
     def test_an_outage_is_raised_and_never_a_program_without_demos(self):
         with pytest.raises(LMAuthError):
             compile_(otpy.BootstrapFewShot(METRIC, max_errors=2), lambda _: Scripted("no", status=401))

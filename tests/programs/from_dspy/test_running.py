@@ -294,6 +294,20 @@ def test_e1_a_failed_row_is_a_row_with_its_reason(model):
     assert len(result.scored) == 2
 
 
+def test_e2_a_metric_unpacks_the_trace_as_there(model):
+    seen = []
+
+    def metric(example, prediction, trace=None):
+        if trace is not None:
+            seen.extend((inputs["question"], said.answer) for predictor, inputs, said in trace)
+        return True
+
+    rows = [otpy.Example(question="?", answer="4").with_inputs("question")]
+    with model({"answer": "4"}):
+        otpy.BootstrapFewShot(metric).compile(QA, trainset=rows)
+    assert seen == [("?", "4")]
+
+
 # -- retrieval, sandboxes, tests ---------------------------------------------------------------------------------------
 
 
