@@ -75,14 +75,22 @@ class Outcome:
 
     @property
     def comparison(self) -> Paired | None:
-        """The best program beside the student, row by row; `None` if they were not measured on the same rows."""
+        """The best program beside the student, row by row; `None` if they were not measured on the same rows.
+
+        Its p-value is corrected for how many candidates were measured, as in `p_values`; its interval is of these two.
+        """
         if self.best is None or self.student is None:
             return None
-        return beside(self.best, self.student)
+        found, best = beside(self.best, self.student), self.best.program
+        p_value = next((self.p_values.get(one.name) for one in self.measured if one.program == best), None)
+        return found if found is None or p_value is None else found._replace(p_value=p_value)
 
     @property
     def better(self) -> bool:
-        """Whether the program is better than the student, at the rule's level (5 %) of a paired test."""
+        """Whether the program is better than the student, at the rule's level (5 %) of a paired test.
+
+        The p-value is corrected for how many candidates were measured: the best of many is often so by chance.
+        """
         found = self.comparison
         return found is not None and found.difference > 0 and found.p_value <= self.rule.level
 
@@ -171,6 +179,8 @@ class Outcome:
             words = f"{100 * self.best.score:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f})"
         if self.comparison is not None and self.student is not None:
             was = f"the student: {100 * self.student.score:.1f} %, p = {self.comparison.p_value:.2g}"
+            several = len(self.p_values) > 1 and self.best.program != self.student.program
+            was += f", corrected for {len(self.p_values)}" if several else ""
             words += f"; {was}, {'better' if self.better else 'not shown to be better'}"
         words += self._rule_in_words()
         end = {"done": "", "budget": ", stopped by its budget", "stopped": ", stopped"}[self.stopped]

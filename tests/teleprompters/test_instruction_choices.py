@@ -129,7 +129,7 @@ class TestTrials:
         assert {"student", "after trial 2", "after trial 4"} <= set(sizes)
         assert len(outcome.best.scores.rows) == 12
         assert outcome.score == 1.0
-        assert outcome.better
+        assert outcome.comparison.p_value == outcome.p_values[outcome.best.name] == 3 / 32
 
     def test_of_what_is_known_are_not_made_again(self):
         outcome, server = run(mipro(num_trials=50, max_labeled_demos=0, max_bootstrapped_demos=0), valset=rows(8, 12))

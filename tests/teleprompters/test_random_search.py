@@ -25,7 +25,12 @@ def test_it_finds_the_demo_that_helps_within_its_budget(seed):
     outcome = outcome_of(program)
     assert outcome.score == 1.0
     assert outcome.student.score == 0.0
-    assert outcome.better
+    assert outcome.comparison.difference == 1.0
+    # on six rows that is a chance of 1 in 32 for one candidate, and no rarity for the best of so many
+    measured = len(outcome.p_values)
+    assert outcome.comparison.p_value == outcome.p_values[outcome.best.name] == measured / 32
+    assert f"p = {measured / 32:.2g}, corrected for {measured}, not shown to be better" in str(outcome)
+    assert not outcome.better
     assert "plum" in {demo.word for demo in program.demos}
     assert len(server.requests) <= 18 * len(VAL) + len(TRAIN)
     assert len(outcome.candidates) == 1 + 2 + 16
