@@ -183,6 +183,15 @@ class RunView:
         what = "a program" if name is None else f"a candidate {name!r}"
         raise TeleprompterError(f"{self.path} has not {what}; it has: {there or 'none yet'}")
 
+    def measured(self, trial: Trial) -> Trial | None:
+        """Return how a candidate's program was measured on most rows, the first time; `None` if it was not.
+
+        Args:
+            trial: The candidate, or the program it ended in.
+        """
+        same = [one for one in self.candidates if one.program == trial.program and one.scores]
+        return max(same, key=lambda one: len(one.scores), default=None)
+
     def program(self, trial: Trial) -> dict[str, Any]:
         """Return a candidate's program, as JSON data: what a file of it holds, with its lineage.
 

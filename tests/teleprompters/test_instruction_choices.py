@@ -18,6 +18,7 @@ from otpy.teleprompters.demo_sets import draws
 from otpy.teleprompters.lab import Lab
 from otpy.teleprompters.mipro import MIPROv2, Parts, Standing
 from otpy.teleprompters.proposer import source_of
+from otpy.teleprompters.run_view import RunView
 from otpy.testing import LoopbackLM
 
 METRIC = otpy.exact_match("answer")
@@ -130,6 +131,14 @@ class TestTrials:
         assert len(outcome.best.scores.rows) == 12
         assert outcome.score == 1.0
         assert outcome.comparison.p_value == outcome.p_values[outcome.best.name] == 3 / 32
+
+    def test_the_journal_names_the_measurement_on_all_rows_for_what_was_tried_on_a_few_before(self, tmp_path):
+        options = {"minibatch_size": 3, "minibatch_full_eval_steps": 2, "num_trials": 5, "num_candidates": 4}
+        outcome, _ = run(mipro(**options), valset=rows(8, 20), journal=tmp_path / "x.run")
+        view = RunView(tmp_path / "x.run")
+        assert next(one.name for one in view.candidates if one.program == view.result.program).startswith("trial")
+        assert view.measured(view.result).name == outcome.best.name == view.best.name
+        assert len(view.measured(view.result).scores) == 12
 
     def test_of_what_is_known_are_not_made_again(self):
         outcome, server = run(mipro(num_trials=50, max_labeled_demos=0, max_bootstrapped_demos=0), valset=rows(8, 12))
