@@ -14,12 +14,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["filled_up", "fits", "interleaved", "is_demo_of", "mixed"]
+__all__ = ["filled_up", "fits", "interleaved", "is_demo_of", "mixed", "shows"]
 
 
 def fits(predictor: Predict, example: Mapping[str, Any]) -> bool:
     """Whether an example has every field of a predictor's signature, so that it can be its demo as it stands."""
     return all(name in example for name in predictor.signature.fields)
+
+
+def shows(predictor: Predict, example: Mapping[str, Any]) -> bool:
+    """Whether an example has all inputs of a predictor and one output at least, as one without the reasoning has.
+
+    As a demo it is shown as an incomplete one.
+    """
+    signature = predictor.signature
+    return all(name in example for name in signature.input_fields) and any(
+        name in example for name in signature.output_fields
+    )
 
 
 def is_demo_of(demo: Mapping[str, Any], example: Example) -> bool:

@@ -5,18 +5,20 @@ Source: Liu et al. 2022, "What Makes Good In-Context Examples for GPT-3?", and t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from otpy.errors import TeleprompterError
+from otpy.clients.running import running
+from otpy.errors import LMRequestInvalid, NoApplication, TeleprompterError
 from otpy.evaluate import metric_name, prepared
 from otpy.programs import Embedder, Program
+from otpy.programs.abilities import lacks
 from otpy.programs.best_of_n import tried
 from otpy.programs.demos import dumped_demo, read_demo
 from otpy.programs.knn import KNN
 from otpy.programs.trace import recorded
 from otpy.signatures import Example
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
-from otpy.teleprompters.demos import fits
+from otpy.teleprompters.demos import fits, shows
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
 from otpy.teleprompters.teleprompter import Teleprompter, check_integer
 
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
     from otpy.teleprompters.lab import Lab
 
 __all__ = ["KNNFewShot", "NearestDemos"]
+
+
+ANOTHER: Final = (
+    "KNNFewShot compares texts by their vectors, which take a client whose model makes some, as"
+    " local/all-minilm-l6-v2: KNNFewShot(k, embedder=otpy.Embedder(client='its name'))"
+)
 
 
 class NearestDemos(Program):
@@ -73,7 +81,11 @@ class NearestDemos(Program):
             examples = [Example(shot["inputs"]).with_inputs(*shot["inputs"]) for shot in self.shots]
             self._memo["numbers"] = {id(example): at for at, example in enumerate(examples)}
             self._memo["knn"] = KNN(self.k, examples, self.embedder)
-        found = await self._memo["knn"].acall(**inputs)
+        try:
+            found = await self._memo["knn"].acall(**inputs)
+        except LMRequestInvalid as error:
+            error.add_note(ANOTHER)
+            raise
         return [self._memo["numbers"][id(example)] for example in found]
 
     def _demos(self) -> dict[tuple[int, str], Any]:
@@ -90,6 +102,9 @@ class NearestDemos(Program):
 
 class KNNFewShot(Teleprompter[Program]):
     """Makes a program that is shown, at each call, the demos of the `k` examples whose inputs are most like its own.
+
+    What is alike is found by vectors of texts (`embedder`), which a chat model does not make: give the application a client
+    that does, as one with the model `local/all-minilm-l6-v2`.
 
     A teacher solves every example of the trainset once, when the program is made; where the metric is satisfied, the
     calls of its predictors are the example's demos, and elsewhere the example as it stands, if its fields allow that.
@@ -158,6 +173,31 @@ class KNNFewShot(Teleprompter[Program]):
         """Return as many as if every example were solved at once, and as if none were; nothing without a metric."""
         return (rows * predictors, rows * self.max_rounds * predictors) if self.metric is not None else (0, 0)
 
+    def check(self, student: Program) -> None:  # noqa: ARG002 - the base's
+        """Refuse a client of which it is known that it makes no vectors.
+
+        Raises:
+            TeleprompterError: With what to do.
+        """
+        if not isinstance(self.embedder, Embedder):
+            return
+        client = self.embedder.client
+        try:
+            settings = running().settings
+            route = settings.routes.get(client)
+            members = [settings.clients.get(name) for name in ((client,) if route is None else route.members)]
+            known = all(member is not None for member in members)
+            chat = any(
+                member is not None and member.is_local and member.effective_profile != "llama_cpp_embedder"
+                for member in members
+            )
+            if known and not chat and not lacks(client, "embeddings"):
+                return
+        except NoApplication:  # for an estimate there need be none
+            return
+        what = "makes no vectors" if known else f"is none of the clients {', '.join(settings.clients) or '(none)'}"
+        raise TeleprompterError(f"embedder: the client {client!r} {what}. {ANOTHER}")
+
     async def search(
         self,
         lab: Lab,
@@ -176,11 +216,12 @@ class KNNFewShot(Teleprompter[Program]):
             search = await bootstrap.bootstrapped(lab, student, rows, teacher)
             bootstrap.check_found(search)
             solved = {outcome.trial.at: outcome for outcome in search.best()}
+        stands = shows if self.metric is None else fits
         shots: list[dict[str, Any]] = []
         for at, row in enumerate(rows):
             demos: dict[str, Any] = {}
             for path, predictor in student.named_predictors():
-                demo = solved[at].demo(path) if at in solved else row if fits(predictor, row) else None
+                demo = solved[at].demo(path) if at in solved else row if stands(predictor, row) else None
                 if demo is not None:
                     (checked,) = predictor.replace_demos([demo]).demos
                     demos[path] = dumped_demo(predictor.signature, checked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otpy.errors import TeleprompterError
-from otpy.teleprompters.demos import fits, interleaved, mixed
+from otpy.teleprompters.demos import interleaved, mixed, shows
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, labels_of
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ __all__ = ["LabeledFewShot"]
 
 class LabeledFewShot(Teleprompter[P]):
     """Gives every predictor up to `k` examples of the trainset as demos, without asking the model anything.
+
+    An example that lacks outputs, as the reasoning of a `ChainOfThought`, is shown as an incomplete one; a predictor whose
+    inputs are in no example, as the second stage of a program, gets none. `BootstrapFewShot` has demos with all fields.
 
     Where an output's type lists its values, the demos cover them evenly (`balanced`), which DSPy's optimizer of this
     name leaves to chance.
@@ -65,21 +68,23 @@ class LabeledFewShot(Teleprompter[P]):
         """Return a copy of the student with demos; pure.
 
         Raises:
-            TeleprompterError: If no example has the fields of any predictor.
+            TeleprompterError: If no example has the inputs and an output of any predictor.
         """
         labels = labels_of(student) if self.balanced else []
         order = interleaved(trainset, labels, self.seed)
 
         def with_demos(_: str, predictor: Predict) -> Predict:
-            usable = [trainset[at] for at in order if fits(predictor, trainset[at])]
+            usable = [trainset[at] for at in order if shows(predictor, trainset[at])]
             return predictor.replace_demos(mixed(usable[: self.k], self.seed)) if usable else predictor
 
         better = student.map_predictors(with_demos)
-        if not any(fits(predictor, row) for _, predictor in student.named_predictors() for row in trainset):
+        if not any(shows(predictor, row) for _, predictor in student.named_predictors() for row in trainset):
             wanted = "; ".join(
                 f"{path}: {', '.join(predictor.signature.fields)}" for path, predictor in student.named_predictors()
             )
             raise TeleprompterError(
-                f"no example has all fields of a predictor ({wanted}); the first has {', '.join(trainset[0])}"
+                f"no example has the inputs and an output of a predictor ({wanted}); the first has"
+                f" {', '.join(trainset[0])}. Demos of what predictors pass on to each other are made by"
+                " BootstrapFewShot(metric) and KNNFewShot(k, metric=…)"
             )
         return better

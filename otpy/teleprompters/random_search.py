@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otpy.evaluate import metric_name
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
 from otpy.teleprompters.choices import Choices, check_choices
-from otpy.teleprompters.demos import fits
+from otpy.teleprompters.demos import shows
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_optional_number, check_structure
 
@@ -143,8 +143,11 @@ class BootstrapFewShotWithRandomSearch(Teleprompter[P]):
             program = choices.applied(program, choice(number))
             return program, await lab.evaluate(program, rows)
 
+        numbers = self._numbers(student, trainset)
+        if self.max_labeled_demos and LABELS_ONLY not in numbers:
+            lab.notes.append("no candidate 'labels only': no example has the inputs and an output of a predictor")
         best, top = student, lab.score_of("student")
-        for batch in in_batches(self._numbers(student, trainset), width):
+        for batch in in_batches(numbers, width):
             found = await lab.together(measured(number) for number in batch)
             for number, (program, scores) in zip(batch, found, strict=True):
                 await lab.candidate(_name(number), scores, number=number, **choices.told(choice(number)))
@@ -156,7 +159,7 @@ class BootstrapFewShotWithRandomSearch(Teleprompter[P]):
 
     def _numbers(self, student: P, trainset: list[Example]) -> list[int]:
         predictors = [predictor for _, predictor in student.named_predictors()]
-        labels = self.max_labeled_demos and any(fits(one, row) for one in predictors for row in trainset)
+        labels = self.max_labeled_demos and any(shows(one, row) for one in predictors for row in trainset)
         return [number for number in range(NO_DEMOS, self.num_candidate_programs) if number != LABELS_ONLY or labels]
 
     async def _made(  # noqa: PLR0913, PLR0917 - the search's arguments

@@ -69,9 +69,27 @@ class TestLabeledFewShot:
         compile_(otpy.LabeledFewShot(3), student=student)
         assert student.demos == ()
 
-    def test_examples_without_the_fields_of_any_predictor_are_refused(self):
-        with pytest.raises(TeleprompterError, match="no example has all fields"):
-            compile_(otpy.LabeledFewShot(3), student=otpy.ChainOfThought(Sort))
+    def test_examples_without_the_reasoning_are_shown_as_incomplete_ones(self):
+        program, _ = compile_(otpy.LabeledFewShot(3), student=otpy.ChainOfThought(Sort))
+        assert [sorted(demo) for demo in program.predict.demos] == [["kind", "word"]] * 3
+
+        def script(body):
+            assert sum("incomplete" in message["content"] for message in body["messages"]) == 3
+            return {"reasoning": "so", "kind": "fruit"}
+
+        with LoopbackLM(script) as server, otpy.start(lm="openai/x", base_url=server.url, api_key="none", cache=False):
+            assert program(word="apple").reasoning == "so"
+
+    def test_examples_without_the_inputs_of_any_predictor_are_refused_and_it_is_said_what_makes_demos(self):
+        class Two(otpy.Program):
+            one: otpy.Predict = otpy.Predict("word -> note")
+            two: otpy.Predict = otpy.Predict("note -> kind")
+
+            async def forward(self, word):
+                return await self.two.acall(note=(await self.one.acall(word=word)).note)
+
+        with pytest.raises(TeleprompterError, match=r"inputs and an output.*BootstrapFewShot\(metric\)"):
+            compile_(otpy.LabeledFewShot(3), student=Two())
 
 
 class TestBootstrapFewShot:
@@ -157,7 +175,9 @@ class TestBootstrapFewShot:
         def broken(example, prediction, trace=None):
             raise KeyError("colour")
 
-        with pytest.raises(TeleprompterError, match=r"the metric raised on 4; 4 failed, the last with KeyError: 'colour'"):
+        with pytest.raises(
+            TeleprompterError, match=r"the metric raised on 4; 4 failed, the last with KeyError: 'colour'"
+        ):
             compile_(otpy.BootstrapFewShot(broken), knows(), trainset=TRAIN[:4])
 
     def test_an_outage_is_raised_and_never_a_program_without_demos(self):

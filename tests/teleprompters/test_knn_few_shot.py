@@ -3,10 +3,10 @@
 import pytest
 
 import otpy
-from otpy.errors import TeleprompterError
+from otpy.errors import LMRequestInvalid, TeleprompterError
 from otpy.retrieval import FunctionEmbedder
 from otpy.teleprompters.knn_few_shot import KNNFewShot
-from otpy.testing import LoopbackLM
+from otpy.testing import FakeProvider, Fault, LoopbackLM
 from tests.teleprompters.planted import METRIC, RIGHT, STUDENT, TRAIN, Sort, bodies, compiled, shown, word
 
 LETTERS = FunctionEmbedder(
@@ -60,8 +60,29 @@ def test_without_a_metric_nothing_is_asked():
     program, server = compiled(nearest(metric=None), right)
     assert server.requests == []
     assert len(program.shots) == len(TRAIN)
-    with pytest.raises(TeleprompterError, match="no example has all fields"):
-        compiled(nearest(metric=None), right, student=otpy.ChainOfThought(Sort))
+    chain, _ = compiled(nearest(metric=None), right, student=otpy.ChainOfThought(Sort))
+    assert [sorted(shot["demos"]["predict"]) for shot in chain.shots] == [["kind", "word"]] * len(TRAIN)
+    with pytest.raises(TeleprompterError, match=r"no example has the inputs.*KNNFewShot\(k, metric=…\)"):
+        compiled(nearest(metric=None), right, student=otpy.Predict("word -> colour"))
+
+
+@pytest.mark.parametrize("model", ["anthropic/x", "local/smollm2-135m"])
+def test_a_client_that_makes_no_vectors_is_refused_before_anything_is_asked(model):
+    with otpy.start(lm=model, cache=False, api_key=None if model.startswith("local") else "none"):
+        with pytest.raises(TeleprompterError, match=r"'default' makes no vectors.*all-minilm-l6-v2"):
+            KNNFewShot(2).compile(STUDENT, trainset=TRAIN)
+        with pytest.raises(TeleprompterError, match="'other' is none of the clients default"):
+            KNNFewShot(2, embedder=otpy.Embedder(client="other")).compile(STUDENT, trainset=TRAIN)
+
+
+def test_a_server_that_makes_no_vectors_is_told_apart_at_the_first_call():
+    with FakeProvider(lambda _: Fault(status=501)) as fake:
+        url = fake.url("embeddings")
+        with otpy.start(lm="acme/m", base_url=url, api_key="none", cache=False):
+            program = KNNFewShot(2).compile(STUDENT, trainset=TRAIN)
+            with pytest.raises(LMRequestInvalid) as caught:
+                program(word="fig")
+    assert "all-minilm-l6-v2" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("width", [1, 3, 20])

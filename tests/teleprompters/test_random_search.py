@@ -9,7 +9,7 @@ from otpy.errors import TeleprompterError
 from otpy.teleprompters.outcome import outcome_of
 from otpy.teleprompters.random_search import BootstrapFewShotWithRandomSearch
 from otpy.testing import Scripted
-from tests.teleprompters.planted import KINDS, METRIC, SEEDS, STUDENT, TRAIN, VAL, Sort, compiled, needs, resumed
+from tests.teleprompters.planted import KINDS, METRIC, RIGHT, SEEDS, STUDENT, TRAIN, VAL, Sort, compiled, needs, resumed
 
 SCRIPT = needs("plum")
 
@@ -93,7 +93,27 @@ def test_labels_only_is_a_candidate_where_examples_can_be_demos():
         return {"reasoning": "so", **SCRIPT(body)}
 
     reasoned, _ = compiled(searching(max_labeled_demos=4, num_candidate_programs=0), script, student=chain)
-    assert [one.name for one in outcome_of(reasoned).candidates] == ["student", "no demos", "bootstrapped"]
+    names = [one.name for one in outcome_of(reasoned).candidates]
+    assert names == ["student", "no demos", "labels only", "bootstrapped"]
+
+
+class InTwo(otpy.Program):
+    one: otpy.Predict = otpy.Predict("word -> note")
+    two: otpy.Predict = otpy.Predict("note -> kind")
+
+    async def forward(self, word):
+        return await self.two.acall(note=(await self.one.acall(word=word)).note)
+
+
+def test_labels_only_is_left_out_with_a_note_where_no_example_can_be_a_demo():
+    def script(body):
+        asked = body["messages"][-1]["content"]
+        return {"note": asked.split()[-1]} if asked.startswith("word") else {"kind": RIGHT[asked.split()[-1]]}
+
+    program, _ = compiled(searching(max_labeled_demos=4, num_candidate_programs=0), script, student=InTwo())
+    outcome = outcome_of(program)
+    assert [one.name for one in outcome.candidates] == ["student", "no demos", "bootstrapped"]
+    assert any(note.startswith("no candidate 'labels only': no example has the inputs") for note in outcome.notes)
 
 
 def test_nothing_is_better_than_the_student_so_it_is_returned():
