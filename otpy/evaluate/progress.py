@@ -67,13 +67,6 @@ class Progress:
 
     def _started(self) -> tuple[Any, Any]:
         from rich.console import Console  # noqa: PLC0415 - 80 ms, only where it is shown
-        from rich.progress import (  # noqa: PLC0415 - the same
-            BarColumn,
-            MofNCompleteColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
         from rich.progress import Progress as Bar  # noqa: PLC0415 - the same
 
         class Quiet(Console):
@@ -83,18 +76,23 @@ class Progress:
         console = Quiet(stderr=True)
         if not console.is_terminal:
             return None, None
-        bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        bar = Bar(*self.columns(), console=console)
         task = bar.add_task(self._what, total=self._total, note="")
         bar.start()
         return bar, task
+
+    def columns(self) -> list[Any]:
+        """Return what the bar consists of, as columns of `rich`."""
+        from rich.progress import (  # noqa: PLC0415 - only where it is shown
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        said = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
+        return [*said, TimeElapsedColumn(), TimeRemainingColumn()]
 
     def scored(self, score: float) -> None:
         """Count a row that was measured."""

@@ -22,14 +22,19 @@ __all__ = ["as_html", "in_words", "shown"]
 EVERY: Final = 0.2
 """Seconds from one look to the next."""
 NAME: Final = 24
-"""Letters of a candidate's name."""
+"""Letters of a candidate's name, and of an optimizer's beside a bar."""
+BAR: Final = 10
+"""Letters of a bar."""
+LEAST_FIRST: Final = "tokens", "money", "name", "candidates", "requests", "rest"
+"""What is left out of a line that is too long."""
 
 
-def in_words(status: Status) -> str:
-    """Return how far an optimization is, in one line, what matters most first.
+def in_words(status: Status, room: int | None = None) -> str:
+    """Return how far an optimization is, in one line.
 
     Args:
         status: How far it is.
+        room: Letters there are; what matters least is left out first, and the rest is cut. By default all is said.
 
     Example:
         >>> from decimal import Decimal
@@ -40,24 +45,34 @@ def in_words(status: Status) -> str:
         >>> in_words(Status("waiting", 1, 0.5, 6, 900, 5.0, pending=2))
         'waiting, 1 candidate, best 50.0 %, 2 questions for people, 6 requests, 900 tokens'
     """
-    parts = [] if status.state == "running" else [status.state]
-    parts.append(f"{status.candidates} candidate{'' if status.candidates == 1 else 's'}")
+    parts = {} if status.state == "running" else {"state": status.state}
+    parts["candidates"] = f"{status.candidates} candidate{'' if status.candidates == 1 else 's'}"
     if status.best is not None:
         name = _visible(status.best_name or "")
         name = name if len(name) <= NAME else f"{name[: NAME - 1]}…"
-        parts.append(f"best {100 * status.best:.1f} %" + (f" ({name})" if name else ""))
+        parts["best"] = f"best {100 * status.best:.1f} %"
+        parts["name"] = f"{parts['best']} ({name})" if name else parts["best"]
     if status.doing:
-        parts.append(status.doing)
+        parts["doing"] = status.doing
     if status.pending:
-        parts.append(f"{status.pending} question{'' if status.pending == 1 else 's'} for people")
-    parts.append(f"{status.requests:,} requests")
+        parts["pending"] = f"{status.pending} question{'' if status.pending == 1 else 's'} for people"
+    parts["requests"] = f"{status.requests:,} requests"
     if status.rest and status.state == "running":
         minutes, seconds = divmod(round(status.rest), 60)
-        parts.append(f"at most {minutes}:{seconds:02} left")
-    parts.append(f"{status.tokens:,} tokens")
+        parts["rest"] = f"at most {minutes}:{seconds:02} left"
+    parts["tokens"] = f"{status.tokens:,} tokens"
     if status.money != 0:
-        parts.append(in_dollars(status.money, lower_bound=status.money_is_lower_bound))
-    return ", ".join(parts)
+        parts["money"] = in_dollars(status.money, lower_bound=status.money_is_lower_bound)
+
+    def line() -> str:
+        return ", ".join(text for what, text in parts.items() if what != "best" or "name" not in parts)
+
+    for what in LEAST_FIRST:
+        if room is None or len(line()) <= room:
+            break
+        parts.pop(what, None)
+    said = line()
+    return said if room is None or len(said) <= room else f"{said[: max(room - 1, 0)]}…"
 
 
 def as_html(name: str, status: Status) -> str:
@@ -79,17 +94,30 @@ class Line(Progress):
 
     def __init__(self, total: int | None, name: str, status: Callable[[], Status]) -> None:
         """Prepare; entering shows it."""
+        name = name if len(name) <= NAME else f"{name[: NAME - 1]}…"
         super().__init__(total, name)
+        self._taken = len(name) + BAR + 3  # a space behind each, and the last column stays free
         self._status = status
 
+    def columns(self) -> list[Any]:
+        """Return the name, a bar and the words, in which the time is that is left."""
+        from rich.progress import BarColumn, TextColumn  # noqa: PLC0415 - only where it is shown
+
+        words = TextColumn("{task.fields[note]}", markup=False)
+        return [TextColumn("{task.description}"), BarColumn(bar_width=BAR), words]
+
     def note(self, seconds: float) -> str:  # noqa: ARG002 - the base's
-        """Say how far it is."""
-        return in_words(self._status())
+        """Say how far it is, in as many letters as there are."""
+        return in_words(self._status(), self._bar.console.width - self._taken)
 
     def look(self) -> None:
         """Draw it anew."""
-        self.done = self._status().requests
+        status = self._status()
+        self.done = status.requests
         if self._bar is not None:
+            if status.state == "done":  # with fewer requests than it might have made
+                self._bar.update(self._task, total=max(self.done, 1), completed=max(self.done, 1))
+                self.done = max(self.done, 1)
             self._draw()
 
 

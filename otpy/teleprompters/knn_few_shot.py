@@ -103,8 +103,8 @@ class NearestDemos(Program):
 class KNNFewShot(Teleprompter[Program]):
     """Makes a program that is shown, at each call, the demos of the `k` examples whose inputs are most like its own.
 
-    What is alike is found by vectors of texts (`embedder`), which a chat model does not make: give the application a client
-    that does, as one with the model `local/all-minilm-l6-v2`.
+    What is alike is found by vectors of texts (`embedder`), which a chat model does not make: give the application a
+    client that does, as one with the model `local/all-minilm-l6-v2`.
 
     A teacher solves every example of the trainset once, when the program is made; where the metric is satisfied, the
     calls of its predictors are the example's demos, and elsewhere the example as it stands, if its fields allow that.

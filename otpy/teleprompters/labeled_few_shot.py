@@ -19,8 +19,8 @@ __all__ = ["LabeledFewShot"]
 class LabeledFewShot(Teleprompter[P]):
     """Gives every predictor up to `k` examples of the trainset as demos, without asking the model anything.
 
-    An example that lacks outputs, as the reasoning of a `ChainOfThought`, is shown as an incomplete one; a predictor whose
-    inputs are in no example, as the second stage of a program, gets none. `BootstrapFewShot` has demos with all fields.
+    An example that lacks outputs, as the reasoning of a `ChainOfThought`, is shown as an incomplete one; a predictor
+    whose inputs are in no example, as the second stage of a program, gets none. Those of `BootstrapFewShot` are whole.
 
     Where an output's type lists its values, the demos cover them evenly (`balanced`), which DSPy's optimizer of this
     name leaves to chance.

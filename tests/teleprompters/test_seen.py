@@ -1,7 +1,9 @@
 """A run is seen: how far it is, what it has cost, how long it will take at the most; in a terminal and a notebook."""
 
 import asyncio
+import dataclasses
 import io
+import re
 import sys
 import types
 from decimal import Decimal
@@ -11,7 +13,7 @@ import rich.console
 
 import otpy
 from otpy.errors import TeleprompterError
-from otpy.teleprompters.display import as_html, in_words, shown
+from otpy.teleprompters.display import Line, as_html, in_words, shown
 from otpy.teleprompters.random_search import BootstrapFewShotWithRandomSearch
 from otpy.teleprompters.status import Status
 from otpy.testing import LoopbackLM
@@ -120,8 +122,43 @@ class TestTheStatus:
         assert in_words(status) == "1 candidate, best 50.0 % (a <b>\\x1b[0m), 7 requests, 1,200 tokens"
         assert "a &lt;b&gt;" in as_html("GEPA", status)
 
+    @pytest.mark.parametrize(
+        ("room", "words"),
+        [
+            (90, "3 candidates, best 75.0 % (trial 2), 60 requests, at most 1:05 left, 9,000 tokens, $0.0200"),
+            (76, "3 candidates, best 75.0 % (trial 2), 60 requests, at most 1:05 left, $0.0200"),
+            (67, "3 candidates, best 75.0 % (trial 2), 60 requests, at most 1:05 left"),
+            (43, "best 75.0 %, 60 requests, at most 1:05 left"),
+            (30, "best 75.0 %, at most 1:05 left"),
+            (11, "best 75.0 %"),
+            (8, "best 75…"),
+        ],
+    )
+    def test_is_told_in_the_room_there_is_by_what_matters(self, room, words):
+        status = Status("running", 3, 0.75, 60, 9_000, 5.0, Decimal("0.02"), 65.0, "trial 2")
+        assert in_words(status, room) == words
+
 
 class TestALine:
+    def test_fits_with_one_estimate_and_ends_full_when_all_is_done_early(self, terminal):
+        ends = iter(["running", "done"])
+        last = Status("done", 3, 0.75, 60, 9_000, 5.0, Decimal("0.02"), 65.0, "trial 2")
+
+        def status():
+            return dataclasses.replace(last, state=next(ends, "done"))
+
+        with Line(170, "BootstrapFewShotWithRandomSearch", status) as line:
+            line._bar.console.width = 80
+            terminal.truncate(0)
+            line.look()
+            line.look()
+            (task,) = line._bar.tasks
+            assert (task.completed, task.total) == (60, 60)
+        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()).replace("\r", "\n").split("\n")
+        assert max(map(len, lines)) < 80
+        assert not any("-:--" in each or "0:00:" in each for each in lines)
+        assert any(each.rstrip().endswith("done, best 75.0 %, 60 requests") for each in lines)
+
     @pytest.mark.parametrize("name", ["LabeledFewShot", "BootstrapFewShot", "KNNFewShot", "COPRO", "GEPA", "SIMBA"])
     def test_is_shown_by_every_optimizer(self, terminal, name):
         task = TASKS[name]
