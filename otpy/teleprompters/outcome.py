@@ -12,6 +12,7 @@ from otpy.evaluate.statistics import Paired, mean_interval
 from otpy.teleprompters import outcome_table
 from otpy.teleprompters.choosing import Objective, Rule, beside, distinct, front, p_values, taking_least
 from otpy.teleprompters.outcome_file import save
+from otpy.teleprompters.spent import in_dollars
 
 if TYPE_CHECKING:
     import os
@@ -153,7 +154,7 @@ class Outcome:
         Args:
             n: How many.
         """
-        outcome_table.printed(self, n)
+        outcome_table.printed(str(self), self.notes, self.table(n))
 
     def _repr_html_(self) -> str:
         """Show it in a notebook."""
@@ -184,7 +185,8 @@ class Outcome:
             words += f"; {was}, {'better' if self.better else 'not shown to be better'}"
         words += self._rule_in_words()
         end = {"done": "", "budget": ", stopped by its budget", "stopped": ", stopped"}[self.stopped]
-        return f"{self.optimizer}: {words}; {self.requests:,} requests, {self.tokens:,} tokens{end}"
+        money = f", {in_dollars(self.money, lower_bound=self.money_is_lower_bound)}" if self.money else ""
+        return f"{self.optimizer}: {words}; {self.requests:,} requests, {self.tokens:,} tokens{money}{end}"
 
     def _rule_in_words(self) -> str:
         """What became of the rule, if it is not the usual one."""

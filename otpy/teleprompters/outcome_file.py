@@ -14,14 +14,16 @@ from otpy.programs import Program
 from otpy.programs.files import checked, otpy_version, parsed, put, reading, whole
 from otpy.programs.lineage import Lineage, descended, lineage_of, read_lineage
 from otpy.programs.state import dumped, filled
+from otpy.signatures import Example
+from otpy.teleprompters import outcome_table
 from otpy.teleprompters.choosing import Objective, Rule
+from otpy.teleprompters.tried import Candidate, Scores, Tried
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
     from otpy.teleprompters.outcome import Outcome
-    from otpy.teleprompters.tried import Candidate
 
 __all__ = ["FORMAT", "SavedCandidate", "SavedOutcome", "load_outcome", "save"]
 
@@ -132,9 +134,58 @@ class SavedOutcome:
             raise TeleprompterError(str(error)) from error
         return found if self.lineage is None or name is not None else descended(found, self.lineage)
 
+    def table(self, n: int = 20, *, width: int | None = None) -> str:
+        """Return the candidates as a table for a terminal, as `Outcome.table` does."""
+        return outcome_table.as_text(self._outcome(), n, width)
+
+    def print(self, n: int = 20) -> None:
+        """Print the line, the notes, and the candidates as a table."""
+        outcome_table.printed(self.said, self.notes, self.table(n))
+
+    def _outcome(self) -> Outcome:
+        """The outcome, with hashes for programs: they are compared, and nothing else."""
+        from otpy.teleprompters.outcome import Outcome  # noqa: PLC0415 - that room saves by this one
+
+        known = {
+            one.name: Candidate(one.name, cast("Any", one.program), _Kept(one), one.params) for one in self.candidates
+        }
+        best, student = (known.get(name or "") for name in (self.best, "student"))
+        stopped: Any = self.stopped
+        took = self.requests, self.tokens, self.seconds, self.notes, self.money, self.rule
+        program = cast("Any", self.program_hash)
+        return Outcome(self.optimizer, program, best, student, tuple(known.values()), stopped, *took)
+
     def __str__(self) -> str:
         """Print it in one line, as the outcome was."""
         return self.said
+
+
+class _Kept(Scores):
+    """The scores of a file, of which what was taken is known in the mean only."""
+
+    _one: SavedCandidate
+
+    def __init__(self, one: SavedCandidate) -> None:
+        """Have a row for each score."""
+        rows = tuple(Tried(at, Example(), score) for at, score in enumerate(one.scores))
+        super().__init__(cast("Any", one.program), rows)
+        object.__setattr__(self, "_one", one)
+
+    @property
+    def failed(self) -> int:
+        return self._one.failed
+
+    @property
+    def seconds(self) -> float:
+        return self._one.seconds
+
+    @property
+    def tokens(self) -> float:
+        return self._one.tokens
+
+    @property
+    def money(self) -> float | None:
+        return self._one.money
 
 
 def save(outcome: Outcome, path: str | os.PathLike[str]) -> None:

@@ -14,6 +14,8 @@ from otpy.evaluate.statistics import mean_interval
 from otpy.teleprompters.choosing import cost_of, priced
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from otpy.teleprompters.outcome import Outcome
     from otpy.teleprompters.tried import Candidate
 
@@ -29,6 +31,8 @@ SHOWN: Final = 50
 
 def as_text(outcome: Outcome, n: int = 20, width: int | None = None) -> str:
     """Return the candidates as a table for a terminal; see `Outcome.table`."""
+    if not outcome.measured:
+        return "nothing was measured on all rows\n"
     titles, rows = _content(outcome, n)
     room = (shutil.get_terminal_size().columns if width is None else width) - 1
     wide = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
@@ -46,10 +50,9 @@ def as_text(outcome: Outcome, n: int = 20, width: int | None = None) -> str:
     return "\n".join([line(titles), *map(line, rows), *_below(outcome, n)]) + "\n"
 
 
-def printed(outcome: Outcome, n: int = 20) -> None:
-    """Print the line and the table to standard output; see `Outcome.print`."""
-    notes = "".join(f"  {_visible(note)}\n" for note in outcome.notes)
-    text = f"{outcome}\n{notes}{as_text(outcome, n)}"
+def printed(line: str, notes: Iterable[str], table: str) -> None:
+    """Print the line, the notes and the table to standard output; see `Outcome.print`."""
+    text = "".join([f"{line}\n", *(f"  {_visible(note)}\n" for note in notes), table])
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))  # a terminal may not know all letters
     sys.stdout.flush()
@@ -98,8 +101,9 @@ def _below(outcome: Outcome, n: int) -> list[str]:
         return ["nothing was measured on all rows"]
     more = len(outcome.measured) - max(n, 0)
     left = [f"and {more} more"] if more > 0 else []
+    cost = "dollars" if priced(outcome.measured) else "tokens"
     corrected = f"p: beside the student, corrected for {len(outcome.p_values)}" if outcome.p_values else ""
-    marks = "→ returned", "* not beaten in score, cost and latency", "dollars, tokens, seconds: of a row", corrected
+    marks = "→ returned", "* not beaten in score, cost and latency", f"{cost}, seconds: of a row", corrected
     return [*left, "; ".join(filter(None, marks))]
 
 

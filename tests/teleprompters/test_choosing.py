@@ -210,7 +210,7 @@ class TestARun:
         with pytest.raises(TeleprompterError, match="has measured no candidates"):
             otpy.outcome_of(compiled(otpy.LabeledFewShot(2), script)[0]).cheapest()
 
-    def test_knows_what_a_row_costs_where_there_are_prices(self):
+    def test_knows_what_a_row_costs_where_there_are_prices(self, tmp_path):
         async def main():
             with LoopbackLM(script) as server:
                 client = {"model": "openai/x", "base_url": server.url, "api_key": "none"}
@@ -224,6 +224,10 @@ class TestARun:
         assert known["Long."] > known["Short"] > 0
         assert float(outcome.money) == pytest.approx(sum(known.values()) * len(VAL))
         assert "dollars" in outcome.table()
+        assert str(outcome).endswith(f" tokens, ${outcome.money:.4f}")
+        outcome.save(tmp_path / "found.json")
+        back = load_outcome(tmp_path / "found.json")
+        assert (back.table(), str(back)) == (outcome.table(), str(outcome))
 
 
 class TestWhatAnAnswerTook:
@@ -276,6 +280,15 @@ class TestAFile:
         for read, one in zip(back.candidates, found.candidates, strict=True):
             assert list(read.scores) == one.scores.values
             assert back.program(STUDENT, read.name) == one.program
+
+    def test_is_shown_as_the_outcome_was(self, found, tmp_path, capsys):
+        found.save(tmp_path / "found.json")
+        found.print()
+        shown = capsys.readouterr().out
+        assert "tokens, seconds: of a row" in shown
+        assert "dollars" not in shown
+        load_outcome(tmp_path / "found.json").print()
+        assert capsys.readouterr().out == shown
 
     @pytest.mark.parametrize("change", ["edited", "newer", "other", "cut", "gone"])
     def test_that_is_not_as_it_was_written_is_refused(self, found, tmp_path, change):
@@ -340,7 +353,7 @@ class TestShown:
 
     def test_an_outcome_without_candidates_says_that(self):
         outcome = otpy.outcome_of(compiled(otpy.LabeledFewShot(2), script)[0])
-        assert "nothing was measured" in outcome.table()
+        assert outcome.table() == "nothing was measured on all rows\n"
         assert "nothing was measured" in outcome._repr_html_()
 
 
