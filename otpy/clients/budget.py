@@ -195,10 +195,11 @@ class _Meter:
                 f"{' otpy.start(…) or' if client == 'default' else ''} [clients.{client or 'NAME'}] of otpy.toml, or"
                 " put a cap on tokens instead"
             )
+        smaller = "" if kind == "requests" else " or lower max_tokens"
         return (
             f"{self.cap} would be passed: {_amount(kind, self.spent)} spent, {_amount(kind, self.reserved)} reserved"
-            f" for requests in flight, up to {_amount(kind, asked)} asked; the request was not sent; raise the cap or"
-            " lower max_tokens"
+            f" for requests in flight, up to {_amount(kind, asked)} asked; the request was not sent; raise the"
+            f" cap{smaller}"
         )
 
 

@@ -33,7 +33,7 @@ class Account:
 
     def __init__(self, run: str, before: Spent, *, inside: bool) -> None:
         """Look how the ledger stands: a run inside another one is not to count what was before it."""
-        self._run, self._before, self._inside = run, before, inside
+        self._run, self.before, self._inside = run, before, inside
         self._book = running().book
         self._began_with = self._total()
 
@@ -47,7 +47,7 @@ class Account:
 
     def spent(self) -> Spent:
         """Return what all parts have taken."""
-        return self._before + self.part()
+        return self.before + self.part()
 
     async def settled(self) -> None:
         """Wait until what was in flight has ended and is in the ledger: it was sent, though nobody waits for it now.
@@ -66,7 +66,7 @@ class Account:
         Args:
             limits: By what is limited, as in `Cap`.
         """
-        used = self._before._asdict()
+        used = self.before._asdict()
         return [
             Cap(kind, max(Decimal(str(limit)) - used[kind], 0), Labels(run=self._run)) for kind, limit in limits.items()
         ]

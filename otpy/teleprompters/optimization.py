@@ -18,6 +18,7 @@ from otpy.evaluate.sampling import sample, split
 from otpy.programs.lineage import Lineage, descended
 from otpy.programs.state import dumped
 from otpy.telemetry import bus as telemetry
+from otpy.telemetry.reports import reports
 from otpy.teleprompters import display
 from otpy.teleprompters.account import Account
 from otpy.teleprompters.choosing import Rule, chosen, distinct
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from otpy.teleprompters.tried import Candidate
 
 __all__ = ["Optimization"]
+
+logger = reports("otpy")
 
 CHOOSE_BY: Final = 0.5
 """The share of the trainset to choose by, if there is no valset."""
@@ -309,7 +312,7 @@ class Optimization:
             if error.asked is None and not self._account.spent().requests:  # with an unknown price nothing can be asked
                 raise
             self._stopped = "budget"
-            self._notes.append(f"ended by a cap: {error}")
+            self._ended_by(error.cap.kind, error)
             program = self._so_far()
         except asyncio.CancelledError:
             if self._stopped != "stopped":
@@ -317,6 +320,14 @@ class Optimization:
             program = self._so_far()
         await self._over()
         return self._outcome(program, first)
+
+    def _ended_by(self, kind: Any, error: BudgetExceeded) -> None:
+        """Note by which cap, as it was given: the error tells what was left of it for this part."""
+        before = getattr(self._account.before, kind)
+        given = f"max_{kind}={self._limits[kind]}, of which {before:,} was used before: " if before else ""
+        self._notes.append(f"ended by a cap: {given}{error}")
+        if not self._account.spent().requests:
+            logger.warning("%s could send nothing, and returns the student: %s", self.run, error)
 
     async def _as_pinned(self, program: Program) -> Program:
         """Keep to what a person has pinned: the best candidate that does, and what was found with the pins put in."""

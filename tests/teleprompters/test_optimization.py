@@ -407,10 +407,19 @@ class TestABudget:
         assert found.stopped == "budget"
         assert found.tokens <= whole.tokens // 2
 
-    def test_of_nothing_returns_the_student(self):
+    def test_of_nothing_returns_the_student_and_is_warned_of(self, caplog):
         found, server = outcome(max_requests=0)
+        assert "could send nothing, and returns the student: the cap of 0 requests" in caplog.text
+        assert found.notes[-1].endswith("raise the cap")
         assert (found.program, found.stopped, found.best) == (STUDENT, "budget", None)
         assert server.requests == []
+
+    def test_of_a_run_that_is_gone_on_with_is_told_as_it_was_given(self, tmp_path, caplog):
+        first, _ = outcome(max_requests=20, journal=tmp_path / "run")
+        assert not any("used before" in note for note in first.notes)
+        second, _ = outcome(max_requests=30, journal=tmp_path / "run")
+        assert any("max_requests=30, of which 20 was used before: the cap of 10" in note for note in second.notes)
+        assert not caplog.records
 
     def test_bootstrapping_returns_the_demos_found_so_far(self):
         teleprompter = otpy.BootstrapFewShot(METRIC, max_bootstrapped_demos=4, max_labeled_demos=0, max_concurrency=1)
