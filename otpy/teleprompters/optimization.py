@@ -15,7 +15,7 @@ from otpy.errors import BudgetExceeded, ConfigError, TeleprompterError
 from otpy.evaluate import leaks, metric_name, prepared
 from otpy.evaluate.runs import named, opened
 from otpy.evaluate.sampling import sample, split
-from otpy.programs.lineage import Lineage, descended
+from otpy.programs.lineage import Lineage, descended, lineage_of
 from otpy.programs.state import dumped
 from otpy.telemetry import bus as telemetry
 from otpy.telemetry.reports import reports
@@ -31,7 +31,7 @@ from otpy.teleprompters.outcome import Outcome, Stopped, marked
 from otpy.teleprompters.process import run
 from otpy.teleprompters.questions import agreement
 from otpy.teleprompters.review import Review, kept_to
-from otpy.teleprompters.run_journal import RunJournal, kept_in
+from otpy.teleprompters.run_journal import RunJournal, as_time, kept_in
 from otpy.teleprompters.status import Status
 from otpy.teleprompters.tried import best_of
 
@@ -357,8 +357,10 @@ class Optimization:
         if first is not None:
             one = chosen(self._rule, distinct(lab.candidates, first), first, program)
             program = program if one is None else one.program
-        found = descended(program, Lineage(kind, self._student.content_hash(), self._data, teleprompter.seed))
-        content = program.content_hash()
+        content, parent = program.content_hash(), self._student.content_hash()
+        made = Lineage(kind, parent, self._data, teleprompter.seed, time=as_time(self.journal.found_at(content)))
+        lineage = lineage_of(self._student) if content == parent else made  # what is untouched was made by nobody here
+        found = program.replace() if lineage is None else descended(program, lineage)
         whole = [one for one in lab.candidates if len(one.scores.rows) == len(self._valset)]
         best = next((one for one in whole if one.program.content_hash() == content), None)
         spent, seconds = self._account.spent(), time.perf_counter() - self._began

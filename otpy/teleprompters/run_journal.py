@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
 import os
 import sqlite3
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from otpy.errors import LMError
     from otpy.lm import LMResponse
 
-__all__ = ["RunJournal", "Spent", "kept_in", "lock_of", "locked"]
+__all__ = ["RunJournal", "Spent", "as_time", "kept_in", "lock_of", "locked"]
 
 SCHEMA: Final = 2
 _TABLES: Final = (
@@ -51,6 +52,15 @@ def kept_in(error: BaseException, path: object) -> None:
     """
     if path is not None:
         error.add_note(f"what was answered is kept in {path}: the same call, with the same journal, goes on from there")
+
+
+def as_time(seconds: float) -> str:
+    """Return a time as a lineage has it.
+
+    Args:
+        seconds: Since 1970.
+    """
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
 
 
 class RunJournal:
@@ -197,6 +207,19 @@ class RunJournal:
         """Return the trials, in the order in which they were first made."""
         rows = self._reader.execute("SELECT name, data, at FROM trials ORDER BY rowid")
         return [{"name": name, "at": at, **json.loads(data)} for name, data, at in rows]
+
+    def found_at(self, content_hash: str) -> float:
+        """Return when a program was first told of, in seconds since 1970; now, if it was not.
+
+        Raises:
+            TeleprompterError: If the file is damaged there.
+        """
+        try:
+            rows = self._reader.execute("SELECT data, at FROM trials")
+            times = [float(at) for data, at in rows if json.loads(data).get("program") == content_hash]
+            return min(times, default=time.time())
+        except (sqlite3.Error, ValueError, TypeError, AttributeError) as error:
+            raise self._damaged(error) from error
 
     def program(self, content_hash: str) -> dict[str, Any] | None:
         """Return the state of a program that was tried."""

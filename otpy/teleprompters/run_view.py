@@ -19,7 +19,7 @@ from otpy.errors import TeleprompterError
 from otpy.evaluate.statistics import Paired, mean, mean_interval, paired
 from otpy.programs import files
 from otpy.programs.lineage import Lineage
-from otpy.teleprompters.run_journal import SCHEMA, lock_of
+from otpy.teleprompters.run_journal import SCHEMA, as_time, lock_of
 from otpy.teleprompters.spent import parts_in_all
 
 if TYPE_CHECKING:
@@ -207,9 +207,11 @@ class RunView:
             if "tree" not in state or files.content_hash(state) != trial.program:
                 raise ValueError(f"the program of {trial.name!r} is not in it, or was changed")
         header = self.header
-        lineage = Lineage(
-            self.optimizer, header.get("student"), header.get("data"), header.get("params", {}).get("seed")
-        )
+        if trial.program == header.get("student"):  # it was not made here
+            return {**state, "lineage": state.get("lineage")}
+        found = min(one.time for one in (*self.candidates, self.result or trial, trial) if one.program == trial.program)
+        seed = header.get("params", {}).get("seed")
+        lineage = Lineage(self.optimizer, header.get("student"), header.get("data"), seed, time=as_time(found))
         return {**state, "lineage": lineage.dump_state()}
 
     def export(self, trial: Trial, path: str | os.PathLike[str]) -> None:

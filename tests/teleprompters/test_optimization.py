@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import threading
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 
@@ -125,6 +126,28 @@ class TestWhatComesOfIt:
         assert outcome_of(found.program.with_instructions("other")) is None
         assert outcome_of(STUDENT) is None
         assert lineage_of(STUDENT) is None
+
+    def test_a_student_that_is_untouched_was_made_by_nobody_here(self, tmp_path):
+        found, _ = outcome(Best(instructions=("be bad",)), journal=tmp_path / "run")
+        assert found.program == STUDENT
+        assert lineage_of(found.program) is None
+        assert outcome_of(STUDENT) is None
+        view = RunView(tmp_path / "run")
+        assert view.program(view.named("student"))["lineage"] is None
+        assert view.program(view.result)["lineage"] is None
+
+    def test_a_program_was_made_when_it_was_found_and_not_when_that_is_looked_up(self, tmp_path):
+        outcome(Best(), journal=tmp_path / "run")
+        base = sqlite3.connect(tmp_path / "run")
+        with base:
+            base.execute("UPDATE trials SET at = at - 86400")
+        base.close()
+        again, server = outcome(Best(), journal=tmp_path / "run")
+        assert server.requests == []
+        made = datetime.fromisoformat(lineage_of(again.program).time)
+        assert 86_000 < (datetime.now(UTC) - made).total_seconds() < 87_000
+        view = RunView(tmp_path / "run")
+        assert view.program(view.result)["lineage"] == lineage_of(again.program).dump_state()
 
     def test_the_student_is_returned_if_nothing_is_better(self):
         found, _ = outcome(Best(instructions=("be bad",)))
