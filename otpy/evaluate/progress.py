@@ -26,6 +26,7 @@ class Progress:
         what: What is being done.
         shown: Whether to show anything.
         more: What else the bar says.
+        bar_width: Letters of the bar, if there is to be nothing beside it but what is being done and the note.
         clock: Seconds, for the rate.
 
     Example:
@@ -37,18 +38,19 @@ class Progress:
         '50.0 %, 4.0/s, 1 failed'
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only facts
         self,
         total: int | None,
         what: str,
         *,
         shown: bool = True,
         more: Callable[[], str] | None = None,
+        bar_width: int | None = None,
         clock: Clock = monotonic,
     ) -> None:
         """Prepare; entering shows it."""
         self._total, self._what, self._shown, self._clock = total, what, shown, clock
-        self._more = more
+        self._more, self._bar_width = more, bar_width
         self._bar: Any = None
         self._task: Any = None
         self._began = self._drawn = 0.0
@@ -76,12 +78,12 @@ class Progress:
         console = Quiet(stderr=True)
         if not console.is_terminal:
             return None, None
-        bar = Bar(*self.columns(), console=console)
+        bar = Bar(*self._columns(), console=console)
         task = bar.add_task(self._what, total=self._total, note="")
         bar.start()
         return bar, task
 
-    def columns(self) -> list[Any]:
+    def _columns(self) -> list[Any]:
         """Return what the bar consists of, as columns of `rich`."""
         from rich.progress import (  # noqa: PLC0415 - only where it is shown
             BarColumn,
@@ -92,6 +94,8 @@ class Progress:
         )
 
         said = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
+        if self._bar_width is not None:
+            return [said[0], BarColumn(bar_width=self._bar_width), TextColumn("{task.fields[note]}", markup=False)]
         return [*said, TimeElapsedColumn(), TimeRemainingColumn()]
 
     def scored(self, score: float) -> None:

@@ -95,16 +95,9 @@ class Line(Progress):
     def __init__(self, total: int | None, name: str, status: Callable[[], Status]) -> None:
         """Prepare; entering shows it."""
         name = name if len(name) <= NAME else f"{name[: NAME - 1]}…"
-        super().__init__(total, name)
+        super().__init__(total, name, bar_width=BAR)
         self._taken = len(name) + BAR + 3  # a space behind each, and the last column stays free
         self._status = status
-
-    def columns(self) -> list[Any]:
-        """Return the name, a bar and the words, in which the time is that is left."""
-        from rich.progress import BarColumn, TextColumn  # noqa: PLC0415 - only where it is shown
-
-        words = TextColumn("{task.fields[note]}", markup=False)
-        return [TextColumn("{task.description}"), BarColumn(bar_width=BAR), words]
 
     def note(self, seconds: float) -> str:  # noqa: ARG002 - the base's
         """Say how far it is, in as many letters as there are."""

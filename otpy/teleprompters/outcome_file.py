@@ -16,7 +16,7 @@ from otpy.programs.lineage import Lineage, descended, lineage_of, read_lineage
 from otpy.programs.state import dumped, filled
 from otpy.signatures import Example
 from otpy.teleprompters import outcome_table
-from otpy.teleprompters.choosing import Objective, Rule
+from otpy.teleprompters.choosing import Objective, Rule, distinct, front, p_values
 from otpy.teleprompters.tried import Candidate, Scores, Tried
 
 if TYPE_CHECKING:
@@ -136,24 +136,19 @@ class SavedOutcome:
 
     def table(self, n: int = 20, *, width: int | None = None) -> str:
         """Return the candidates as a table for a terminal, as `Outcome.table` does."""
-        return outcome_table.as_text(self._outcome(), n, width)
+        return outcome_table.as_text(self._shown(), n, width)
 
     def print(self, n: int = 20) -> None:
         """Print the line, the notes, and the candidates as a table."""
         outcome_table.printed(self.said, self.notes, self.table(n))
 
-    def _outcome(self) -> Outcome:
-        """The outcome, with hashes for programs: they are compared, and nothing else."""
-        from otpy.teleprompters.outcome import Outcome  # noqa: PLC0415 - that room saves by this one
-
-        known = {
-            one.name: Candidate(one.name, cast("Any", one.program), _Kept(one), one.params) for one in self.candidates
-        }
-        best, student = (known.get(name or "") for name in (self.best, "student"))
-        stopped: Any = self.stopped
-        took = self.requests, self.tokens, self.seconds, self.notes, self.money, self.rule
-        program = cast("Any", self.program_hash)
-        return Outcome(self.optimizer, program, best, student, tuple(known.values()), stopped, *took)
+    def _shown(self) -> outcome_table.Shown:
+        """What a table shows, with hashes for programs: they are compared, and nothing else."""
+        known = [Candidate(one.name, cast("Any", one.program), _Kept(one), one.params) for one in self.candidates]
+        student = next((one for one in known if one.name == "student"), None)
+        measured = tuple(distinct(known, student))
+        values = {} if student is None else p_values(measured, student)
+        return outcome_table.Shown(self.program_hash, measured, values, tuple(front(measured)))
 
     def __str__(self) -> str:
         """Print it in one line, as the outcome was."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otpy.evaluate.statistics import mean_interval
 from otpy.teleprompters.choosing import cost_of, priced
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from otpy.teleprompters.outcome import Outcome
     from otpy.teleprompters.tried import Candidate
 
-__all__ = ["as_html", "as_text", "printed"]
+__all__ = ["Shown", "as_html", "as_text", "printed"]
 
 NAME: Final = 1
 """The column of names; those before it and itself are texts, the others numbers."""
@@ -29,7 +29,16 @@ SHOWN: Final = 50
 """Candidates of a page."""
 
 
-def as_text(outcome: Outcome, n: int = 20, width: int | None = None) -> str:
+class Shown(NamedTuple):
+    """What of an outcome stands in its table; the names are those of `Outcome`."""
+
+    program: Any
+    measured: tuple[Candidate, ...]
+    p_values: dict[str, float]
+    front: tuple[Candidate, ...]
+
+
+def as_text(outcome: Outcome | Shown, n: int = 20, width: int | None = None) -> str:
     """Return the candidates as a table for a terminal; see `Outcome.table`."""
     if not outcome.measured:
         return "nothing was measured on all rows\n"
@@ -71,14 +80,14 @@ def as_html(outcome: Outcome) -> str:
     return f"<p><b>{html.escape(str(outcome))}</b>{notes}</p>{table}"
 
 
-def _content(outcome: Outcome, n: int) -> tuple[list[str], list[list[str]]]:
+def _content(outcome: Outcome | Shown, n: int) -> tuple[list[str], list[list[str]]]:
     dollars = priced(outcome.measured)
     titles = ["", "candidate", "score", "95 %", "p", "dollars" if dollars else "tokens", "seconds", "failed"]
     order = sorted(outcome.measured, key=lambda one: -one.score)[: max(n, 0)]
     return titles, [_cells(outcome, one, dollars=dollars) for one in order]
 
 
-def _cells(outcome: Outcome, one: Candidate, *, dollars: bool) -> list[str]:
+def _cells(outcome: Outcome | Shown, one: Candidate, *, dollars: bool) -> list[str]:
     low, high = mean_interval(one.scores.values)
     value, cost = outcome.p_values.get(one.name), cost_of(one, dollars=dollars)
     returned: Any = outcome.program
@@ -95,7 +104,7 @@ def _cells(outcome: Outcome, one: Candidate, *, dollars: bool) -> list[str]:
     ]
 
 
-def _below(outcome: Outcome, n: int) -> list[str]:
+def _below(outcome: Outcome | Shown, n: int) -> list[str]:
     """What the marks mean, and what is left out."""
     if not outcome.measured:
         return ["nothing was measured on all rows"]

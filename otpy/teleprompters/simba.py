@@ -137,6 +137,10 @@ class SIMBA(Teleprompter[P]):
         teacher: Program | None,  # noqa: ARG002 - the base's
     ) -> P:
         """Step by step."""
+        if self.bsize > len(trainset):
+            lab.notes.append(
+                f"bsize={self.bsize}: the trainset has {len(trainset)} rows, and a minibatch is all of them"
+            )
         ascent = _Ascent(self, lab, trainset, list(enumerate(valset)))
         await ascent.run(student)
         assert lab.best is not None

@@ -214,3 +214,8 @@ def test_what_is_dropped_leaves_room_for_one_more(demos, most, seed):
 def test_as_many_are_dropped_as_a_poisson_draw_says():
     counts = [len(dropped(20, 40, random.Random(seed))) for seed in range(3000)]
     assert sum(counts) / len(counts) == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_minibatch_larger_than_the_trainset_is_all_of_it_and_noted():
+    better, _ = compiled(SIMBA(metric, bsize=1_000, num_candidates=2, max_steps=1))
+    assert any(note.startswith("bsize=1000: the trainset has ") for note in outcome_of(better).notes)
