@@ -180,7 +180,7 @@ class Outcome:
             words = f"{100 * self.best.score:.1f} % (95 %: {100 * low:.1f} to {100 * high:.1f})"
         if self.comparison is not None and self.student is not None:
             was = f"the student: {100 * self.student.score:.1f} %, p = {self.comparison.p_value:.2g}"
-            several = len(self.p_values) > 1 and self.best.program != self.student.program
+            several = len(self.p_values) > 1 and self.best is not None and self.best.program != self.student.program
             was += f", corrected for {len(self.p_values)}" if several else ""
             words += f"; {was}, {'better' if self.better else 'not shown to be better'}"
         words += self._rule_in_words()
