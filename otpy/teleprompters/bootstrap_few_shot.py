@@ -7,7 +7,7 @@ optimizer of this name there.
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.errors import (
@@ -38,7 +38,7 @@ from otpy.teleprompters.teleprompter import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from otpy.programs import Predict
     from otpy.signatures import Example
@@ -222,11 +222,8 @@ class BootstrapFewShot(Teleprompter[P]):
             program = _for(teacher, example, trial.round)
             with tracing() as trace:
                 prediction = await program.acall(**example.inputs())
-            try:
+            with noted(metrics):
                 score = await measure(self.metric, example, prediction, tuple(trace))  # type: ignore[arg-type]
-            except Exception as error:
-                metrics.append(error)
-                raise
             threshold = self.metric_threshold
             satisfied = bool(score) if threshold is None else score >= threshold
             return Outcome(trial, score, tuple(trace) if satisfied else None)
@@ -288,6 +285,16 @@ class BootstrapFewShot(Teleprompter[P]):
             return predictor.replace_demos(mixed(filled_up(demos, rest, labels, room), self.seed))
 
         return student.map_predictors(with_demos)
+
+
+@contextmanager
+def noted(errors: list[BaseException]) -> Generator[None]:
+    """Note what is raised inside the block."""
+    try:
+        yield
+    except Exception as error:
+        errors.append(error)
+        raise
 
 
 def _in_words(reason: Any) -> str:

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["Optimization"]
 
 logger = reports("otpy")
-
 CHOOSE_BY: Final = 0.5
 """The share of the trainset to choose by, if there is no valset."""
 
