@@ -286,7 +286,7 @@ def named(view: RunView, trial: Trial) -> str:
         view: The run.
         trial: The program, as a candidate or as what the run ended in.
     """
-    same = next((one for one in view.candidates if one.program == trial.program and one.scores), None)
+    same = view.measured(trial)
     score = "" if same is None else f" {same.name}, {_percent(same)},"
     return f"{score} program {trial.program}".strip()
 
