@@ -111,7 +111,7 @@ def _read_in(screen: Screen, questions: Judgements, path: Path, who: str) -> Non
 
     found: list[tuple[str, str, dict[str, Any]]] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text in JSON may hold other ends of lines
     except UnicodeDecodeError as error:
         raise TeleprompterError(
             f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"

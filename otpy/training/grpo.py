@@ -124,7 +124,7 @@ class _Voice:
 
 def _train(folder: Path, voice: _Voice) -> None:
     plan = GRPOPlan(**json.loads((folder / "plan.json").read_text(encoding="utf-8")))
-    lines = (folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "prompts.jsonl").read_text(encoding="utf-8").strip("\n").split("\n")
     voice.say(what="loading", step=0, steps=plan.steps)
     with alone(folder, lambda: voice.say(what="waiting for another run of the same", step=0, steps=plan.steps)):
         adapter = done(folder)  # by the run that was waited for

@@ -112,7 +112,7 @@ def _train(folder: Path, out: IO[str]) -> Path:
     import torch  # noqa: PLC0415 - seconds, and only where something is trained
 
     plan = Plan(**json.loads((folder / "plan.json").read_text(encoding="utf-8")))
-    lines = (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "records.jsonl").read_text(encoding="utf-8").strip("\n").split("\n")
     steps = plan.epochs * -(-len(lines) // plan.batch_size)
     _say(out, what="loading", step=0, steps=steps)
     loaded = lora.load(plan.weights)

@@ -91,6 +91,14 @@ class TestTheCommand:
         found = file.take(keys)
         assert [(v.judge, v.value, v.words) for (v,) in found.values()] == [("anna", 1.0, "good"), ("bob", 0.0, "")]
 
+    @pytest.mark.parametrize("end", ["\u2028", "\u0085"])
+    def test_other_ends_of_lines_in_a_text_are_part_of_it(self, here, queue, write, file, end):
+        key = file.pending()[0].key
+        line = {"key": key, "choice": "yes", "feedback": f"good{end}one"}
+        write("answers.jsonl", json.dumps(line, ensure_ascii=False) + "\n")
+        assert here("judge", queue, "--answers", "answers.jsonl").status == 0
+        assert file.take([key])[key][0].words == f"good{end}one"
+
     @pytest.mark.parametrize(
         ("line", "message"),
         [
