@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +147,8 @@ class FeedbackFile:
             OSError: If the file is there but cannot be read.
         """
         try:
+            if not stat.S_ISREG(self.path.stat().st_mode):  # to open a pipe waits for whoever writes into it
+                raise OSError(errno.EINVAL, "no regular file; rows are appended to one", str(self.path))
             file = self.path.open("rb")
         except FileNotFoundError:
             self._again(None)
@@ -198,6 +202,11 @@ class FeedbackFile:
         """
         if not isinstance(row, dict):
             raise TeleprompterError(f"is not an object of columns: {row!r:.60}")
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise TeleprompterError(f"holds {half!r}, half of a character, which no model can be shown") from None
         example = self._made(row)  # pyright: ignore[reportUnknownArgumentType] - JSON
         key_of(example)
         return example

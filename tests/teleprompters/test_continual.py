@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 from contextlib import asynccontextmanager
 
 import pytest
@@ -350,6 +351,19 @@ class TestFeedbackFile:
         file.path.write_bytes(b"\xff\xfe\n\n" + json.dumps(ROWS[0]).encode() + b"\n")
         assert [one.line for one in file.read()] == [1]
         assert len(file.rows) == 1
+
+    def test_a_row_with_half_a_character_is_none(self, file):
+        bad = ['{"word": "\\ud800", "kind": "tool"}', '{"word": "a", "kind": "tool", "x": ["y\\udc00"]}']
+        file.path.write_text("".join(f"{line}\n" for line in [*bad, json.dumps(ROWS[0] | {"word": "\U0001f34e"})]))
+        assert [(one.line, "half of a character" in one.why) for one in file.read()] == [(1, True), (2, True)]
+        assert [row.word for row in file.rows] == ["\U0001f34e"]
+        assert len(file.append([{"word": "\ud800", "kind": "tool"}])) == 1
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name here")
+    def test_a_pipe_is_not_waited_for(self, file):
+        os.mkfifo(file.path)
+        with pytest.raises(OSError, match="no regular file"):
+            file.read()
 
     def test_a_file_that_was_replaced_or_cut_is_read_anew(self, file, tmp_path):
         file.append(ROWS[:3])
