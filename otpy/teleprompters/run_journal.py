@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import errno
 import json
 import os
 import sqlite3
@@ -372,6 +373,8 @@ def locked(path: Path) -> int:
         TeleprompterError: If another run has it, or it cannot be made.
     """
     try:
+        if path.is_dir():  # found out before there is a lock beside it; "" is the directory that one is in
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(lock_of(path), os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
     except OSError as error:

@@ -189,8 +189,11 @@ class TestAFileThatIsNotItsJournal:
         self.refused(path, "file is not a database; choose another path")
 
     def test_a_directory_is_refused(self, tmp_path):
-        with pytest.raises(TeleprompterError, match="choose another path"):
-            journal(tmp_path)
+        there = tmp_path / "there"
+        there.mkdir()
+        with pytest.raises(TeleprompterError, match="Is a directory; choose another path"):
+            journal(there)
+        assert list(tmp_path.iterdir()) == [there]
 
     def test_a_header_that_cannot_be_read_is_damage(self, path):
         journal(path).close()
