@@ -6,13 +6,15 @@ It is only read: no lock is kept, nothing is written, and the run goes on as if 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
+import math
 import os
 import sqlite3
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 from otpy.errors import TeleprompterError
@@ -27,8 +29,20 @@ if TYPE_CHECKING:
 
 __all__ = ["RunView", "Trial"]
 
+T = TypeVar("T")
+
 LEVEL: Final = 0.05
 """The level at which one program is said to be better than another."""
+_DAMAGED: Final = (
+    sqlite3.Error,
+    OSError,  # a time that no calendar has
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 UNDER_WAY: Final = ("running", "paused", "waiting")
 """What a journal says while its process lives."""
 
@@ -104,13 +118,17 @@ class RunView:
                 raise TeleprompterError(
                     f"{self.path}: a journal of version {about.get('schema')!r}; this otpy reads version {SCHEMA}"
                 )
+            _check_about(about)
             self.about = about
-            self.header: dict[str, Any] = dict(about["header"])
+            self.header: dict[str, Any] = about["header"]
             self.spent = parts_in_all(part for name, part in about.items() if name.startswith("spent/"))
             """What all its parts have taken."""
+            if not (self.spent.money.is_finite() and all(isinstance(n, int) for n in self.spent[:2])):
+                raise ValueError(f"it has spent {self.spent}")
             rows = list(base.execute("SELECT name, data, at FROM trials ORDER BY rowid"))
             trials = [_trial(name, json.loads(data), at) for name, data, at in rows]
-            self.answers, self.last = base.execute("SELECT count(*), max(at) FROM answers").fetchone()
+            self.answers, last = base.execute("SELECT count(*), max(at) FROM answers").fetchone()
+            self.last = None if last is None else _time("time of an answer", last)
             (self.unanswered,) = base.execute("SELECT count(*) FROM judgements WHERE answer IS NULL").fetchone()
         self.result = next((one for one in trials if one.name == "result" and not one.scores), None)
         """The program that it ended in, if it has."""
@@ -255,7 +273,7 @@ class RunView:
             if "no such table" in str(error):
                 raise TeleprompterError(f"{self.path} is no journal of a run") from error
             raise TeleprompterError(f"{self.path} cannot be read: {error}") from error
-        except (sqlite3.Error, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        except _DAMAGED as error:
             raise TeleprompterError(f"{self.path} is no journal of a run, or damaged: {error}") from error
 
 
@@ -267,18 +285,62 @@ def _connected(path: Path, *, unchanging: bool) -> sqlite3.Connection:
 
 
 def _trial(name: str, data: dict[str, Any], at: float) -> Trial:
-    scores = tuple(map(float, data.get("scores", ())))
-    score = data.get("score")
+    scores = tuple(_number("score of a row", score) for score in data.get("scores", ()))
+    rows = tuple(_of("row", int, row) for row in data.get("at", range(len(scores))))
+    if len(set(rows)) != len(scores) or len(rows) != len(scores):
+        raise ValueError(f"{name!r} has {len(scores)} scores for {len(rows)} rows, or a row twice")
+    score = None if data.get("score") is None else _number("score", data["score"])
     return Trial(
-        name,
-        str(data["program"]),
+        _of("name of a candidate", str, name),
+        _of("program of a candidate", str, data["program"]),
         mean(scores) if scores else score,
         scores,
-        tuple(data.get("at", range(len(scores)))),
-        int(data.get("failed", 0)),
-        dict(data.get("params", {})),
-        float(at),
+        rows,
+        _of("number of failures", int, data.get("failed", 0)),
+        _of("parameters of a candidate", dict, data.get("params", {})),
+        _time("time of a candidate", at),
     )
+
+
+# -- what is in it is what it should be, or it is damaged --------------------------------------------------------------
+
+
+def _check_about(about: dict[str, Any]) -> None:
+    header = _of("header", dict, about["header"])
+    _of("optimizer", str, header.get("optimizer", ""))
+    _of("parameters", dict, header.get("params", {}))
+    _time("beginning", about.get("began", 0.0))
+    _of("status", str, about.get("status", ""))
+    _texts("notes", about.get("notes", []))
+    if (command := about.get("command")) is not None:
+        _of("order", dict, _of("command", dict, command)["order"])
+        _of("directory", str, command["directory"])
+    if (watched := about.get("continual")) is not None:
+        _of("number of rows left out", int, _of("watch", dict, watched).get("refused", 0))
+        _texts("rows left out", watched.get("left_out", []))
+
+
+def _of(what: str, kind: type[T], value: Any) -> T:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"its {what} is {value!r:.60}")
+    return value
+
+
+def _texts(what: str, values: Any) -> None:
+    for value in _of(what, list, values):
+        _of(what, str, value)
+
+
+def _number(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"its {what} is {value!r:.60}")
+    return float(value)
+
+
+def _time(what: str, value: Any) -> float:
+    seconds = _number(what, value)
+    dt.datetime.fromtimestamp(seconds, dt.UTC).astimezone()
+    return seconds
 
 
 def _is_locked(path: Path) -> bool:

@@ -285,6 +285,51 @@ class TestReading:
         assert message in ran.err
         assert "fault in otpy" not in ran.err
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            *(f"UPDATE about SET value = '{value}' WHERE name = 'began'" for value in ('"x"', "1e300", "true", "null")),
+            *(f"UPDATE about SET value = '{value}' WHERE name = 'status'" for value in ("[1]", "3")),
+            *(f"UPDATE about SET value = '{value}' WHERE name = 'header'" for value in ("3", '{"params": 3}')),
+            *(f"INSERT OR REPLACE INTO about VALUES ('notes', '{value}')" for value in ("3", "[1]", '"abc"')),
+            "INSERT OR REPLACE INTO about VALUES ('continual', '{\"refused\": 1, \"left_out\": 3}')",
+            "INSERT OR REPLACE INTO about VALUES ('command', '3')",
+            'INSERT OR REPLACE INTO about VALUES (\'command\', \'{"order": 3, "directory": "x"}\')',
+            "INSERT OR REPLACE INTO about VALUES ('command', '{\"order\": {}, \"directory\": 1}')",
+            "INSERT OR REPLACE INTO about VALUES ('deep', replace(hex(zeroblob(60000)), '0', '['))",
+            "INSERT OR REPLACE INTO about VALUES ('spent/9', '[1, 2, \"NaN\", 0, 0]')",
+            "INSERT OR REPLACE INTO about VALUES ('spent/9', '[1.5, 2, \"0\", 0, 0]')",
+            *(
+                f"UPDATE trials SET data = json_set(data, '$.{name}', json('{value}'))"
+                for name, value in (
+                    ("at", "[1]"),
+                    ("at", "[0,0]"),
+                    ("at", "3"),
+                    ("scores", "[9e999]"),
+                    ("scores", '"123"'),
+                    ("params", "3"),
+                    ("failed", '"x"'),
+                    ("program", "3"),
+                )
+            ),
+            "UPDATE trials SET data = json_remove(json_set(data, '$.score', 'x'), '$.scores')",
+            *(f"UPDATE {table} SET at = {value}" for table in ("trials", "answers") for value in ("1e300", "'x'")),
+        ],
+    )
+    def test_whatever_is_damaged_the_others_are_listed_and_the_reason_is_told(self, here, run, change):
+        shutil.copy(run, run.with_name("whole.run"))
+        base = sqlite3.connect(run)
+        base.execute(change)
+        base.commit()
+        base.close()
+        ran = here("runs", "list", "--json")
+        assert ran.status == 0
+        (error,) = [one["error"] for one in ran.json["runs"] if "error" in one]
+        assert "short-1a.run is no journal of a run, or damaged: " in error
+        for command in (["show"], ["diff", "student", "told"], ["export", "--out", "p.json"], ["resume"]):
+            ran = here("runs", command[0], "short", *command[1:])
+            assert (ran.status, "damaged" in ran.err, "fault in otpy" in ran.err) == (2, True, False)
+
     def test_a_cut_file_is_one_clear_error(self, here, run):
         run.write_bytes(run.read_bytes()[:5000])
         ran = here("runs", "show", "short")
