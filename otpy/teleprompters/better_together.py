@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from otpy.errors import TeleprompterError
 from otpy.evaluate import check_metric, metric_name
+from otpy.teleprompters.arguments import check_truth
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class BetterTogether(Teleprompter[P]):
         check_metric(metric)
         check_integer("max_concurrency", max_concurrency, 1)
         check_integer("seed", seed, 0)
+        check_truth("shuffle_trainset_between_steps", shuffle_trainset_between_steps)
         for name, optimizer in cast("dict[str, Any]", optimizers).items():
             if not isinstance(optimizer, Teleprompter):
                 raise TeleprompterError(f"{name}={optimizer!r:.100}; allowed: an optimizer, such as p=MIPROv2(…)")

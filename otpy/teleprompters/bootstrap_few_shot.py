@@ -24,6 +24,7 @@ from otpy.evaluate.runs import unsaid
 from otpy.programs import Program, tracing
 from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
+from otpy.teleprompters.arguments import check_truth
 from otpy.teleprompters.bootstrap_search import BootstrapSearch, Outcome, Trial
 from otpy.teleprompters.demos import filled_up, fits, interleaved, is_demo_of, mixed
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
@@ -102,6 +103,8 @@ class BootstrapFewShot(Teleprompter[P]):
         ):
             check_integer(name, value, least)
         check_integer("seed", seed, 0)
+        check_truth("balanced", balanced)
+        check_truth("display_progress", display_progress)
         check_optional_number("metric_threshold", metric_threshold)
         if max_bootstrapped_demos == 0 and max_labeled_demos == 0:
             raise TeleprompterError("max_bootstrapped_demos=0 and max_labeled_demos=0: there is nothing to do")

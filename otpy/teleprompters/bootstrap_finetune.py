@@ -12,6 +12,7 @@ from otpy.clients.running import running
 from otpy.errors import TeleprompterError
 from otpy.evaluate import Metric, check_metric, metric_name
 from otpy.telemetry import bus as telemetry
+from otpy.teleprompters.arguments import check_truth
 from otpy.teleprompters.lessons import lessons_of_rows, lessons_of_runs, taught
 from otpy.teleprompters.teleprompter import (
     P,
@@ -106,8 +107,7 @@ class BootstrapFinetune(Teleprompter[P]):
         _check_training(rank=rank, epochs=epochs, batch_size=batch_size, max_length=max_length)
         _check_training(alpha=alpha, learning_rate=learning_rate)
         for name, flag in (("multitask", multitask), ("exclude_demos", exclude_demos)):
-            if not isinstance(flag, bool):
-                raise TeleprompterError(f"{name}={flag!r}; allowed: True, False")
+            check_truth(name, flag)
         check_optional_number("metric_threshold", metric_threshold)
         if metric is None and metric_threshold is not None:
             raise TeleprompterError(f"metric_threshold={metric_threshold!r} without a metric; leave it out")

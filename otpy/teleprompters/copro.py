@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from otpy.errors import TeleprompterError
 from otpy.evaluate import Metric, check_metric, metric_name
 from otpy.teleprompters.advice import Reword, Rework, advisor, described, told
+from otpy.teleprompters.arguments import check_client
 from otpy.teleprompters.review import kept_to
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer
+from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,10 +190,8 @@ def check_advice(prompt_client: Any, init_temperature: Any) -> None:
     Raises:
         TeleprompterError: With the name, the value and what is allowed.
     """
-    if prompt_client is not None and (not isinstance(prompt_client, str) or not prompt_client):
-        raise TeleprompterError(f"prompt_client={prompt_client!r}; allowed: the name of a client, or None")
-    number = isinstance(init_temperature, (int, float)) and not isinstance(init_temperature, bool)
-    if not number or not 0 <= init_temperature < float("inf"):
+    check_client("prompt_client", prompt_client)
+    if not is_number(init_temperature) or init_temperature < 0:
         raise TeleprompterError(f"init_temperature={init_temperature!r}; allowed: a number >= 0")
 
 

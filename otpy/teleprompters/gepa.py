@@ -8,11 +8,12 @@ the loop here is our own, on the run's journal.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from otpy.errors import TeleprompterError
 from otpy.evaluate import check_metric, metric_name
 from otpy.programs import Predict
+from otpy.teleprompters.arguments import check_client, check_one_of, check_truth
 from otpy.teleprompters.evolution import Evolution
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, is_number
 
@@ -125,8 +126,7 @@ class GEPA(Teleprompter[P]):
             ("component_selector", component_selector, ("round_robin", "all")),
             ("evolve", evolve, ("instructions", "demos", "both")),
         ):
-            if value not in allowed:
-                raise TeleprompterError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")
+            check_one_of(name, value, allowed)
         for name, number, least in (
             ("max_full_evals", 1 if max_full_evals is None else max_full_evals, 1),
             ("max_metric_calls", 1 if max_metric_calls is None else max_metric_calls, 1),
@@ -142,9 +142,13 @@ class GEPA(Teleprompter[P]):
         for name, score in (("failure_score", failure_score), ("perfect_score", perfect_score)):
             if not is_number(score):
                 raise TeleprompterError(f"{name}={score!r}; allowed: a finite number")
-        client: Any = reflection_lm
-        if not isinstance(client, str) or not client:
-            raise TeleprompterError(f"reflection_lm={client!r:.100}; allowed: the name of a client")
+        for name, flag in (
+            ("skip_perfect_score", skip_perfect_score),
+            ("add_format_failure_as_feedback", add_format_failure_as_feedback),
+            ("use_merge", use_merge),
+        ):
+            check_truth(name, flag)
+        check_client("reflection_lm", reflection_lm, optional=False)
         _check_proposer(instruction_proposer)
         self.metric = metric
         self.auto, self.max_full_evals, self.max_metric_calls = auto, max_full_evals, max_metric_calls

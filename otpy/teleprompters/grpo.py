@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from otpy.errors import AdapterParseError, TeleprompterError
 from otpy.evaluate import Metric, check_metric, measure, metric_name
 from otpy.telemetry import bus as telemetry
+from otpy.teleprompters.arguments import check_truth
 from otpy.teleprompters.bootstrap_finetune import JournalMemory, client_of, telling, with_model
 from otpy.teleprompters.lessons import taught
 from otpy.teleprompters.rollout import ONCE, AskedAgain, asked_of, ran_with
@@ -82,7 +83,7 @@ class GRPO(Teleprompter[P]):
 
     uses_valset = True
 
-    def __init__(  # noqa: C901, PLR0913 - DSPy's parameters and ours
+    def __init__(  # noqa: PLR0913 - DSPy's parameters and ours
         self,
         metric: Metric,
         *,
@@ -132,8 +133,7 @@ class GRPO(Teleprompter[P]):
             if score is None:
                 raise TeleprompterError(f"{name}=None; allowed: a finite number")
             check_optional_number(name, score)
-        if not isinstance(exclude_demos, bool):
-            raise TeleprompterError(f"exclude_demos={exclude_demos!r}; allowed: True, False")
+        check_truth("exclude_demos", exclude_demos)
         if trainer is not None and not isinstance(trainer, RewardTrainer):
             raise TeleprompterError(f"trainer={trainer!r:.100}; allowed: a RewardTrainer, or None")
         self.metric = metric

@@ -11,6 +11,7 @@ from otpy.errors import AdapterParseError, LMContextWindowExceeded, Teleprompter
 from otpy.evaluate import metric_name
 from otpy.programs import Predict
 from otpy.signatures import InputField, OutputField, Signature
+from otpy.teleprompters.arguments import check_client
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
 from otpy.teleprompters.demos import fits, is_demo_of
 from otpy.teleprompters.random_search import in_batches
@@ -100,9 +101,7 @@ class InferRules(Teleprompter[P]):
         """Check the arguments."""
         check_integer("num_candidates", num_candidates, 1)
         check_integer("num_rules", num_rules, 1)
-        client: Any = prompt_client
-        if client is not None and not (isinstance(client, str) and client):
-            raise TeleprompterError(f"prompt_client={client!r}; allowed: the name of a client, or None")
+        check_client("prompt_client", prompt_client)
         self.metric, self.metric_threshold = metric, metric_threshold
         self.num_candidates, self.num_rules, self.prompt_client = num_candidates, num_rules, prompt_client
         self.max_bootstrapped_demos, self.max_labeled_demos = max_bootstrapped_demos, max_labeled_demos

@@ -157,8 +157,7 @@ class KNNFewShot(Teleprompter[Program]):
             raise TeleprompterError(f"embedder={embedder!r}; allowed: an embedder, such as Embedder(), or None")
         self.max_labeled_demos, self.max_rounds, self.max_errors = max_labeled_demos, max_rounds, max_errors
         self.max_concurrency, self.seed = max_concurrency, seed
-        if metric is not None:
-            self._bootstrap(metric, 1)  # checks the rest
+        self._bootstrap(_satisfied if metric is None else metric, 1)  # checks the rest
 
     def __repr__(self) -> str:
         """Print `k`, the metric and the embedder."""
@@ -241,3 +240,7 @@ class KNNFewShot(Teleprompter[Program]):
             max_concurrency=self.max_concurrency,
             seed=self.seed,
         )
+
+
+def _satisfied(example: Example, prediction: Prediction, trace: object = None) -> bool:  # noqa: ARG001 - a metric's
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otpy.errors import TeleprompterError
+from otpy.teleprompters.arguments import check_truth
 from otpy.teleprompters.demos import interleaved, mixed, shows
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, labels_of
 
@@ -43,6 +44,7 @@ class LabeledFewShot(Teleprompter[P]):
         """Check the arguments."""
         check_integer("k", k, 1)
         check_integer("seed", seed, 0)
+        check_truth("balanced", balanced)
         self.k, self.seed, self.balanced = k, seed, balanced
 
     def __repr__(self) -> str:

@@ -6,10 +6,11 @@ Source: Opsahl-Ong et al. 2024, "Optimizing Instructions and Demonstrations for 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otpy.errors import TeleprompterError
 from otpy.evaluate import Metric, check_metric, metric_name
+from otpy.teleprompters.arguments import check_one_of, check_truth
 from otpy.teleprompters.choices import Choices, check_choices
 from otpy.teleprompters.combinations import NOTHING, Parts, Standing, key_of
 from otpy.teleprompters.copro import check_advice
@@ -149,6 +150,14 @@ class MIPROv2(Teleprompter[P]):
             ("max_concurrency", max_concurrency, 1),
         ):
             check_integer(name, value, least)
+        for name, flag in (
+            ("minibatch", minibatch),
+            ("program_aware", program_aware),
+            ("data_aware", data_aware),
+            ("tip_aware", tip_aware),
+            ("fewshot_aware", fewshot_aware),
+        ):
+            check_truth(name, flag)
         check_advice(prompt_client, init_temperature)
         check_optional_number("metric_threshold", metric_threshold)
         self.metric, self.auto, self.num_candidates, self.num_trials = metric, auto, num_candidates, num_trials
@@ -286,8 +295,7 @@ def _asked(study: Tpe, standing: Standing) -> tuple[int, dict[str, int]]:
 
 
 def _check_amount(auto: object, num_candidates: object, num_trials: object) -> None:
-    if auto is not None and auto not in AUTO:
-        raise TeleprompterError(f"auto={auto!r}; allowed: {', '.join(map(repr, get_args(Auto)))}, or None")
+    check_one_of("auto", auto, (*AUTO, None))
     if auto is None and (num_candidates is None or num_trials is None):
         raise TeleprompterError("auto=None: then say num_candidates and num_trials")
     if auto is not None and (num_candidates is not None or num_trials is not None):

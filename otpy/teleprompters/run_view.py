@@ -322,7 +322,7 @@ def _check_about(about: dict[str, Any]) -> None:
 
 def _of(what: str, kind: type[T], value: Any) -> T:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"its {what} is {value!r:.60}")
+        raise ValueError(f"{what} = {value!r:.60}")
     return value
 
 
@@ -333,7 +333,7 @@ def _texts(what: str, values: Any) -> None:
 
 def _number(what: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"its {what} is {value!r:.60}")
+        raise ValueError(f"{what} = {value!r:.60}")
     return float(value)
 
 

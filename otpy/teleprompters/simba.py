@@ -13,6 +13,7 @@ from otpy.errors import TeleprompterError
 from otpy.evaluate import check_metric, metric_name
 from otpy.evaluate.statistics import mean
 from otpy.teleprompters import reflection
+from otpy.teleprompters.arguments import check_client
 from otpy.teleprompters.pareto import minibatch
 from otpy.teleprompters.review import instructions_of, kept_to
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, is_number
@@ -107,6 +108,7 @@ class SIMBA(Teleprompter[P]):
                 raise TeleprompterError(f"{name}={number!r}; allowed: a number > 0")
         if not is_number(failure_score):
             raise TeleprompterError(f"failure_score={failure_score!r}; allowed: a finite number")
+        check_client("prompt_model", prompt_model, optional=False)
         self.metric, self.bsize, self.num_candidates = metric, bsize, num_candidates
         self.max_steps, self.max_demos, self.prompt_client = max_steps, max_demos, prompt_client
         self.prompt_max_tokens = prompt_max_tokens

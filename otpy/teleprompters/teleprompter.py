@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from functools import reduce
@@ -14,6 +13,7 @@ from otpy.evaluate import metric_name, prepared
 from otpy.evaluate.metric_names import described
 from otpy.programs import Program
 from otpy.signatures import Example
+from otpy.teleprompters.arguments import check_integer, check_optional_number, check_truth, is_number
 from otpy.teleprompters.choosing import LEVEL, Rule
 from otpy.teleprompters.estimate import Estimate, estimated
 from otpy.teleprompters.optimization import Optimization
@@ -143,8 +143,7 @@ class Teleprompter(Generic[P]):
         self.check(student)
         rule = self._rule(accept, level, objective)
         shown: Any = getattr(self, "display_progress", False) if display_progress is None else display_progress
-        if not isinstance(shown, bool):
-            raise TeleprompterError(f"display_progress={shown!r}; allowed: True or False")
+        check_truth("display_progress", shown)
         if not running().on_loop():
             raise TeleprompterError(
                 "the application runs on another event loop: here, `await asyncio.to_thread(...)` around `compile`,"
@@ -262,41 +261,8 @@ def _check_program(what: str, program: object) -> None:
 
 def _check_limits(limits: Mapping[str, Any]) -> None:
     for kind, limit in limits.items():
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 0):
             raise TeleprompterError(f"max_{kind}={limit!r}; allowed: a number >= 0, or None")
-
-
-def check_integer(name: str, value: object, least: int) -> None:
-    """Refuse an argument that is no integer, or too small.
-
-    Raises:
-        TeleprompterError: With the name, the value and what is allowed.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise TeleprompterError(f"{name}={value!r}; allowed: an integer >= {least}")
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a finite number, and no truth value.
-
-    Args:
-        value: The value.
-    """
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def check_optional_number(name: str, value: object) -> None:
-    """Refuse an argument that is neither a finite number nor `None`.
-
-    Args:
-        name: The argument's.
-        value: What was given.
-
-    Raises:
-        TeleprompterError: With the name, the value and what is allowed.
-    """
-    if value is not None and not is_number(value):
-        raise TeleprompterError(f"{name}={value!r}; allowed: a finite number, or None")
 
 
 def _examples(what: str, rows: Iterable[Any]) -> list[Example]:
@@ -306,6 +272,8 @@ def _examples(what: str, rows: Iterable[Any]) -> list[Example]:
     for number, row in enumerate(rows, 1):
         if not hasattr(row, "keys"):
             raise TeleprompterError(f"row {number} of the {what} is {row!r}, not an Example")
+        if odd := [name for name in row.keys() if not isinstance(name, str)]:  # noqa: SIM118 - an Example too
+            raise TeleprompterError(f"row {number} of the {what} has a field {odd[0]!r:.60}; allowed: names, as texts")
         examples.append(row if isinstance(row, Example) else Example(row))
     return examples
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import Counter
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -315,11 +316,47 @@ class Silent(otpy.Program):
         ({"student": Silent()}, "the student, .*Silent.*, has no predictors"),
         ({"trainset": ["row"]}, "row 1 of the trainset is 'row'"),
         ({"trainset": [{"query": "x"}]}, "row 0 has no 'word'"),
+        ({"trainset": [{1: 2}]}, "row 1 of the trainset has a field 1; allowed: names, as texts"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(arguments, message):
     with pytest.raises((TeleprompterError, otpy.errors.EvaluationError), match=message):
         compiled(right, **arguments)
+
+
+OPTIMIZERS = {
+    otpy.LabeledFewShot: {},
+    otpy.BootstrapFewShot: {"metric": METRIC},
+    otpy.BootstrapFewShotWithRandomSearch: {"metric": METRIC},
+    otpy.BootstrapFewShotWithOptuna: {"metric": METRIC},
+    otpy.KNNFewShot: {},
+    otpy.COPRO: {"metric": METRIC},
+    otpy.MIPROv2: {"metric": METRIC},
+    otpy.SIMBA: {"metric": METRIC},
+    otpy.GEPA: {"metric": METRIC, "auto": "light"},
+    otpy.InferRules: {"metric": METRIC},
+    otpy.BootstrapFinetune: {"metric": METRIC},
+    otpy.GRPO: {"metric": METRIC},
+    otpy.BetterTogether: {"metric": METRIC, "strategy": "p", "p": otpy.LabeledFewShot(2)},
+    otpy.Ensemble: {},
+}
+WRONG = ["", [], object(), b"x", float("nan"), float("inf")]
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS, ids=lambda kind: kind.__name__)
+def test_every_argument_of_another_kind_is_refused_by_name(kind):
+    given = OPTIMIZERS[kind]
+    for name, parameter in inspect.signature(kind).parameters.items():
+        default = parameter.default
+        if default is inspect.Parameter.empty or callable(default):
+            continue
+        wrong = [*WRONG, *["no", "false"] * isinstance(default, (int, float)), *[10**400] * isinstance(default, float)]
+        others = {"auto": None} if name in {"max_full_evals", "max_metric_calls"} else {}
+        if kind is otpy.MIPROv2 and name in {"num_candidates", "num_trials"}:
+            others = {"auto": None, "num_candidates": 3, "num_trials": 3}
+        for value in wrong:
+            with pytest.raises((TeleprompterError, otpy.errors.EvaluationError), match=name):
+                raise AssertionError(kind(**{**given, **others, name: value}), name, value)
 
 
 def test_a_threshold_that_is_no_number_is_refused():
