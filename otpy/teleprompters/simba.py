@@ -108,7 +108,7 @@ class SIMBA(Teleprompter[P]):
                 raise TeleprompterError(f"{name}={number!r}; allowed: a number > 0")
         if not is_number(failure_score):
             raise TeleprompterError(f"failure_score={failure_score!r}; allowed: a finite number")
-        check_client("prompt_model", prompt_model, optional=False)
+        check_client("prompt_client", prompt_client, optional=False)
         self.metric, self.bsize, self.num_candidates = metric, bsize, num_candidates
         self.max_steps, self.max_demos, self.prompt_client = max_steps, max_demos, prompt_client
         self.prompt_max_tokens = prompt_max_tokens
