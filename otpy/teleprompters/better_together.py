@@ -6,6 +6,7 @@ optimizer of this name in DSPy.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, cast
 
 from otpy.errors import TeleprompterError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from otpy.evaluate import Metric
     from otpy.programs import Program
     from otpy.signatures import Example
+    from otpy.teleprompters.estimate import Writing
     from otpy.teleprompters.lab import Lab
 
 __all__ = ["BetterTogether", "steps_of"]
@@ -88,6 +90,18 @@ class BetterTogether(Teleprompter[P]):
         measured, highs = val * predictors, [high for _, high in parts if high is not None]
         most = (1 + len(parts)) * measured + sum(highs) if len(highs) == len(parts) else None
         return max(measured, *(low for low, _ in parts)), most
+
+    def writing(self, rows: int, val: int, predictors: int) -> list[Writing]:
+        """Return those of all steps; the least only of the step whose requests are the least that is asked."""
+        return [
+            dataclasses.replace(part, requests=(0, part.requests[1]))
+            for _, one in self.steps
+            for part in one.writing(rows, val if one.uses_valset else 0, predictors)
+        ]
+
+    def most_demos(self) -> int:
+        """Return how many a predictor may have in any step."""
+        return max(one.most_demos() for _, one in self.steps)
 
     def check(self, student: P) -> None:
         """Refuse what one of the steps refuses."""

@@ -12,6 +12,7 @@ from otpy.errors import TeleprompterError
 from otpy.evaluate import Metric, check_metric, metric_name
 from otpy.teleprompters.advice import Reword, Rework, advisor, described, told
 from otpy.teleprompters.arguments import check_client
+from otpy.teleprompters.estimate import Writing
 from otpy.teleprompters.review import kept_to
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, is_number
 
@@ -94,6 +95,12 @@ class COPRO(Teleprompter[P]):
         proposals = (self.breadth * self.depth - 1) * predictors
         least = proposals + (rows + val) * predictors
         return least, least + (proposals * rows + self.depth * val) * predictors
+
+    def writing(self, rows: int, val: int, predictors: int) -> list[Writing]:  # noqa: ARG002 - the base's
+        """Return a request for each proposal, which shows those that are the best so far."""
+        count = (self.breadth * self.depth - 1) * predictors
+        shown = self.breadth if self.depth > 1 else 1
+        return [Writing((count, count), self.prompt_client, self.prompt_max_tokens, 0, shown)]
 
     async def search(
         self,

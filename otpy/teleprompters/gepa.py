@@ -14,6 +14,7 @@ from otpy.errors import TeleprompterError
 from otpy.evaluate import check_metric, metric_name
 from otpy.programs import Predict
 from otpy.teleprompters.arguments import check_client, check_one_of, check_truth
+from otpy.teleprompters.estimate import Writing
 from otpy.teleprompters.evolution import Evolution
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, is_number
 
@@ -210,6 +211,22 @@ class GEPA(Teleprompter[P]):
         written = predictors if self.component_selector == "all" else 1
         written = 0 if self.evolve == "demos" else written
         return val * predictors, measured * predictors + drawn * written
+
+    def writing(self, rows: int, val: int, predictors: int) -> list[Writing]:
+        """Return a request for each component that is rewritten, which shows a minibatch."""
+        if self.evolve == "demos":
+            return []
+        measured = self.budget(rows, val, predictors)
+        drawn = max(measured - val, 0) // min(self.reflection_minibatch_size, rows)
+        most = drawn * (predictors if self.component_selector == "all" else 1)
+        client, longest = self.reflection_lm, self.reflection_max_tokens
+        if self.instruction_proposer is not None:
+            client, longest = self.instruction_proposer.client, self.instruction_proposer.max_tokens or longest
+        return [Writing((0, most), client, longest, self.reflection_minibatch_size)]
+
+    def most_demos(self) -> int:
+        """Return how many a predictor may have: more than it has only where demos evolve."""
+        return 0 if self.evolve == "instructions" else self.max_demos
 
     async def search(
         self,

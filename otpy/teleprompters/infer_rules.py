@@ -14,6 +14,7 @@ from otpy.signatures import InputField, OutputField, Signature
 from otpy.teleprompters.arguments import check_client
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
 from otpy.teleprompters.demos import fits, is_demo_of
+from otpy.teleprompters.estimate import Writing
 from otpy.teleprompters.random_search import in_batches
 from otpy.teleprompters.review import instructions_of
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer
@@ -31,6 +32,8 @@ __all__ = ["InduceRules", "InferRules"]
 
 TEMPERATURE = 1.0
 """Rules are asked for several times, and should differ."""
+LONGEST = 1000
+"""Tokens that a set of rules is taken to have at most; nothing limits it."""
 
 
 class InduceRules(Signature):
@@ -125,6 +128,11 @@ class InferRules(Teleprompter[P]):
         asked = self.num_candidates * (predictors if self.max_bootstrapped_demos else 1)
         least = low + asked + 3 * val * predictors  # the student, what was bootstrapped, and one set of rules
         return least, high + self.num_candidates * predictors + (2 + self.num_candidates) * val * predictors
+
+    def writing(self, rows: int, val: int, predictors: int) -> list[Writing]:  # noqa: ARG002 - the base's
+        """Return a request for each set of rules, which shows the examples."""
+        least = self.num_candidates * (predictors if self.max_bootstrapped_demos else 1)
+        return [Writing((least, least + self.num_candidates * predictors), self.prompt_client, LONGEST, rows)]
 
     async def search(
         self, lab: Lab, student: P, trainset: list[Example], valset: list[Example], teacher: Program | None

@@ -15,8 +15,9 @@ from otpy.teleprompters.choices import Choices, check_choices
 from otpy.teleprompters.combinations import NOTHING, Parts, Standing, key_of
 from otpy.teleprompters.copro import check_advice
 from otpy.teleprompters.demo_sets import demo_sets, taught
+from otpy.teleprompters.estimate import Writing
 from otpy.teleprompters.proposer import BATCHES as LOOKS
-from otpy.teleprompters.proposer import GroundedProposer
+from otpy.teleprompters.proposer import SHOWN, GroundedProposer
 from otpy.teleprompters.review import kept_to
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_optional_number, check_structure
 from otpy.teleprompters.tpe import STARTUP, Tpe
@@ -194,6 +195,18 @@ class MIPROv2(Teleprompter[P]):
         in_full = (trials // self.minibatch_full_eval_steps + 1) * val if batches else 0
         further = (looks > 1) + self.program_aware
         return least, least + further + (bootstraps * (rows - solved) + rows_tried + in_full) * predictors
+
+    def writing(self, rows: int, val: int, predictors: int) -> list[Writing]:  # noqa: ARG002 - the base's
+        """Return a request for each look at the data and each instruction, and those that sum up and describe."""
+        candidates = AUTO[self.auto][0] if self.auto is not None else self.num_candidates or 0
+        looks = min(-(-rows // self.view_data_batch_size), LOOKS) * self.data_aware
+        told, further = (candidates - 1) * predictors, (looks > 1) + self.program_aware
+        how = self.prompt_client, self.prompt_max_tokens
+        return [
+            Writing((looks, looks), *how, self.view_data_batch_size, 0),
+            Writing((0, further), *how, 0, max(looks, predictors)),
+            Writing((told, told), *how, SHOWN, 3),
+        ]
 
     def check(self, student: P) -> None:
         """Refuse choices that the student cannot have."""

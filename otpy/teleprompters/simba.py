@@ -14,6 +14,7 @@ from otpy.evaluate import check_metric, metric_name
 from otpy.evaluate.statistics import mean
 from otpy.teleprompters import reflection
 from otpy.teleprompters.arguments import check_client
+from otpy.teleprompters.estimate import Writing
 from otpy.teleprompters.pareto import minibatch
 from otpy.teleprompters.review import instructions_of, kept_to
 from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, is_number
@@ -129,6 +130,11 @@ class SIMBA(Teleprompter[P]):
         fresh = (tries + 1) * size + val  # a row more than `num_candidates` may be learned from
         most = val + steps * (tries * size + fresh)
         return least * predictors, most * predictors + steps * (tries + 1)
+
+    def writing(self, rows: int, val: int, predictors: int) -> list[Writing]:  # noqa: ARG002 - the base's
+        """Return a request for each rule, which shows the program's steps in two tries of a row."""
+        most = self.max_steps * (self.num_candidates + 1)
+        return [Writing((0, most), self.prompt_client, self.prompt_max_tokens, 2 * predictors, predictors)]
 
     async def search(
         self,

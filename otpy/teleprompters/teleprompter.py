@@ -15,7 +15,7 @@ from otpy.programs import Program
 from otpy.signatures import Example
 from otpy.teleprompters.arguments import check_integer, check_optional_number, check_truth, is_number
 from otpy.teleprompters.choosing import LEVEL, Rule
-from otpy.teleprompters.estimate import Estimate, estimated
+from otpy.teleprompters.estimate import Estimate, Writing, estimated
 from otpy.teleprompters.optimization import Optimization
 
 if TYPE_CHECKING:
@@ -181,11 +181,11 @@ class Teleprompter(Generic[P]):
             chosen = len(rows) // 2 or 1
             learned = len(rows) - len(rows) // 2
         chosen = min(chosen, chosen if self.valset_limit is None else self.valset_limit)
-        requests = self.requests(learned, chosen, len(student.named_predictors()))
+        sizes = learned, chosen, len(student.named_predictors())
+        requests, writing = self.requests(*sizes), self.writing(*sizes)
         self.check(student)
-        wanted = (getattr(self, name, None) for name in ("max_labeled_demos", "max_bootstrapped_demos", "k"))
-        demos = max((n for n in wanted if isinstance(n, int)), default=0)
-        each = [estimated(variant, rows, requests, demos) for variant in self.variants(student)]
+        demos = self.most_demos()
+        each = [estimated(variant, rows, requests, demos, writing) for variant in self.variants(student)]
         return reduce(Estimate.widened, each)
 
     def check(self, student: P) -> None:
@@ -216,6 +216,21 @@ class Teleprompter(Generic[P]):
                 to make the same question, which is asked once only.
         """
         return val * predictors, None
+
+    def writing(self, rows: int, val: int, predictors: int) -> list[Writing]:  # noqa: ARG002 - others use it
+        """Return which of its requests ask a model to write instructions, often another one than the program's.
+
+        Args:
+            rows: As for `requests`.
+            val: As for `requests`.
+            predictors: As for `requests`.
+        """
+        return []
+
+    def most_demos(self) -> int:
+        """Return how many demos a predictor may have while it works, at most."""
+        names = "max_labeled_demos", "max_bootstrapped_demos", "max_demos", "k"
+        return max((n for name in names if isinstance(n := getattr(self, name, None), int)), default=0)
 
     def params(self) -> dict[str, Any]:
         """Return what it was told, as JSON data: a journal is of the same only."""

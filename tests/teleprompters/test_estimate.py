@@ -1,6 +1,7 @@
 """What a run will take is told before it begins; what it took lies in that range."""
 
 import asyncio
+import itertools
 from decimal import Decimal
 
 import pytest
@@ -9,7 +10,7 @@ import otpy
 from otpy.errors import TeleprompterError
 from otpy.teleprompters import Teleprompter
 from otpy.teleprompters.outcome import outcome_of
-from otpy.testing import FakeProvider, Say
+from otpy.testing import FakeProvider, LoopbackLM, Say
 
 ROWS = [otpy.Example(number=n, parity="odd" if n % 2 else "even") for n in range(20)]
 METRIC = otpy.exact_match("parity")
@@ -91,3 +92,58 @@ def test_what_a_run_takes_lies_in_its_estimate_and_nothing_was_asked_for_it():
     low, high = found.money
     assert 0 < low < high
     assert low <= Decimal(found.tokens[1]) * 10 / 1_000_000
+
+
+WORDS = [otpy.Example(word=f"{first}{n}", kind=first) for n in range(4, 10) for first in "abcd"]
+KIND = otpy.exact_match("kind")
+WRITERS = [
+    otpy.GEPA(KIND, max_metric_calls=100, reflection_lm="large"),
+    otpy.SIMBA(KIND, bsize=6, max_steps=2, max_demos=0, prompt_client="large"),
+    otpy.COPRO(KIND, breadth=3, depth=2, prompt_client="large"),
+    otpy.MIPROv2(KIND, prompt_client="large", minibatch_size=6),
+    otpy.InferRules(KIND, prompt_client="large", num_candidates=3),
+    otpy.BetterTogether(KIND, strategy="p", p=otpy.COPRO(KIND, breadth=3, depth=2, prompt_client="large")),
+]
+
+
+@pytest.mark.parametrize("optimizer", WRITERS, ids=lambda one: type(one).__name__)
+def test_what_writes_instructions_is_taken_at_the_price_of_its_own_client_and_with_its_longest_answer(optimizer):
+    asked = itertools.count()
+
+    def script(body):
+        text = f"{len(str(body))} " + "better " * 200
+        if body["model"] == "large":
+            fields = "new_instruction", "instruction", "observations", "summary", "description", "reasoning"
+            return {"advice": {"self": text}, "rules": [text], **dict.fromkeys(fields, text)}
+        word = body["messages"][-1]["content"].split()[-1]
+        return {"kind": word[0] if next(asked) % 3 else "?"}
+
+    async def main():
+        with LoopbackLM(script) as server:
+            client = {"base_url": server.url, "api_key": "none"}
+            small = {**client, "model": "openai/small", "input_price": 0.1, "output_price": 0.1}
+            large = {**client, "model": "openai/large", "input_price": 50.0, "output_price": 50.0}
+            settings = {"clients": {"default": small, "large": large}, "cache": {"enabled": False}}
+            async with otpy.start(settings=settings):
+                student = otpy.Predict("word -> kind")
+                sets = {"trainset": WORDS[:12], "valset": WORDS[12:]}
+                return optimizer.estimate(student, **sets), await optimizer.start(student, **sets).result()
+
+    found, outcome = asyncio.run(main())
+    assert found.requests[0] <= outcome.requests <= found.requests[1]
+    assert outcome.tokens <= found.tokens[1]
+    assert Decimal("0.05") < outcome.money <= found.money[1]
+
+
+@pytest.mark.parametrize(
+    ("demos", "none"),
+    [
+        (otpy.GEPA(METRIC, max_metric_calls=100, evolve="demos"), otpy.GEPA(METRIC, max_metric_calls=100)),
+        (otpy.SIMBA(METRIC, max_demos=8), otpy.SIMBA(METRIC, max_demos=0)),
+    ],
+)
+def test_demos_that_a_program_gains_are_read_with_every_question(demos, none):
+    rows = [otpy.Example(number=n, note="long " * 500, parity="odd") for n in range(20)]
+    student = otpy.Predict("number: int, note -> parity")
+    longer, shorter = (one.estimate(student, trainset=rows) for one in (demos, none))
+    assert longer.tokens[1] - shorter.tokens[1] > 3 * 500 * (longer.requests[1] - 20)
