@@ -14,7 +14,7 @@ import sqlite3
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote
 
 from otpy.errors import TeleprompterError
@@ -297,7 +297,7 @@ def _trial(name: str, data: dict[str, Any], at: float) -> Trial:
         scores,
         rows,
         _of("number of failures", int, data.get("failed", 0)),
-        _of("parameters of a candidate", dict, data.get("params", {})),
+        _fields("parameters of a candidate", data.get("params", {})),
         _time("time of a candidate", at),
     )
 
@@ -306,17 +306,17 @@ def _trial(name: str, data: dict[str, Any], at: float) -> Trial:
 
 
 def _check_about(about: dict[str, Any]) -> None:
-    header = _of("header", dict, about["header"])
+    header = _fields("header", about["header"])
     _of("optimizer", str, header.get("optimizer", ""))
-    _of("parameters", dict, header.get("params", {}))
+    _fields("parameters", header.get("params", {}))
     _time("beginning", about.get("began", 0.0))
     _of("status", str, about.get("status", ""))
     _texts("notes", about.get("notes", []))
     if (command := about.get("command")) is not None:
-        _of("order", dict, _of("command", dict, command)["order"])
+        _fields("order", _fields("command", command)["order"])
         _of("directory", str, command["directory"])
     if (watched := about.get("continual")) is not None:
-        _of("number of rows left out", int, _of("watch", dict, watched).get("refused", 0))
+        _of("number of rows left out", int, _fields("watch", watched).get("refused", 0))
         _texts("rows left out", watched.get("left_out", []))
 
 
@@ -326,8 +326,12 @@ def _of(what: str, kind: type[T], value: Any) -> T:
     return value
 
 
+def _fields(what: str, value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", _of(what, dict, value))
+
+
 def _texts(what: str, values: Any) -> None:
-    for value in _of(what, list, values):
+    for value in cast("list[Any]", _of(what, list, values)):
         _of(what, str, value)
 
 
