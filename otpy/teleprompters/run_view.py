@@ -331,7 +331,8 @@ def _fields(what: str, value: Any) -> dict[str, Any]:
 
 
 def _texts(what: str, values: Any) -> None:
-    for value in cast("list[Any]", _of(what, list, values)):
+    _of(what, list, values)
+    for value in values:
         _of(what, str, value)
 
 
