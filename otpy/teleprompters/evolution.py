@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.errors import TeleprompterError
 from otpy.evaluate import metric_name
+from otpy.evaluate.statistics import mean
 from otpy.telemetry import bus as telemetry
 from otpy.teleprompters import pareto, reflection
 from otpy.teleprompters.components import DEMOS, Components
@@ -204,7 +204,7 @@ class Evolution:
             before = await lab.evaluate(parent.program, rows)
         pool.calls += len(rows)
         after = await lab.evaluate(self._components.made(parent.program, texts), rows)
-        accepted = math.fsum(after.values) > math.fsum(before.values)
+        accepted = after.mean > before.mean
         if telemetry.listening:
             facts = {"parent": draw.parent, "paths": draw.names, "before": before.mean, "after": after.mean}
             telemetry.emit("otpy.teleprompter.mutation", number=draw.number, accepted=accepted, **facts)
@@ -272,8 +272,8 @@ class Evolution:
         pool.calls += len(places)
         program = self._components.made(one.program, dict(merge.texts))
         found = await lab.evaluate(program, [self._valset[at] for at in places])
-        needed = max(math.fsum(member.scores.rows[at].score for at in places) for member in (one, other))
-        if math.fsum(found.values) >= needed:
+        needed = max(mean([member.scores.rows[at].score for at in places]) for member in (one, other))
+        if found.mean >= needed:
             await self._join(dict(merge.texts), (merge.one, merge.other), ancestor=merge.ancestor)
 
     async def _join(self, texts: dict[str, str], parents: tuple[int, ...], **params: Any) -> None:
@@ -286,4 +286,4 @@ class Evolution:
 
 
 def _objective(scores: Scores, name: str) -> float:
-    return math.fsum(row.subscores.get(name, 0.0) for row in scores.rows) / len(scores.rows)
+    return mean([row.subscores.get(name, 0.0) for row in scores.rows])

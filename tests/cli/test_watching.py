@@ -29,7 +29,8 @@ def lines(rows):
 @pytest.fixture
 def watched(sorting, environment, tmp_path, server, write):
     """Begin to watch, in a process of its own; there are enough tools to choose by for their gain to be significant."""
-    write("val.jsonl", lines([*ROWS[1::2], *ROWS[:3:2]]))
+    more = [{"word": word, "kind": "tool"} for word in ("spade", "hoe", "awl", "chisel", "pliers", "clamp")]
+    write("val.jsonl", lines([*ROWS[1::2], *ROWS[:3:2], *more]))
     begun = []
 
     def begin(*more):

@@ -293,7 +293,7 @@ def test_m20_every_program_is_async_and_streams_and_batches():
         QA, otpy.ChainOfThought("a -> b"), ReAct("a -> b", [weather]), ProgramOfThought("a -> b"),
         CodeAct("a -> b", [weather]), RLM("a -> b"), otpy.MultiChainComparison("a -> b"),
         otpy.BestOfN(QA, reward_fn=len), otpy.Refine(QA, reward_fn=len, threshold=1),
-        otpy.Retrieve(BM25(["a"])), otpy.RAG(BM25(["a"])),
+        otpy.Retrieve(BM25(["a"])), otpy.RAG(BM25(["a"])), otpy.Ensemble().compile([QA]),
     ]  # fmt: skip
     ours = {cls for cls in all_of(otpy.Program) if cls.__module__.startswith("otpy.programs.")}
     assert {type(program) for program in made} | {type(made[2].react)} >= ours
