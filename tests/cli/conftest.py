@@ -191,7 +191,7 @@ def sorting(server: LMServer, write: Callable[[str, str], Path]) -> list[str]:
     def answer(conversation: list[str]) -> Any:
         asked = conversation[-1].removeprefix("word: ").split("\n")[0]
         shown = sum(KINDS.get(text.removeprefix("word: ")) == "tool" for text in conversation[1:-1])
-        return {"kind": KINDS[asked] if shown > 1 else "fruit"}
+        return {"kind": KINDS.get(asked, "tool") if shown > 1 else "fruit"}
 
     server.answer = answer
     words = list(KINDS)
