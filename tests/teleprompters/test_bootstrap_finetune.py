@@ -310,7 +310,7 @@ def test_a_route_is_no_model_that_can_be_trained():
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"alpha": "much"}, "alpha='much'"),
         ({"seed": -1}, "seed=-1"),
-        ({"multitask": 1}, "multitask=1; allowed: True, False"),
+        ({"multitask": 1}, "multitask=1; allowed: True or False"),
         ({"metric_threshold": 0.5}, "metric_threshold=0.5 without a metric"),
         ({"trainer": 3}, "trainer=3; allowed: a Trainer"),
     ],
