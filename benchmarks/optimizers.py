@@ -56,6 +56,8 @@ OPTIMIZERS = (
     f"GEPA{AFTER}",
 )
 BAR = "BootstrapFewShot"
+OURS = "GEPA of demos"
+"""DSPy has none."""
 SIZES = ("learn", "choose", "split", "bootstrapped", "labeled", "candidates", "gepa_calls", "tokens", "threads")
 
 
@@ -303,7 +305,7 @@ def main() -> None:
             for name in arguments.optimizers:
                 if not arguments.skip_ours:
                     told("otpy", name, seed, bench.ours(name, seed))
-                for adapter in arguments.adapters if arguments.dspy else []:
+                for adapter in arguments.adapters if arguments.dspy and name != OURS else []:
                     cached = " with its cache" if arguments.dspy_cache else ""
                     told(f"DSPy{cached}", name, seed, {"adapter": adapter, **bench.theirs(name, seed, adapter)})
     print(table(lines))
