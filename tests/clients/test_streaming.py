@@ -95,6 +95,7 @@ def test_leaving_early_closes_the_connection_at_once(dialect):
                         break
                 await events.aclose()
                 await asyncio.to_thread(fake.wait_for, lambda counts: len(counts.departures) == 1, 10)
+                assert fake.counts.lost_output_tokens == len(WORDS.split())
 
     run(main)
 
