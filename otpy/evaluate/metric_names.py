@@ -82,7 +82,7 @@ def _named(metric: Any, depth: int) -> str:
 
 
 def _name(metric: Any, depth: int) -> str:
-    told = metric
+    told = metric  # a checker knows less of a partial
     if isinstance(metric, partial):
         arguments = [_argument("", value, depth) for value in told.args]
         arguments += [f"{name}={_argument(name, value, depth)}" for name, value in sorted(told.keywords.items())]
@@ -100,8 +100,9 @@ def _name(metric: Any, depth: int) -> str:
 
 def _with(name: str, held: Mapping[str, Any], depth: int) -> str:
     told = ", ".join(f"{part}={_argument(part, held[part], depth)}" for part in sorted(held) if _counts(held[part]))
-    short = told if len(told) <= _WHOLE else None
-    return f"{name}-{_short(told)}" if short is None else f"{name}({short})" if short else name
+    if len(told) > _WHOLE:
+        return f"{name}-{_short(told)}"
+    return f"{name}({told})" if told else name
 
 
 def _attributes(one: Any) -> dict[str, Any]:
