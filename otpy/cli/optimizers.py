@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import inspect
 import re
 import typing
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.cli.targets import refused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from otpy.evaluate import Metric
     from otpy.teleprompters import Teleprompter
 
@@ -46,6 +44,7 @@ _ELSEWHERE: Final = {
 _REQUIRED: Final[dict[str, dict[str, Any]]] = {"gepa": {"auto": "light"}}
 """What has no default in Python, because there it is to be thought about, and has one here."""
 _INSTEAD: Final = {"gepa": ("auto", "max_full_evals", "max_metric_calls")}
+_WORDS: Final = {**vars(typing), "Mapping": Mapping, "Sequence": Sequence, "Any": Any}
 _PARAMETER: Final = re.compile(r"(?P<name>[A-Za-z_][\w-]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -91,25 +90,18 @@ def parameters(name: str) -> dict[str, Any]:
         <class 'bool'>
     """
     cls = _class(name)
-    names = _names(cls)
+    room = vars(importlib.import_module(cls.__module__))
     found: dict[str, Any] = {}
     for parameter in list(inspect.signature(cls).parameters.values()):
         if parameter.name in _ELSEWHERE or parameter.kind is parameter.VAR_KEYWORD:
             continue
-        kind = eval(str(parameter.annotation), names)  # noqa: S307 - our own annotations
-        if _is_data(kind):  # else it takes an object of code, as an embedder, which no text is
+        try:
+            kind = eval(str(parameter.annotation), {**_WORDS, **room})  # noqa: S307 - our own annotations
+        except NameError:
+            continue  # it takes an object of code, as an embedder, which no text is
+        if _is_data(kind):
             found[parameter.name] = kind
     return found
-
-
-def _names(cls: type) -> dict[str, Any]:
-    """What the annotations of a class may name: what its room has, and what it imports for checkers only."""
-    room = importlib.import_module(cls.__module__)
-    names = dict(vars(room))
-    for part in ast.parse(inspect.getsource(room)).body:
-        if isinstance(part, ast.If) and ast.unparse(part.test) == "TYPE_CHECKING":
-            exec("\n".join(map(ast.unparse, part.body)), names)  # noqa: S102 - our own imports
-    return names
 
 
 def _is_data(kind: Any) -> bool:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Final, Literal
 from otpy.errors import TeleprompterError
 from otpy.evaluate import check_metric, metric_name
 from otpy.programs import Predict
-from otpy.teleprompters.arguments import check_client, check_one_of, check_truth
+from otpy.teleprompters.arguments import check_client, check_integer, check_one_of, check_truth, is_number
+from otpy.teleprompters.components import Evolves  # noqa: TC001 - the command line reads the types of arguments
 from otpy.teleprompters.estimate import Writing
 from otpy.teleprompters.evolution import Evolution
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, is_number
+from otpy.teleprompters.teleprompter import P, Teleprompter
 
 if TYPE_CHECKING:
     from otpy.evaluate import Metric
     from otpy.programs import Program
     from otpy.signatures import Example
-    from otpy.teleprompters.components import Evolves
     from otpy.teleprompters.lab import Lab
 
 __all__ = ["GEPA"]

@@ -64,7 +64,7 @@ class TestTheOptimizers:
         }
         assert parameters(name).keys() == there - code - elsewhere
 
-    def test_a_type_that_a_room_imports_for_checkers_only_is_known(self):
+    def test_a_type_of_another_room_is_known(self):
         assert made("gepa", METRIC, ["evolve=demos"], seed=0).evolve == "demos"
 
 
