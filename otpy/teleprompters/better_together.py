@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from otpy.errors import TeleprompterError
 from otpy.evaluate import check_metric, metric_name
-from otpy.teleprompters.arguments import check_truth
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer
+from otpy.teleprompters.arguments import check_integer, check_truth
+from otpy.teleprompters.teleprompter import P, Teleprompter
 
 if TYPE_CHECKING:
     from otpy.evaluate import Metric

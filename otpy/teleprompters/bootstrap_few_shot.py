@@ -24,19 +24,12 @@ from otpy.evaluate.runs import unsaid
 from otpy.programs import Program, tracing
 from otpy.supervisors import Ok
 from otpy.telemetry import bus as telemetry
-from otpy.teleprompters.arguments import check_truth
+from otpy.teleprompters.arguments import check_integer, check_optional_number, check_truth
 from otpy.teleprompters.bootstrap_search import BootstrapSearch, Outcome, Trial
 from otpy.teleprompters.demos import filled_up, fits, interleaved, is_demo_of, mixed
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
 from otpy.teleprompters.outages import is_final, may_pass
-from otpy.teleprompters.teleprompter import (
-    P,
-    Teleprompter,
-    check_integer,
-    check_optional_number,
-    check_structure,
-    labels_of,
-)
+from otpy.teleprompters.teleprompter import P, Teleprompter, check_structure, labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

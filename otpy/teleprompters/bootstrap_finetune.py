@@ -12,16 +12,9 @@ from otpy.clients.running import running
 from otpy.errors import TeleprompterError
 from otpy.evaluate import Metric, check_metric, metric_name
 from otpy.telemetry import bus as telemetry
-from otpy.teleprompters.arguments import check_truth
+from otpy.teleprompters.arguments import check_integer, check_optional_number, check_truth, is_number
 from otpy.teleprompters.lessons import lessons_of_rows, lessons_of_runs, taught
-from otpy.teleprompters.teleprompter import (
-    P,
-    Teleprompter,
-    check_integer,
-    check_optional_number,
-    check_structure,
-    is_number,
-)
+from otpy.teleprompters.teleprompter import P, Teleprompter, check_structure
 from otpy.training.choosing import trainer_for
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from otpy.errors import ActorDown, ClientError, OtpyError, TeleprompterError
 from otpy.programs import load, save
 from otpy.signatures import Example
 from otpy.telemetry import bus as telemetry
+from otpy.teleprompters.arguments import check_integer, is_number
 from otpy.teleprompters.continual_messages import Current, Feedback, Generation, Look, Next
 from otpy.teleprompters.continual_state import ContinualState
 from otpy.teleprompters.feedback import FeedbackFile, Refused, RowMaker, parted
 from otpy.teleprompters.header import data_hash, header_of
-from otpy.teleprompters.teleprompter import check_integer, is_number
 
 if TYPE_CHECKING:
     import os

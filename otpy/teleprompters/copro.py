@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from otpy.errors import TeleprompterError
 from otpy.evaluate import Metric, check_metric, metric_name
 from otpy.teleprompters.advice import Reword, Rework, advisor, described, told
-from otpy.teleprompters.arguments import check_client
+from otpy.teleprompters.arguments import check_client, check_integer, is_number
 from otpy.teleprompters.estimate import Writing
 from otpy.teleprompters.review import kept_to
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, is_number
+from otpy.teleprompters.teleprompter import P, Teleprompter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from otpy.errors import TeleprompterError
 from otpy.programs import Program, majority
 from otpy.programs.together import Together
-from otpy.teleprompters.teleprompter import check_integer
+from otpy.teleprompters.arguments import check_integer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

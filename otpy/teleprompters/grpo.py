@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from otpy.errors import AdapterParseError, TeleprompterError
 from otpy.evaluate import Metric, check_metric, measure, metric_name
 from otpy.telemetry import bus as telemetry
-from otpy.teleprompters.arguments import check_truth
+from otpy.teleprompters.arguments import check_integer, check_optional_number, check_truth, is_number
 from otpy.teleprompters.bootstrap_finetune import JournalMemory, client_of, telling, with_model
 from otpy.teleprompters.lessons import taught
 from otpy.teleprompters.rollout import ONCE, AskedAgain, asked_of, ran_with
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_optional_number, is_number
+from otpy.teleprompters.teleprompter import P, Teleprompter
 from otpy.training.rewarded import Prompt, RewardTrainer
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from otpy.errors import AdapterParseError, LMContextWindowExceeded, Teleprompter
 from otpy.evaluate import metric_name
 from otpy.programs import Predict
 from otpy.signatures import InputField, OutputField, Signature
-from otpy.teleprompters.arguments import check_client
+from otpy.teleprompters.arguments import check_client, check_integer
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
 from otpy.teleprompters.demos import fits, is_demo_of
 from otpy.teleprompters.estimate import Writing
 from otpy.teleprompters.random_search import in_batches
 from otpy.teleprompters.review import instructions_of
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer
+from otpy.teleprompters.teleprompter import P, Teleprompter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

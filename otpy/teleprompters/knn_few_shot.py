@@ -17,10 +17,11 @@ from otpy.programs.demos import dumped_demo, read_demo
 from otpy.programs.knn import KNN
 from otpy.programs.trace import recorded
 from otpy.signatures import Example
+from otpy.teleprompters.arguments import check_integer
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
 from otpy.teleprompters.demos import fits, shows
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
-from otpy.teleprompters.teleprompter import Teleprompter, check_integer
+from otpy.teleprompters.teleprompter import Teleprompter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otpy.errors import TeleprompterError
-from otpy.teleprompters.arguments import check_truth
+from otpy.teleprompters.arguments import check_integer, check_truth
 from otpy.teleprompters.demos import interleaved, mixed, shows
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, labels_of
+from otpy.teleprompters.teleprompter import P, Teleprompter, labels_of
 
 if TYPE_CHECKING:
     from otpy.programs import Predict, Program

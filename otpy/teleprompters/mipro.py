@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otpy.errors import TeleprompterError
 from otpy.evaluate import Metric, check_metric, metric_name
-from otpy.teleprompters.arguments import check_one_of, check_truth
+from otpy.teleprompters.arguments import check_integer, check_one_of, check_optional_number, check_truth
 from otpy.teleprompters.choices import Choices, check_choices
 from otpy.teleprompters.combinations import NOTHING, Parts, Standing, key_of
 from otpy.teleprompters.copro import check_advice
@@ -19,7 +19,7 @@ from otpy.teleprompters.estimate import Writing
 from otpy.teleprompters.proposer import BATCHES as LOOKS
 from otpy.teleprompters.proposer import SHOWN, GroundedProposer
 from otpy.teleprompters.review import kept_to
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_optional_number, check_structure
+from otpy.teleprompters.teleprompter import P, Teleprompter, check_structure
 from otpy.teleprompters.tpe import STARTUP, Tpe
 
 if TYPE_CHECKING:

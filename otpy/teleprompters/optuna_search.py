@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otpy.errors import TeleprompterError
 from otpy.evaluate import metric_name
+from otpy.teleprompters.arguments import check_integer
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
 from otpy.teleprompters.choices import Choices, check_choices
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer
+from otpy.teleprompters.teleprompter import P, Teleprompter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from otpy.evaluate import metric_name
+from otpy.teleprompters.arguments import check_integer, check_optional_number
 from otpy.teleprompters.bootstrap_few_shot import BootstrapFewShot
 from otpy.teleprompters.choices import Choices, check_choices
 from otpy.teleprompters.demos import shows
 from otpy.teleprompters.labeled_few_shot import LabeledFewShot
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, check_optional_number, check_structure
+from otpy.teleprompters.teleprompter import P, Teleprompter, check_structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -13,11 +13,11 @@ from otpy.errors import TeleprompterError
 from otpy.evaluate import check_metric, metric_name
 from otpy.evaluate.statistics import mean
 from otpy.teleprompters import reflection
-from otpy.teleprompters.arguments import check_client
+from otpy.teleprompters.arguments import check_client, check_integer, is_number
 from otpy.teleprompters.estimate import Writing
 from otpy.teleprompters.pareto import minibatch
 from otpy.teleprompters.review import instructions_of, kept_to
-from otpy.teleprompters.teleprompter import P, Teleprompter, check_integer, is_number
+from otpy.teleprompters.teleprompter import P, Teleprompter
 
 if TYPE_CHECKING:
     import random

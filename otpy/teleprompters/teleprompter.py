@@ -13,7 +13,7 @@ from otpy.evaluate import metric_name, prepared
 from otpy.evaluate.metric_names import described
 from otpy.programs import Program
 from otpy.signatures import Example
-from otpy.teleprompters.arguments import check_integer, check_optional_number, check_truth, is_number
+from otpy.teleprompters.arguments import check_truth
 from otpy.teleprompters.choosing import LEVEL, Rule
 from otpy.teleprompters.estimate import Estimate, Writing, estimated
 from otpy.teleprompters.optimization import Optimization
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = "Iterable[Example | Mapping[str, Any]]"
 
-__all__ = ["Teleprompter", "check_integer", "check_optional_number", "check_structure", "is_number", "labels_of"]
+__all__ = ["Teleprompter", "check_structure", "labels_of"]
 
 P = TypeVar("P", bound=Program)
 
