@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from otpy.clients.running import running
 from otpy.errors import TeleprompterError
@@ -30,6 +30,9 @@ Rows: TypeAlias = "Iterable[Example | Mapping[str, Any]]"
 __all__ = ["Teleprompter", "check_structure", "labels_of"]
 
 P = TypeVar("P", bound=Program)
+
+_NOT_TOLD: Final = frozenset({"display_progress", "proposes", "uses_teacher", "uses_valset"})
+"""Attributes that decide nothing, or follow from what was told."""
 
 
 class Teleprompter(Generic[P]):
@@ -234,7 +237,8 @@ class Teleprompter(Generic[P]):
 
     def params(self) -> dict[str, Any]:
         """Return what it was told, as JSON data: a journal is of the same only."""
-        return {name: _plain(value) for name, value in sorted(vars(self).items()) if name != "display_progress"}
+        told = {name: value for name, value in sorted(vars(self).items()) if name not in _NOT_TOLD}
+        return {name: _plain(value) for name, value in told.items()}
 
     async def search(
         self, lab: Lab, student: P, trainset: list[Example], valset: list[Example], teacher: Program | None

@@ -240,6 +240,12 @@ def test_arguments_that_cannot_be_are_refused_by_name(arguments, message):
         GEPA(METRIC, auto="light", **arguments)
 
 
+def test_what_follows_from_the_parameters_is_none():
+    told = GEPA(METRIC, auto="light", evolve="demos").params()
+    assert told["evolve"] == "demos"
+    assert "proposes" not in told
+
+
 def test_there_is_nothing_for_a_person_to_review_where_only_demos_evolve():
     with pytest.raises(TeleprompterError, match="review"):
         compiled(GEPA(METRIC, auto="light", evolve="demos"), script=by_demos, review=True)
